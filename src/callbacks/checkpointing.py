@@ -1,0 +1,88 @@
+"""Keep two checkpoints of a run: the best so far, and the last."""
+
+import math
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.trainer.states import TrainerFn
+from pydantic import PositiveInt
+
+
+class Checkpointing(Checkpoint):
+    """Write `checkpoints/best.ckpt` and `checkpoints/last.ckpt` in the run directory.
+
+    Both are written after each validation; where nothing is validated, every `every_n_epochs`
+    epochs; and at the end of training. A checkpoint that falls on an epoch's end is written when the
+    epoch has ended, never inside its last batch, so that a resumed run starts at a clean edge.
+
+    Args:
+        monitor: the metric that says what is best; None means `val/loss`, or `train/loss` where
+            nothing is validated.
+        mode: whether the least ("min") or the most ("max") of it is best.
+        every_n_epochs: epochs between two checkpoints where nothing is validated.
+    """
+
+    def __init__(
+        self,
+        monitor: str | None = None,
+        mode: Literal["min", "max"] = "min",
+        every_n_epochs: PositiveInt = 50,
+    ) -> None:
+        self.monitor, self.mode, self.every_n_epochs = monitor, mode, every_n_epochs
+        self.best_score: float | None = None
+        self._validated = False
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save after a validation in the middle of an epoch; leave the others to the epoch's end."""
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+            return
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self._validated = True
+        else:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save if this epoch was validated, its turn has come, or it was the last."""
+        validates = sum(trainer.num_val_batches) > 0
+        turn = not validates and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        if self._validated or turn or is_last_epoch(trainer):
+            self._save(trainer)
+        self._validated = False
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        folder = f"{trainer.default_root_dir}/checkpoints"
+        validates = sum(trainer.num_val_batches) > 0
+        monitor = self.monitor or ("val/loss" if validates else "train/loss")
+        score = float(trainer.callback_metrics.get(monitor, math.nan))
+        if self._is_best(score):
+            self.best_score = score
+            trainer.save_checkpoint(f"{folder}/best.ckpt")
+        trainer.save_checkpoint(f"{folder}/last.ckpt")
+
+    def _is_best(self, score: float) -> bool:
+        if not math.isfinite(score):
+            return False
+        if self.best_score is None:
+            return True
+        return score < self.best_score if self.mode == "min" else score > self.best_score
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best score so far, for the checkpoint."""
+        return {"best_score": self.best_score}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the best score of the run that is resumed."""
+        self.best_score = state_dict["best_score"]
+
+
+def is_last_epoch(trainer: pl.Trainer) -> bool:
+    """Say, in `on_train_epoch_end`, whether training ends with this epoch."""
+    # Not `fit_loop.done`, which changes the loop's counters when it is asked.
+    epochs = trainer.fit_loop.epoch_progress.current.processed
+    ends = trainer.max_epochs is not None and trainer.max_epochs >= 0
+    return bool(
+        trainer.should_stop
+        or (ends and epochs >= (trainer.max_epochs or 0))
+        or (trainer.max_steps >= 0 and trainer.global_step >= trainer.max_steps)
+    )

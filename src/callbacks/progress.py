@@ -1,0 +1,91 @@
+"""One progress bar for the whole run on a terminal; plain lines anywhere else."""
+
+import sys
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ProgressBar
+from pydantic import PositiveFloat
+from tqdm import tqdm
+
+SHOWN = ("train/loss", "val/loss", "val/accuracy", "val/r2")
+
+
+class Progress(ProgressBar):
+    """Count the optimizer steps of the run, with the latest loss and validation metrics.
+
+    Args:
+        seconds_per_line: where the output is no terminal, the least time between two lines.
+    """
+
+    def __init__(self, seconds_per_line: PositiveFloat = 5.0) -> None:
+        super().__init__()
+        self.seconds_per_line = seconds_per_line
+        self._enabled = True
+        self._bar: Any = None
+        self._shown_at = 0.0
+
+    def disable(self) -> None:
+        """Say nothing: Lightning calls this on ranks other than 0."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Say something again."""
+        self._enabled = True
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar at the step that the run starts from."""
+        execution: Any = pl_module.execution
+        self._total = execution.total_steps(trainer) if trainer.max_epochs != -1 else None
+        self._shown_at = time.monotonic()
+        if self._enabled and sys.__stderr__ is not None and sys.__stderr__.isatty():
+            # The real stderr: what is drawn over and over has no place in run.log.
+            self._bar = tqdm(
+                total=self._total,
+                initial=trainer.global_step,
+                unit="step",
+                file=sys.__stderr__,
+                dynamic_ncols=True,
+                leave=False,
+            )
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Move on; the text is renewed ten times a second at most."""
+        now = time.monotonic()
+        if not self._enabled or now - self._shown_at < (0.1 if self._bar else self.seconds_per_line):
+            return
+        self._shown_at = now
+        if self._bar is None:
+            print(f"step {trainer.global_step}/{self._total or '?'}  {_latest(trainer)}", flush=True)
+        else:
+            self._bar.set_postfix_str(_latest(trainer), refresh=False)
+            self._bar.update(trainer.global_step - self._bar.n)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the bar."""
+        self._close()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Close the bar, so that what is said next stands on a line of its own."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _latest(trainer: pl.Trainer) -> str:
+    metrics = trainer.callback_metrics
+    shown = [f"{name} {float(metrics[name]):.4g}" for name in SHOWN if name in metrics]
+    return "  ".join([f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", *shown])

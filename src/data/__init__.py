@@ -1,0 +1,1 @@
+"""LightningDataModules, one file a data set, each with a YAML of the same stem in conf/data/."""

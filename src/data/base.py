@@ -1,0 +1,136 @@
+"""What every DataModule here shares: splits in memory, loaders, and the rows of a prediction.
+
+Letters: N rows, D input features, C outputs.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from torch import Tensor
+
+from src.data.loader import EpochSampler, TensorLoader
+
+Split = tuple[Tensor, Tensor]  # inputs [N, D] and targets, [N, C] or class numbers [N]
+
+
+class BaseData(pl.LightningDataModule):
+    """The LightningDataModule that the data sets extend.
+
+    A subclass calls `self.save_hyperparameters(logger=False)`, defines `splits`, and says what it
+    gives: `in_features`, `out_features` and `target` ("value" or "class"), which are compared with
+    the model's before training starts. Data that does not fit in memory overrides the three
+    `*_dataloader` methods with its own `DataLoader`s.
+
+    Args:
+        batch_size: rows a batch.
+        shuffle: whether the training rows get a new order each epoch.
+        seed: all rows and orders follow from it.
+    """
+
+    in_features: int
+    out_features: int
+    target: str
+
+    def __init__(self, batch_size: int, shuffle: bool, seed: int) -> None:
+        super().__init__()
+        self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
+        self.group = 1  # batches a training item; more when an execution takes several steps
+        self._splits: dict[str, Split] | None = None
+
+    # What a data set defines ------------------------------------------------------------------
+
+    def splits(self) -> dict[str, Split]:
+        """Return the rows of "train", and of "val" and "test" where there are any."""
+        raise NotImplementedError(f"{type(self).__name__} defines no splits")
+
+    def prediction_inputs(self, numbers: Any, features: Any, file: str | None) -> Tensor:
+        """Return inputs [N, D] for what a user asked; for nothing, what shows the model best.
+
+        Raises:
+            ValueError: what was asked is not of this data's form; the message says what is.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no prediction_inputs")
+
+    def prediction_rows(self, inputs: Tensor, answers: Tensor) -> list[dict[str, Any]]:
+        """Return a row for each input: what was asked, what was answered, what is true."""
+        raise NotImplementedError(f"{type(self).__name__} defines no prediction_rows")
+
+    def prediction_text(self, rows: list[dict[str, Any]]) -> str:
+        """Return the rows as a person wants to read them."""
+        raise NotImplementedError(f"{type(self).__name__} defines no prediction_text")
+
+    # What Lightning calls ---------------------------------------------------------------------
+
+    def split(self, stage: str) -> Split | None:
+        """Return the rows of "train", "val" or "test"; None where this data has none."""
+        if self._splits is None:
+            self._splits = self.splits()
+        return self._splits.get(stage)
+
+    def train_dataloader(self) -> Any:
+        """Yield training batches, shuffled by (seed, epoch), equally many on each rank."""
+        return self._loader("train", shuffle=self.shuffle, pad=True, group=self.group)
+
+    def val_dataloader(self) -> Any:
+        """Yield validation batches, each row once over all ranks; nothing where there are none."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> Any:
+        """Yield test batches, each row once over all ranks; nothing where there are none."""
+        return self._loader("test")
+
+    def _loader(
+        self, stage: str, *, shuffle: bool = False, pad: bool = False, group: int = 1
+    ) -> Any:
+        split = self.split(stage)
+        if split is None:
+            return []
+        sampler = EpochSampler(
+            len(split[0]),
+            shuffle=shuffle,
+            seed=self.seed,
+            rank=self.trainer.global_rank if self.trainer else 0,
+            world_size=self.trainer.world_size if self.trainer else 1,
+            pad=pad,
+        )
+        return TensorLoader(split, self.batch_size, sampler=sampler, group=group)
+
+
+def columns(path: str, names: Sequence[str]) -> list[list[float]]:
+    """Read the named columns of a CSV file with a header line.
+
+    Returns:
+        One list a row, the columns in the order of `names`.
+
+    Raises:
+        ValueError: the file is not there, lacks a column, or has a cell that is no number; the
+            message names the file, the line and the column.
+    """
+    import csv
+
+    if not Path(path).is_file():
+        raise ValueError(f"there is no file {path}")
+    with Path(path).open(newline="", encoding="utf-8-sig") as lines:
+        reader = csv.DictReader(lines)
+        missing = [name for name in names if name not in (reader.fieldnames or [])]
+        if missing:
+            raise ValueError(f"{path} has no column {missing[0]!r} (of {names[0]} .. {names[-1]})")
+        rows = []
+        for row in reader:
+            try:
+                rows.append([float(row[name]) for name in names])
+            except (TypeError, ValueError):
+                cell = next(name for name in names if not _is_number(row[name]))
+                where = f"{path}, line {reader.line_num}, column {cell!r}"
+                raise ValueError(f"{where}: {row[cell]!r} is no number") from None
+    return rows
+
+
+def _is_number(text: Any) -> bool:
+    try:
+        float(text)
+    except (TypeError, ValueError):
+        return False
+    return True

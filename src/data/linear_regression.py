@@ -1,0 +1,65 @@
+"""Rows for linear regression: y = X beta + noise.
+
+Letters: N rows, D features.
+"""
+
+import torch
+from pydantic import NonNegativeFloat, PositiveInt
+from torch import Tensor
+
+from src.data.base import Split
+from src.data.regression import RegressionData
+
+
+class LinearRegressionData(RegressionData):
+    """Normal features, known coefficients and normal noise.
+
+    Args:
+        in_features: D, features of a row.
+        coefficients: beta, one number a feature.
+        noise: standard deviation of the noise on y, in the units of y.
+        rows: training rows.
+        val_rows: validation rows, drawn independently of the training rows.
+        test_rows: test rows, drawn independently of both.
+        batch_size: rows a batch.
+        shuffle: whether training rows are shuffled each epoch.
+        seed: all rows follow from it.
+
+    Raises:
+        ValueError: `coefficients` are not `in_features` numbers.
+
+    Source: University of Washington, CSE 446, section 9: beta = (-1, 2), noise 0.1, 50 rows.
+    """
+
+    out_features = 1
+
+    def __init__(
+        self,
+        in_features: PositiveInt = 2,
+        coefficients: list[float] = [-1.0, 2.0],  # noqa: B006 - never changed, and it documents
+        noise: NonNegativeFloat = 0.1,
+        rows: PositiveInt = 50,
+        val_rows: PositiveInt = 50,
+        test_rows: PositiveInt = 50,
+        batch_size: PositiveInt = 50,
+        shuffle: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, shuffle, seed)
+        if len(coefficients) != in_features:
+            raise ValueError(f"coefficients={coefficients} are not in_features={in_features} numbers")
+        self.save_hyperparameters(logger=False)
+        self.beta = torch.tensor(coefficients)[:, None]  # [D, 1]
+        self.noise = noise
+        self.rows = {"train": rows, "val": val_rows, "test": test_rows}
+        self.in_features = in_features
+
+    def splits(self) -> dict[str, Split]:
+        """Draw the rows of each split: features [N, D] and values [N, 1]."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return {stage: self._draw(rows, generator) for stage, rows in self.rows.items()}
+
+    def _draw(self, rows: int, generator: torch.Generator) -> Split:
+        features: Tensor = torch.randn(rows, self.in_features, generator=generator)
+        noise = self.noise * torch.randn(rows, 1, generator=generator)
+        return features, features @ self.beta + noise

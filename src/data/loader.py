@@ -1,0 +1,135 @@
+"""Batches straight from tensors in memory: one gather an epoch, then slices.
+
+`DataLoader(TensorDataset(...))` collates sample by sample, which for small rows costs far more than
+the training step. Here the order is a function of (seed, epoch) alone, so a resumed run sees the
+batches that it would have seen.
+
+Letters: N rows, B batch.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class EpochSampler:
+    """The order of the rows in an epoch, and this rank's share of it.
+
+    Works in a `DataLoader(sampler=...)` as well. Lightning calls `set_epoch` at each epoch's start.
+
+    Args:
+        rows: N.
+        shuffle: whether each epoch has an order of its own.
+        seed: the order depends on (seed, epoch) and on nothing else.
+        rank: this process's number among `world_size` processes.
+        world_size: processes that share the rows; rank r takes rows r, r + world_size, ...
+        pad: repeat rows from the start until all ranks have equally many, as training with a
+            gradient exchange needs; without it each row is seen exactly once.
+    """
+
+    def __init__(
+        self,
+        rows: int,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        pad: bool = False,
+    ) -> None:
+        self.rows, self.shuffle, self.seed = rows, shuffle, seed
+        self.rank, self.world_size, self.pad = rank, world_size, pad
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch (from 0) the next order is for."""
+        self.epoch = epoch
+
+    def order(self) -> Tensor:
+        """Return this rank's row numbers of this epoch, [N / world_size] of int64."""
+        if self.shuffle:
+            # A generator takes 64 bits: the epoch in the low half, the seed in the high half.
+            generator = torch.Generator().manual_seed((self.seed << 32 | self.epoch) % 2**63)
+            order = torch.randperm(self.rows, generator=generator)
+        else:
+            order = torch.arange(self.rows)
+        if self.pad and (missing := -self.rows % self.world_size):
+            order = torch.cat([order, order[:missing]])
+        return order[self.rank :: self.world_size]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.order().tolist())
+
+    def __len__(self) -> int:
+        total = self.rows + (-self.rows % self.world_size if self.pad else 0)
+        return len(range(self.rank, total, self.world_size))
+
+
+class TensorLoader:
+    """Iterate over batches of rows of one or more tensors.
+
+    Args:
+        tensors: each [N, ...]; a batch is a tuple of [B, ...].
+        batch_size: B; the last batch of an epoch may be smaller.
+        sampler: the order of the rows; by default as they come.
+        group: batches a group; above 1, the loader yields lists of that many batches.
+
+    Raises:
+        ValueError: the tensors differ in their number of rows.
+    """
+
+    batch_sampler = None  # Lightning asks for it in whatever has a sampler
+
+    def __init__(
+        self,
+        tensors: Sequence[Tensor],
+        batch_size: int,
+        *,
+        sampler: EpochSampler | None = None,
+        group: int = 1,
+    ) -> None:
+        if len({len(tensor) for tensor in tensors}) != 1:
+            raise ValueError(f"rows differ: {[len(tensor) for tensor in tensors]}")
+        self.tensors = tuple(tensors)
+        self.batch_size, self.group = batch_size, group
+        self.sampler = sampler or EpochSampler(len(tensors[0]))
+        self._given = 0  # items of this epoch that were handed out
+        self._skip = 0  # items that a resumed epoch had already had
+
+    @property
+    def batches(self) -> int:
+        """Batches an epoch, whatever the group."""
+        return -(-len(self.sampler) // self.batch_size)
+
+    def __len__(self) -> int:
+        return -(-self.batches // self.group)
+
+    def __iter__(self) -> Iterator[Any]:
+        # A generator starts at its first next(): after Lightning has set the epoch, not before.
+        skip, self._skip = self._skip, 0
+        self._given = skip
+        for item in self._items(skip):
+            self._given += 1
+            yield item
+
+    def _items(self, skip: int) -> Iterator[Any]:
+        order = self.sampler.order()[skip * self.group * self.batch_size :]
+        tensors = self.tensors
+        if self.sampler.shuffle or len(order) != len(tensors[0]):
+            tensors = tuple(tensor[order.to(tensor.device)] for tensor in tensors)
+        batches = zip(*(tensor.split(self.batch_size) for tensor in tensors), strict=True)
+        if self.group == 1:
+            yield from batches
+            return
+        while group := [batch for _, batch in zip(range(self.group), batches, strict=False)]:
+            yield group
+
+    def state_dict(self) -> dict[str, int]:
+        """Return how many items of the epoch were handed out; Lightning puts it in checkpoints."""
+        return {"given": self._given}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Start the next epoch after the items that were handed out; a full epoch counts as none."""
+        self._skip = state["given"] % max(len(self), 1)

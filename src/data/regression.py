@@ -1,0 +1,86 @@
+"""What the two regressions share: rows of features, a value or several out, and how they are shown.
+
+Letters: N rows, D features, C outputs.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from src.data.base import BaseData, columns
+
+SHOWN = 10  # rows that the terminal shows; a file gets all
+
+
+class RegressionData(BaseData):
+    """Features [N, D] to values [N, C]."""
+
+    target = "value"
+
+    def prediction_inputs(self, numbers: Any, features: Any, file: str | None) -> Tensor:
+        """Return the features [N, D] that were given, a CSV file's `x1 .. xD`, or the test rows.
+
+        Raises:
+            ValueError: the features are no table of D columns, or `numbers` were given.
+        """
+        if numbers is not None:
+            raise ValueError("numbers= is for fizzbuzz; this model takes features= or file=")
+        if file is not None:
+            return torch.tensor(columns(file, [f"x{i + 1}" for i in range(self.in_features)]))
+        if features is not None:
+            return self._table(features)
+        split = self.split("test") or self.split("train")
+        assert split is not None
+        return split[0]
+
+    def _table(self, features: Any) -> Tensor:
+        rows = features if isinstance(features, list) else [features]
+        rows = rows if rows and isinstance(rows[0], list) else [rows]
+        try:
+            table = torch.tensor(rows, dtype=torch.float32)
+        except (TypeError, ValueError):
+            raise ValueError(f"features={features} is no table of numbers") from None
+        if table.ndim != 2 or table.shape[1] != self.in_features:
+            width = table.shape[-1]
+            raise ValueError(
+                f"features= has rows of {width} numbers; this model takes {self.in_features}"
+            )
+        return table
+
+    def prediction_rows(self, inputs: Tensor, answers: Tensor) -> list[dict[str, Any]]:
+        """Return rows of `x1 .. xD`, the predicted `y1 .. yC`, and `true1 .. trueC` if known."""
+        split = self.split("test") or self.split("train")
+        true = split[1] if split is not None and inputs is split[0] else None
+        rows = []
+        for i, (x, y) in enumerate(zip(inputs.tolist(), answers.tolist(), strict=True)):
+            row = {f"x{j + 1}": value for j, value in enumerate(x)}
+            row |= {f"y{j + 1}": value for j, value in enumerate(y)}
+            if true is not None:
+                row |= {f"true{j + 1}": value for j, value in enumerate(true[i].tolist())}
+            rows.append(row)
+        return rows
+
+    def prediction_text(self, rows: list[dict[str, Any]]) -> str:
+        """Return the first rows as a table of few columns, and how far off the rest is."""
+        names = [name for name in rows[0] if name[0] in "yt"]
+        features = [name for name in rows[0] if name[0] == "x"]
+        shown = features[:2] + names[:3] + [name for name in names[3:] if name == "true1"]
+        shown = [name for name in rows[0] if name in shown]
+        lines = ["  ".join(f"{name:>9}" for name in shown)]
+        lines += ["  ".join(f"{row[name]:9.4f}" for name in shown) for row in rows[:SHOWN]]
+        hidden = len(rows[0]) - len(shown)
+        if len(rows) > SHOWN or hidden:
+            lines.append(
+                f"{min(len(rows), SHOWN)} of {len(rows)} rows, {len(shown)} of {len(rows[0])}"
+                " columns; output=FILE.csv writes all"
+            )
+        if "true1" in rows[0]:
+            errors = torch.tensor(
+                [
+                    [row[name] - row["true" + name[1:]] for name in names if name[0] == "y"]
+                    for row in rows
+                ]
+            )
+            lines.append(f"root mean squared error over all rows: {errors.square().mean().sqrt():.4g}")
+        return "\n".join(lines)

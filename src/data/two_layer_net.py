@@ -1,0 +1,81 @@
+"""Rows for the two-layer net: targets that are pure noise, or that a teacher network made.
+
+Letters: N rows, D features, H hidden units, C outputs.
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import NonNegativeFloat, PositiveInt
+from torch import Tensor
+
+from src.data.base import Split
+from src.data.regression import RegressionData
+
+
+class TwoLayerNetData(RegressionData):
+    """Normal features; targets drawn at random or computed by a fixed random two-layer network.
+
+    Args:
+        targets: "random" draws features and targets independently, as the tutorials do: there is
+            nothing to generalise, so there are training rows alone. "teacher" computes the targets
+            with a random two-layer ReLU network and adds noise: there are validation and test rows.
+        in_features: D, features of a row.
+        out_features: C, targets of a row.
+        teacher_features: H, hidden units of the teacher.
+        noise: standard deviation of the noise on the teacher's targets, whose own is about 1.
+        rows: training rows.
+        val_rows: validation rows, for "teacher".
+        test_rows: test rows, for "teacher".
+        batch_size: rows a batch.
+        shuffle: whether training rows are shuffled each epoch.
+        seed: all rows, and the teacher, follow from it.
+
+    Source: the PyTorch tutorial "Learning PyTorch with Examples" (random targets);
+    Saad and Solla, "On-line learning in soft committee machines" (1995) (a teacher network).
+    """
+
+    def __init__(
+        self,
+        targets: Literal["random", "teacher"] = "teacher",
+        in_features: PositiveInt = 1000,
+        out_features: PositiveInt = 10,
+        teacher_features: PositiveInt = 10,
+        noise: NonNegativeFloat = 0.1,
+        rows: PositiveInt = 64,
+        val_rows: PositiveInt = 1000,
+        test_rows: PositiveInt = 1000,
+        batch_size: PositiveInt = 64,
+        shuffle: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, shuffle, seed)
+        self.save_hyperparameters(logger=False)
+        self.targets, self.noise = targets, noise
+        self.in_features, self.out_features = in_features, out_features
+        self.teacher_features = teacher_features
+        self.rows = {"train": rows, "val": val_rows, "test": test_rows}
+
+    def splits(self) -> dict[str, Split]:
+        """Draw the rows of each split: features [N, D] and targets [N, C]."""
+        generator = torch.Generator().manual_seed(self.seed)
+        if self.targets == "random":
+            rows = self.rows["train"]
+            features = torch.randn(rows, self.in_features, generator=generator)
+            return {"train": (features, torch.randn(rows, self.out_features, generator=generator))}
+        teacher = self._teacher(generator)
+        return {stage: self._draw(rows, teacher, generator) for stage, rows in self.rows.items()}
+
+    def _teacher(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        # Scaled so that a hidden unit, and an output, has a variance near 1.
+        hidden = torch.randn(self.in_features, self.teacher_features, generator=generator)
+        output = torch.randn(self.teacher_features, self.out_features, generator=generator)
+        return hidden / self.in_features**0.5, output / (0.34 * self.teacher_features) ** 0.5
+
+    def _draw(
+        self, rows: int, teacher: tuple[Tensor, Tensor], generator: torch.Generator
+    ) -> Split:
+        features = torch.randn(rows, self.in_features, generator=generator)  # [N, D]
+        hidden = (features @ teacher[0]).relu()  # [N, H]
+        noise = self.noise * torch.randn(rows, self.out_features, generator=generator)
+        return features, hidden @ teacher[1] + noise  # [N, C]

@@ -1,0 +1,31 @@
+"""python -m src.evaluate: test a checkpoint, which brings its own model, data and settings."""
+
+from omegaconf import DictConfig
+
+from src import config, run_directory
+
+
+@config.command("evaluate")
+def main(settings: DictConfig) -> None:
+    """Test the checkpoint that `run=` names, and write its metrics to a directory of their own."""
+    plain = config.resolved(settings)
+    checkpoint = run_directory.find_checkpoint(str(plain["run"]), plain["log_dir"])
+    from src import experiment
+
+    trained, data, model = experiment.load(checkpoint)
+    if data.split("test") is None:
+        raise config.BadInput(f"{checkpoint}: its data has no test rows (data.targets=random?)")
+    run = run_directory.new_path(plain["log_dir"], "evaluate", config.model_stem(trained))
+    trainer = experiment.build_tester(trained, plain["accelerator"], plain["devices"], run)
+    run_directory.create(run)
+    run_directory.write_config(run, trained)
+    with run_directory.recorded(run, experiment.device_name(trainer)) as record:
+        record["checkpoint"] = str(checkpoint)
+        trainer.test(model, datamodule=data, verbose=False)
+        metrics = experiment.metrics(trainer)
+        run_directory.write_json(run / "metrics.json", metrics)
+        print(f"{checkpoint}:\n{experiment.table(metrics)}")
+
+
+if __name__ == "__main__":
+    main()

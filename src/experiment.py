@@ -1,0 +1,246 @@
+"""From a configuration to what it describes, built, run and written down: the one builder."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+
+from src import checkpoint_io, config, run_directory
+from src.config import BadInput, Plain
+
+
+@dataclass
+class Experiment:
+    """What a configuration describes."""
+
+    config: Plain
+    data: Any
+    model: Any
+    trainer: pl.Trainer
+
+
+def build(settings: Plain, run: Path) -> Experiment:
+    """Build data, model and trainer for a run that will keep its files in `run`.
+
+    Nothing is written: a run directory is made once this has succeeded.
+
+    Raises:
+        BadInput: something in the configuration cannot be built; the message says what.
+    """
+    quiet_lightning()
+    pl.seed_everything(settings["seed"], workers=True, verbose=False)
+    if settings["threads"]:
+        torch.set_num_threads(settings["threads"])
+    data, model = build_data(settings), build_model(settings)
+    check_match(data, model)
+    trainer = build_trainer(settings, model, data, run)
+    if settings["compile"]:
+        model.net.compile()  # in place: the checkpoint's keys stay those of the plain network
+    return Experiment(settings, data, model, trainer)
+
+
+def build_data(settings: Plain) -> Any:
+    """Build the DataModule."""
+    with _blamed_on("data"):
+        return instantiate(settings["data"], _convert_="all")
+
+
+def build_model(settings: Plain) -> Any:
+    """Build the LightningModule with its optimizer and schedule."""
+    with _blamed_on("model"):
+        model = instantiate(
+            settings["model"],
+            optimizer=instantiate(settings["optimizer"], _convert_="all"),
+            scheduler=instantiate(settings["scheduler"], _convert_="all"),
+            _convert_="all",
+        )
+    model.config = settings
+    return model
+
+
+def check_match(data: Any, model: Any) -> None:
+    """Compare what the model takes with what the data gives.
+
+    Raises:
+        BadInput: they do not go together.
+    """
+    for name in ("in_features", "out_features", "target"):
+        takes, gives = getattr(model, name), getattr(data, name)
+        if takes != gives:
+            raise BadInput(
+                f"model={stem(model)} takes {name} {takes}, data={stem(data)} gives {gives}"
+            )
+
+
+def build_trainer(settings: Plain, model: Any, data: Any, run: Path) -> pl.Trainer:
+    """Build the Trainer; with several steps an execution, the model does part of its work."""
+    options = dict(settings["trainer"])
+    if (steps := settings["steps_per_execution"]) > 1:
+        model.automatic_optimization = False
+        model.execution.steps = steps
+        model.execution.accumulate = options.pop("accumulate_grad_batches")
+        model.execution.clip_val = options.pop("gradient_clip_val")
+        model.execution.clip_algorithm = options.pop("gradient_clip_algorithm")
+        data.group = steps * model.execution.accumulate
+    with _blamed_on("logger"):
+        loggers = [
+            instantiate(node, save_dir=str(run), _convert_="all")
+            for node in settings["logger"].values()
+        ]
+    with _blamed_on("callbacks"):
+        callbacks = [instantiate(node, _convert_="all") for node in settings["callbacks"].values()]
+    with _blamed_on("trainer"):
+        _check_accelerator(options["accelerator"])
+        trainer: pl.Trainer = instantiate(
+            options,
+            default_root_dir=str(run),
+            logger=loggers or False,
+            callbacks=callbacks,
+            plugins=[checkpoint_io.AtomicCheckpointIO()],
+            enable_progress_bar="progress" in settings["callbacks"],
+            enable_checkpointing="checkpointing" in settings["callbacks"],
+            _convert_="all",
+        )
+    return trainer
+
+
+def _check_accelerator(accelerator: str) -> None:
+    present = {
+        "gpu": torch.cuda.is_available() or torch.backends.mps.is_available(),
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not present.get(accelerator, True):
+        raise BadInput(
+            f"trainer.accelerator={accelerator}: torch finds none on this machine;"
+            " use trainer.accelerator=cpu or auto"
+        )
+
+
+@contextmanager
+def _blamed_on(group: str) -> Iterator[None]:
+    """Turn what a constructor raises into one line that names the group."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
+        cause = cause or error
+        if isinstance(cause, ModuleNotFoundError):
+            raise BadInput(f"{group}: {_missing_package(cause)}") from error
+        lines = [line for line in str(cause).splitlines() if line.strip()]
+        raise BadInput(f"{group}: {' '.join(lines[0].split()) if lines else cause!r}") from error
+
+
+def _missing_package(error: ModuleNotFoundError) -> str:
+    extra = next((name for name in ("wandb", "mlflow") if name in str(error)), None)
+    if extra is None:
+        return str(error)
+    return f"{extra} is not installed; pip install -e '.[{extra}]' installs it"
+
+
+def stem(module: Any) -> str:
+    """Return the file name that a model or data set has in src/ and conf/: `fizzbuzz`."""
+    return type(module).__module__.rpartition(".")[2]
+
+
+def quiet_lightning() -> None:
+    """Keep Lightning's advice off the console; what it warns of is still said."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Points are logged every n steps of the run, not of the epoch: see callbacks/training_metrics.
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    # `val/...` and `test/...` are the same on all ranks already: torchmetrics has computed them so.
+    warnings.filterwarnings("ignore", message=".*when logging on epoch level in distributed.*")
+    # Lightning 2.6 calls a part of torch's pytree that torch 2.13 is about to rename.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
+    # The rows are in memory: there is nothing that a worker process could do.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+
+
+def load(checkpoint: Path) -> tuple[Plain, Any, Any]:
+    """Rebuild the configuration, data and model of a checkpoint from the file alone.
+
+    Returns:
+        The configuration, the DataModule, and the model with its weights, in evaluation mode.
+
+    Raises:
+        BadInput: the file is no checkpoint of this project, or names what it may not.
+    """
+    quiet_lightning()
+    try:
+        content = checkpoint_io.load(checkpoint)
+    except (OSError, ValueError) as error:
+        raise BadInput(str(error)) from error
+    settings = config.trusted(content.get("config"), checkpoint)
+    config.validate(settings)
+    data, model = build_data(settings), build_model(settings)
+    check_match(data, model)
+    if settings["trainer"]["precision"] in ("64", "64-true", 64):
+        model.double()
+    try:
+        model.load_state_dict(content["state_dict"])
+    except RuntimeError as error:
+        line = " ".join(str(error).split())
+        raise BadInput(f"{checkpoint} does not fit its own configuration: {line}") from error
+    return settings, data, model.eval()
+
+
+def build_tester(settings: Plain, accelerator: str, devices: int, run: Path) -> pl.Trainer:
+    """Build a Trainer that only tests, with the precision that the model was trained in."""
+    with _blamed_on("trainer"):
+        _check_accelerator(accelerator)
+        return pl.Trainer(
+            accelerator=accelerator,
+            devices=devices,
+            precision=settings["trainer"]["precision"],
+            default_root_dir=str(run),
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+
+
+def metrics(trainer: pl.Trainer) -> dict[str, float]:
+    """Return the trainer's latest metrics as plain numbers."""
+    return {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+
+
+def hyperparameters(settings: Plain) -> dict[str, Any]:
+    """Return the settings that make a run what it is, flat: {"optimizer.lr": 0.01, ...}."""
+    groups = ("model", "data", "optimizer", "scheduler")
+    chosen = {name: settings[name] for name in groups}
+    trainer = ("max_epochs", "precision", "accumulate_grad_batches", "gradient_clip_val")
+    chosen["trainer"] = {name: settings["trainer"][name] for name in trainer}
+    flat = {
+        f"{group}.{key}": value if isinstance(value, int | float | str) else str(value)
+        for group, values in chosen.items()
+        for key, value in values.items()
+        if value is not None and not key.startswith("_")
+    }
+    for group in ("optimizer", "scheduler"):
+        flat[group] = settings[group]["_target_"].rpartition(".")[2]
+    return {"seed": settings["seed"], **flat}
+
+
+def device_name(trainer: pl.Trainer) -> str:
+    """Return what the trainer runs on, for run.json: "cpu", "cuda: NVIDIA H100", ..."""
+    device = trainer.strategy.root_device
+    name = f"{device.type}: {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
+    return f"{name or device.type}, {trainer.world_size} process(es)"
+
+
+def table(values: dict[str, float]) -> str:
+    """Return metrics as lines of name and value."""
+    width = max((len(name) for name in values), default=0)
+    return "\n".join(f"  {name:<{width}}  {value:.6g}" for name, value in values.items())

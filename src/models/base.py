@@ -1,0 +1,176 @@
+"""What every model here shares: one step for train, validation and test, and its optimizer.
+
+A model adds a network (`self.net`), a loss and metrics; see fizzbuzz.py for all three in a page.
+Letters: B batch, D input features, C outputs.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torchmetrics import MeanMetric, Metric, MetricCollection
+
+from src.models.execution import Execution
+
+Batch = tuple[Tensor, Tensor]  # inputs [B, D] and targets, [B, C] or class numbers [B]
+OptimizerFactory = Callable[..., Optimizer]  # parameters -> optimizer
+SchedulerFactory = Callable[..., LRScheduler]  # (optimizer, total_steps) -> scheduler
+
+
+class BaseModule(pl.LightningModule):
+    """The LightningModule that the models extend.
+
+    A subclass calls `super().__init__(optimizer, scheduler)`, then `self.save_hyperparameters(...)`
+    leaving those two out, sets `self.net`, and defines `loss` and `metrics`. It also says which data
+    it takes: `in_features`, `out_features` and `target` ("value" or "class"), which are compared
+    with the DataModule's before training starts.
+
+    Args:
+        optimizer: makes the optimizer from the parameters; None for a model that only predicts.
+        scheduler: makes the learning-rate schedule from (optimizer, total_steps); None for none.
+    """
+
+    net: nn.Module
+    in_features: int
+    out_features: int
+    target: str
+
+    def __init__(
+        self, optimizer: OptimizerFactory | None = None, scheduler: SchedulerFactory | None = None
+    ) -> None:
+        super().__init__()
+        self.optimizer_factory = optimizer
+        self.scheduler_factory = scheduler
+        self.execution = Execution()
+        self.config: dict[str, Any] | None = None  # set by the builder, for the checkpoint
+
+    # What a model defines -------------------------------------------------------------------
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the scalar that training minimises, from outputs [B, C] and targets."""
+        raise NotImplementedError(f"{type(self).__name__} defines no loss")
+
+    def metrics(self) -> dict[str, Metric]:
+        """Return the metrics of validation and test by name; `loss` is there already."""
+        return {}
+
+    def loss_metric(self) -> Metric:
+        """Return how the loss of several batches becomes one number: the mean over samples."""
+        return MeanMetric()
+
+    def parameter_metrics(self) -> dict[str, Tensor]:
+        """Return metrics of the weights themselves, which need no batch."""
+        return {}
+
+    # What Lightning calls -------------------------------------------------------------------
+
+    def configure_model(self) -> None:
+        """Make the metrics of validation and test, now that the subclass is whole."""
+        if hasattr(self, "stage_metrics"):
+            return
+        self.stage_metrics = nn.ModuleDict(
+            {
+                stage: MetricCollection(
+                    {"loss": self.loss_metric(), **self.metrics()},
+                    prefix=f"{stage}/",
+                    compute_groups=False,  # the loss is updated with other arguments
+                )
+                for stage in ("val", "test")
+            }
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the resolved configuration beside the weights, as plain data."""
+        if self.config is not None:
+            checkpoint["config"] = self.config
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map inputs [B, D] to outputs [B, C]."""
+        outputs: Tensor = self.net(inputs)
+        return outputs
+
+    def training_loss(self, batch: Batch) -> Tensor:
+        """Return the loss of one batch; the same for one or several steps an execution."""
+        inputs, targets = batch
+        return self.loss(self(inputs), targets)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        """Return the loss (Lightning then steps), or take several steps at once."""
+        if self.automatic_optimization:
+            return self.training_loss(batch)
+        return self.execution.run(self, batch)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Update the validation metrics with one batch."""
+        self._evaluation_step("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Update the test metrics with one batch."""
+        self._evaluation_step("test", batch)
+
+    def predict_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
+        """Answer inputs [B, D] with outputs [B, C]; a classifier answers with classes [B]."""
+        inputs = batch[0] if isinstance(batch, tuple | list) else batch
+        return self(inputs)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log `val/...` over all batches and ranks."""
+        self._log_stage("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log `test/...` over all batches and ranks."""
+        self._log_stage("test")
+
+    def _evaluation_step(self, stage: str, batch: Batch) -> None:
+        inputs, targets = batch
+        outputs = self(inputs)
+        loss = self.loss(outputs, targets)
+        for name, metric in self.stage_metrics[stage].items(keep_base=True):
+            if name != "loss":
+                metric.update(outputs, targets)
+            elif isinstance(metric, MeanMetric):
+                metric.update(loss, weight=len(inputs))  # each sample counts once
+            else:
+                metric.update(loss)
+
+    def _log_stage(self, stage: str) -> None:
+        # Computed before logging: Lightning would reduce a logged Metric object a second time.
+        values = self.stage_metrics[stage].compute()
+        values |= {f"{stage}/{name}": value for name, value in self.parameter_metrics().items()}
+        self.log_dict(values, sync_dist=False, batch_size=1)
+        self.stage_metrics[stage].reset()
+
+    # Optimisation -----------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> Any:
+        """Make the optimizer and its schedule from the factories that the configuration gave.
+
+        Schedules advance once an optimizer step, but for plateau, which looks at `val/loss`
+        (`train/loss` when nothing is validated) after each validation.
+        """
+        if self.optimizer_factory is None:
+            raise ValueError("this model was made to predict: give it an optimizer to train it")
+        optimizer = self.optimizer_factory(self.parameters())
+        if self.scheduler_factory is None:
+            return optimizer
+        total_steps = self.execution.total_steps(self.trainer)
+        scheduler = self.scheduler_factory(optimizer, total_steps)
+        config: dict[str, Any] = {"scheduler": scheduler, "interval": "step", "frequency": 1}
+        if isinstance(scheduler, ReduceLROnPlateau):
+            validates = sum(self.trainer.num_val_batches) > 0
+            config |= {"interval": "epoch", "monitor": "val/loss" if validates else "train/loss"}
+            config |= {"frequency": self.trainer.check_val_every_n_epoch or 1, "strict": False}
+        return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip here when this module steps by itself: after unscaling, before the step."""
+        if not self.automatic_optimization:
+            self.execution.clip(self, optimizer)
+
+    def on_train_epoch_end(self) -> None:
+        """Step a plateau schedule when this module steps by itself; Lightning does it otherwise."""
+        if not self.automatic_optimization:
+            self.execution.end_epoch(self)

@@ -1,0 +1,63 @@
+"""FizzBuzz as classification: which of number, fizz, buzz or fizzbuzz is it?
+
+Letters: B batch, D binary digits, H hidden units, C = 4 classes.
+"""
+
+from pydantic import PositiveInt
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassAccuracy
+
+from src.models.base import BaseModule, OptimizerFactory, SchedulerFactory
+from src.nets import TwoLayerNet
+
+CLASSES = 4  # the number itself, fizz, buzz, fizzbuzz
+
+
+class FizzBuzz(BaseModule):
+    """A two-layer net over the binary digits of a number, trained with cross entropy.
+
+    Args:
+        num_digits: D, binary digits of a number, least significant first, as 0 and 1.
+        hidden_features: H, hidden units.
+        signed_digits: feed the digits as -1 and +1, so that a digit that is 0 says something too.
+        optimizer: makes the optimizer from the parameters.
+        scheduler: makes the learning-rate schedule.
+
+    Source: Joel Grus, "Fizz Buzz in Tensorflow" (2016), by way of the PyTorch tutorial.
+    """
+
+    target = "class"
+    out_features = CLASSES
+
+    def __init__(
+        self,
+        num_digits: PositiveInt = 10,
+        hidden_features: PositiveInt = 100,
+        signed_digits: bool = False,
+        optimizer: OptimizerFactory | None = None,
+        scheduler: SchedulerFactory | None = None,
+    ) -> None:
+        super().__init__(optimizer, scheduler)
+        self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
+        self.in_features = num_digits
+        self.signed_digits = signed_digits
+        self.net = TwoLayerNet(num_digits, hidden_features, CLASSES)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map digits [B, D] of 0 and 1 to logits [B, C]."""
+        logits: Tensor = self.net(inputs * 2 - 1 if self.signed_digits else inputs)
+        return logits
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean cross entropy of logits [B, C] against classes [B]."""
+        return F.cross_entropy(outputs, targets)
+
+    def metrics(self) -> dict[str, Metric]:
+        """Return the share of numbers that are answered right."""
+        return {"accuracy": MulticlassAccuracy(CLASSES, average="micro")}
+
+    def predict_step(self, batch: Tensor, batch_idx: int = 0) -> Tensor:
+        """Answer digits [B, D] with the most probable classes [B]."""
+        return super().predict_step(batch, batch_idx).argmax(dim=1)  # [B, C] -> [B]

@@ -1,0 +1,73 @@
+"""Linear regression by gradient descent: the model whose answer is known in closed form.
+
+Letters: B batch, D features, C outputs.
+"""
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import Metric, R2Score
+
+from src.models.base import BaseModule, OptimizerFactory, SchedulerFactory
+
+
+class LinearRegression(BaseModule):
+    """y = X beta, trained on the mean squared residual.
+
+    Args:
+        in_features: D, features of a row.
+        out_features: C, values to predict; the tutorial has one.
+        bias: whether an intercept is learned as well.
+        true_coefficients: the D coefficients that made the data, when they are known; then the
+            distance of the learned ones from them is a metric, `coefficient_error`.
+        optimizer: makes the optimizer from the parameters.
+        scheduler: makes the learning-rate schedule.
+
+    Raises:
+        ValueError: `true_coefficients` are not D numbers.
+
+    Source: University of Washington, CSE 446, section 9.
+    """
+
+    target = "value"
+
+    def __init__(
+        self,
+        in_features: PositiveInt = 2,
+        out_features: PositiveInt = 1,
+        bias: bool = False,
+        true_coefficients: list[float] | None = None,
+        optimizer: OptimizerFactory | None = None,
+        scheduler: SchedulerFactory | None = None,
+    ) -> None:
+        super().__init__(optimizer, scheduler)
+        if true_coefficients is not None and len(true_coefficients) != in_features:
+            raise ValueError(
+                f"true_coefficients has {len(true_coefficients)} numbers for {in_features} features"
+            )
+        self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
+        self.in_features, self.out_features = in_features, out_features
+        self.true_coefficients = true_coefficients
+        self.net = nn.Linear(in_features, out_features, bias=bias)
+
+    @property
+    def coefficients(self) -> Tensor:
+        """The learned beta, [C, D], detached."""
+        weight: Tensor = self.net.weight
+        return weight.detach()
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean squared residual of outputs [B, C] against targets [B, C]."""
+        return F.mse_loss(outputs, targets)
+
+    def metrics(self) -> dict[str, Metric]:
+        """Return R2, the share of the variance that is explained."""
+        return {"r2": R2Score()}
+
+    def parameter_metrics(self) -> dict[str, Tensor]:
+        """Return the Euclidean distance of the learned coefficients from the true ones."""
+        if self.true_coefficients is None:
+            return {}
+        true = torch.tensor(self.true_coefficients).to(self.coefficients)  # [D]
+        return {"coefficient_error": torch.linalg.vector_norm(self.coefficients - true)}

@@ -1,0 +1,61 @@
+"""The two-layer net of the tutorials, trained on squared errors.
+
+Letters: B batch, D features, H hidden units, C outputs.
+"""
+
+from typing import Literal
+
+from pydantic import PositiveInt
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import Metric, R2Score, SumMetric
+
+from src.models.base import BaseModule, OptimizerFactory, SchedulerFactory
+from src.nets import TwoLayerNet as Net
+
+
+class TwoLayerNet(BaseModule):
+    """D -> H ReLU -> C with a squared-error loss.
+
+    Args:
+        in_features: D, features of a row.
+        hidden_features: H, hidden units.
+        out_features: C, values to predict.
+        bias: whether the layers have a bias.
+        reduction: "sum" adds up all squared errors of a batch, as the tutorials do (its size then
+            grows with the batch, so the learning rate shrinks with it); "mean" averages them.
+        optimizer: makes the optimizer from the parameters.
+        scheduler: makes the learning-rate schedule.
+
+    Source: the PyTorch tutorial "Learning PyTorch with Examples".
+    """
+
+    target = "value"
+
+    def __init__(
+        self,
+        in_features: PositiveInt = 1000,
+        hidden_features: PositiveInt = 100,
+        out_features: PositiveInt = 10,
+        bias: bool = True,
+        reduction: Literal["sum", "mean"] = "sum",
+        optimizer: OptimizerFactory | None = None,
+        scheduler: SchedulerFactory | None = None,
+    ) -> None:
+        super().__init__(optimizer, scheduler)
+        self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
+        self.in_features, self.out_features = in_features, out_features
+        self.reduction = reduction
+        self.net = Net(in_features, hidden_features, out_features, bias=bias)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the squared errors of outputs [B, C], summed or averaged."""
+        return F.mse_loss(outputs, targets, reduction=self.reduction)
+
+    def loss_metric(self) -> Metric:
+        """Add up what is a sum, so that the number does not depend on the batch size."""
+        return SumMetric() if self.reduction == "sum" else super().loss_metric()
+
+    def metrics(self) -> dict[str, Metric]:
+        """Return R2, averaged over the outputs."""
+        return {"r2": R2Score()}

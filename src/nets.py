@@ -1,0 +1,32 @@
+"""The networks, in torch alone: nothing here knows of losses, optimizers or trainers.
+
+Letters: B batch, D input features, H hidden units, C outputs.
+"""
+
+from torch import Tensor, nn
+
+
+class TwoLayerNet(nn.Module):
+    """Linear, ReLU, linear: the smallest network that can learn what a line cannot.
+
+    Args:
+        in_features: D, the width of an input row.
+        hidden_features: H, the number of hidden units.
+        out_features: C, the width of an output row.
+        bias: whether both layers add a bias; the NumPy form of the tutorial has none.
+
+    Source: the PyTorch tutorial "Learning PyTorch with Examples", which calls it TwoLayerNet.
+    """
+
+    def __init__(
+        self, in_features: int, hidden_features: int, out_features: int, bias: bool = True
+    ) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(in_features, hidden_features, bias=bias)
+        self.output = nn.Linear(hidden_features, out_features, bias=bias)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map inputs [B, D] to outputs [B, C]."""
+        hidden = self.hidden(inputs).relu()  # [B, D] -> [B, H]
+        outputs: Tensor = self.output(hidden)  # [B, H] -> [B, C]
+        return outputs

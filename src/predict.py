@@ -1,0 +1,60 @@
+"""python -m src.predict: ask a trained model, and get answers in its task's own words."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from src import config, run_directory
+from src.config import BadInput
+
+
+@config.command("predict")
+def main(settings: DictConfig) -> None:
+    """Print the answers; `output=` writes them to a CSV or JSON file as well."""
+    plain = config.resolved(settings)
+    output = _checked_output(plain["output"])
+    checkpoint = run_directory.find_checkpoint(str(plain["run"]), plain["log_dir"])
+    import torch
+
+    from src import experiment
+
+    _, data, model = experiment.load(checkpoint)
+    try:
+        inputs = data.prediction_inputs(plain["numbers"], plain["features"], plain["file"])
+    except ValueError as error:
+        raise BadInput(str(error)) from error
+    with torch.inference_mode():
+        answers = model.predict_step(inputs.to(next(model.parameters()).dtype))
+    rows = data.prediction_rows(inputs, answers)
+    print(data.prediction_text(rows))
+    if output is not None:
+        _write(output, rows)
+        print(f"{len(rows)} rows written to {output}")
+
+
+def _checked_output(output: str | None) -> Path | None:
+    if output is None:
+        return None
+    path = Path(output)
+    if path.suffix not in (".csv", ".json"):
+        raise BadInput(f"output={output}: name a file that ends in .csv or .json")
+    if path.is_dir() or not path.parent.is_dir():
+        raise BadInput(f"output={output}: there is no folder {path.parent} to write this file in")
+    return path
+
+
+def _write(output: Path, rows: list[dict[str, Any]]) -> None:
+    with output.open("w", newline="", encoding="utf-8") as file:
+        if output.suffix == ".json":
+            json.dump(rows, file, indent=1)
+            return
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""A run directory: where one run, and no other, keeps what it made."""
+
+import contextlib
+import json
+import os
+import platform
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TextIO
+
+import yaml
+
+from src.checkpoint_io import write_atomically
+from src.config import BadInput
+
+PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "tensorboard", "numpy")
+VARIABLE = "KINDLING_RUN_DIRECTORY"  # tells the processes that a run starts where it is
+
+
+def new_path(log_dir: str, command: str, model: str) -> Path:
+    """Choose `<log_dir>/<command>/<model>/<date_time>-<unique>`; nothing is made yet.
+
+    A process that another run started (a rank of data-parallel training) gets that run's.
+    """
+    if is_child():
+        return Path(os.environ[VARIABLE])
+    unique = f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{secrets.token_hex(4)}"
+    return Path(log_dir) / command / model / unique
+
+
+def create(run: Path) -> None:
+    """Make the directory, for this run alone, and tell the processes that it will start.
+
+    Raises:
+        BadInput: the place cannot be written to.
+    """
+    if is_child():
+        return
+    try:
+        run.mkdir(parents=True)  # fails if it exists: a run never shares
+    except OSError as error:
+        raise BadInput(f"{run} cannot be made: {error.strerror or error}") from None
+    announce(run)
+
+
+def announce(run: Path) -> None:
+    """Tell the processes that this run will start where it is."""
+    os.environ[VARIABLE] = str(run)
+
+
+def is_child() -> bool:
+    """Say whether this process is a further rank of a run that another process started."""
+    return VARIABLE in os.environ and int(os.environ.get("LOCAL_RANK", "0")) > 0
+
+
+def find(run: str, log_dir: str) -> Path:
+    """Return the directory of a run: `latest` of `log_dir`, or a path.
+
+    Raises:
+        BadInput: there is none.
+    """
+    if "://" in run:
+        raise BadInput(f"{run}: only runs and checkpoints on this machine are read")
+    path = Path(log_dir) / "latest" if run == "latest" else Path(run)
+    if run == "latest" and not path.exists():
+        raise BadInput(f"{path}: there is no run yet; `python -m src.train` makes one")
+    if not path.exists():
+        raise BadInput(f"{run}: there is no such run directory")
+    path = path.resolve() if run == "latest" else path
+    if not (path / "config.yaml").is_file():
+        raise BadInput(f"{run} is no run directory: it has no config.yaml")
+    return path
+
+
+def find_checkpoint(run: str, log_dir: str) -> Path:
+    """Return a checkpoint: the file itself, or a run's best one, or else its last.
+
+    Raises:
+        BadInput: there is none.
+    """
+    if run.endswith(".ckpt") and "://" not in run:
+        if not Path(run).is_file():
+            raise BadInput(f"{run}: there is no such checkpoint file")
+        return Path(run)
+    folder = find(run, log_dir) / "checkpoints"
+    for name in ("best.ckpt", "last.ckpt"):
+        if (folder / name).is_file():
+            return folder / name
+    raise BadInput(f"{folder.parent} has no checkpoint: it was stopped before its first one")
+
+
+def point_latest_at(run: Path, log_dir: str) -> None:
+    """Make `<log_dir>/latest` a relative link to a run, replacing the old one in one move."""
+    link = Path(log_dir) / "latest"
+    temporary = link.with_name(f".latest-{secrets.token_hex(3)}")
+    try:
+        temporary.symlink_to(os.path.relpath(run, log_dir), target_is_directory=True)
+        os.replace(temporary, link)
+    except OSError as error:  # Windows lets only some users make links
+        temporary.unlink(missing_ok=True)
+        print(f"warning: {link} was not renewed ({error}); name runs by their directory")
+
+
+def write_config(run: Path, config: dict[str, Any]) -> None:
+    """Write config.yaml: plain YAML, nothing left to interpolate."""
+    _write(run / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+
+
+def read_config(run: Path) -> Any:
+    """Read config.yaml back as plain data.
+
+    Raises:
+        BadInput: it is no YAML.
+    """
+    try:
+        return yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise BadInput(f"{run}/config.yaml cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, whole or not at all."""
+    _write(path, json.dumps(content, indent=2) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    write_atomically(path, text.encode())
+
+
+@contextlib.contextmanager
+def recorded(run: Path, device: str) -> Iterator[dict[str, Any]]:
+    """Keep run.json and run.log while a run goes on, and say in run.json how it ended.
+
+    Yields:
+        The content of run.json; what is put in stays in.
+    """
+    record: dict[str, Any] = {
+        "command": [sys.executable, *sys.orig_argv[1:]],
+        "git": git_state(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "device": device,
+        "start": now(),
+        "end": None,
+        "status": "running",
+    }
+    with (run / "run.log").open("a", encoding="utf-8") as log:
+        write_json(run / "run.json", record)
+        try:
+            with _copied(log):
+                yield record
+            record["status"] = "finished"
+        except SystemExit:
+            record["status"] = "stopped"
+            raise
+        except BaseException as error:
+            import traceback
+
+            record["status"] = "failed"
+            traceback.print_exc(file=log)
+            error.run_log = run / "run.log"  # type: ignore[attr-defined]
+            raise
+        finally:
+            record["end"] = now()
+            with contextlib.suppress(OSError):  # a full disk must not hide the first error
+                write_json(run / "run.json", record)
+
+
+def now() -> str:
+    """Return the local time with its offset, ISO 8601, to the second."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def git_state() -> dict[str, Any] | None:
+    """Return the commit and whether files differ from it; None outside a git checkout."""
+    root = Path(__file__).resolve().parent.parent
+    try:
+        commit, dirty = (
+            subprocess.run(
+                ["git", *arguments], cwd=root, capture_output=True, text=True, check=True
+            ).stdout.strip()
+            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": commit, "dirty": bool(dirty)}
+
+
+class _Copy:
+    """A stream that writes to two files."""
+
+    def __init__(self, stream: TextIO, log: TextIO) -> None:
+        self._stream, self._log = stream, log
+
+    def write(self, text: str) -> int:
+        self._log.write(text)
+        return self._stream.write(text)
+
+    def flush(self) -> None:
+        self._log.flush()
+        self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def _copied(log: TextIO) -> Iterator[None]:
+    """Copy to the log what goes to standard output and standard error."""
+    out, err = _Copy(sys.stdout, log), _Copy(sys.stderr, log)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):  # type: ignore[type-var]
+        yield

@@ -1,0 +1,140 @@
+"""python -m src.train: train, validate, test the best checkpoint, and say where it all is."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from src import config, run_directory
+from src.config import BadInput, Plain
+
+if TYPE_CHECKING:
+    from src.experiment import Experiment
+
+
+@config.command("train")
+def main(settings: DictConfig) -> None:
+    """Start a run, or continue the one that `resume=` names."""
+    plain = config.resolved(settings)
+    if plain["resume"] is None:
+        start(plain)
+    else:
+        resume(plain["resume"], plain["log_dir"], list(HydraConfig.get().overrides.task))
+
+
+def start(settings: Plain) -> None:
+    """Train in a new run directory."""
+    config.validate(settings)
+    from src import experiment  # imports torch and Lightning: not for a configuration that is wrong
+
+    run = run_directory.new_path(settings["log_dir"], "train", config.model_stem(settings))
+    built = experiment.build(settings, run)
+    _refuse_parallel_sweep(built)
+    run_directory.create(run)
+    if not run_directory.is_child():
+        run_directory.write_config(run, settings)
+        run_directory.point_latest_at(run, Path(settings["log_dir"]))
+    _run(built, run, checkpoint=None)
+
+
+def resume(name: str, log_dir: str, overrides: list[str]) -> None:
+    """Continue a run in its own directory, with its own configuration.
+
+    Raises:
+        BadInput: there is nothing to continue, or settings were given that would change the run
+            (only a longer `trainer.max_epochs` may be).
+    """
+    run = run_directory.find(name, log_dir)
+    settings = config.trusted(run_directory.read_config(run), run / "config.yaml")
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key == "trainer.max_epochs" and value.isdigit():
+            settings["trainer"]["max_epochs"] = int(value)
+        elif key not in ("resume", "log_dir"):
+            raise BadInput(
+                f"{key}: a resumed run keeps its own configuration; only trainer.max_epochs may be"
+                " raised. Leave out resume= to start a new run"
+            )
+    config.validate(settings)
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    if not checkpoint.is_file():
+        raise BadInput(f"{run} has no checkpoints/last.ckpt to continue from")
+    from src import experiment
+
+    built = experiment.build(settings, run)
+    run_directory.announce(run)
+    _run(built, run, checkpoint)
+
+
+def _refuse_parallel_sweep(built: "Experiment") -> None:
+    # Lightning starts the further ranks with the whole command line: each would replay the sweep.
+    sweeps = HydraConfig.get().mode == RunMode.MULTIRUN
+    if sweeps and built.trainer.strategy.launcher is not None:
+        raise BadInput(
+            "--multirun with several processes a run: start each run by itself, in a shell loop"
+        )
+
+
+def _run(built: "Experiment", run: Path, checkpoint: Path | None) -> None:
+    """Fit and test; rank 0 keeps the record."""
+    from src import experiment
+
+    if run_directory.is_child():
+        _fit_and_test(built, run, checkpoint)
+        return
+    trainer = built.trainer
+    with run_directory.recorded(run, experiment.device_name(trainer)):
+        verb = "continuing in" if checkpoint else "run directory"
+        print(f"{config.model_stem(built.config)}: {verb} {run}", flush=True)
+        try:
+            metrics = _fit_and_test(built, run, checkpoint)
+        except SystemExit as stop:
+            print(f"stopped and saved after step {trainer.global_step}; to continue:")
+            print(f"  python -m src.train resume={run}")
+            raise stop
+        if trainer.fast_dev_run:
+            print("a fast development run: nothing was saved or logged")
+        else:
+            run_directory.write_json(run / "metrics.json", metrics)
+        print(experiment.table(metrics))
+        if trainer.fast_dev_run:
+            return
+        print(f"next: python -m src.predict run={run}")
+        print(f"      tensorboard --logdir {built.config['log_dir']}")
+
+
+def _fit_and_test(built: "Experiment", run: Path, checkpoint: Path | None) -> dict[str, float]:
+    """Return the final metrics of training and validation, and of the best checkpoint's test."""
+    from src import experiment
+
+    trainer, hyperparameters = built.trainer, experiment.hyperparameters(built.config)
+    if built.data.split("val") is None:
+        print("this data has no validation rows: the best checkpoint is that of the least train/loss")
+    for logger in trainer.loggers:
+        logger.log_hyperparams(hyperparameters)
+    trainer.fit(built.model, datamodule=built.data, ckpt_path=checkpoint, weights_only=True)
+    metrics = experiment.metrics(trainer)
+    if built.data.split("test") is None:
+        print("this data has no test rows: nothing to test")
+    else:
+        best: Any = run / "checkpoints" / "best.ckpt"
+        trained = best.is_file() and not trainer.fast_dev_run
+        trainer.test(
+            built.model,
+            datamodule=built.data,
+            ckpt_path=best if trained else None,
+            weights_only=True,
+            verbose=False,
+        )
+        metrics |= experiment.metrics(trainer)
+    for logger in trainer.loggers:
+        if hasattr(logger, "log_final_metrics"):
+            logger.log_final_metrics(hyperparameters, metrics)
+            logger.finalize("success")
+    return metrics
+
+
+if __name__ == "__main__":
+    main()
