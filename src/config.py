@@ -30,7 +30,7 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 Plain = dict[str, Any]
 
 
-class BadInput(Exception):
+class InputError(Exception):
     """What the user asked for cannot be done; the message is the one line that says why."""
 
 
@@ -88,7 +88,7 @@ def one_line_errors(name: str | None = None) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         _exit("interrupted before anything was saved", 130)
-    except BadInput as error:
+    except InputError as error:
         _exit(str(error), 2)
     except (HydraException, OmegaConfBaseException) as error:
         _exit(_explain(error, name, sys.argv[1:]), 2)
@@ -128,7 +128,7 @@ def _check_flags(arguments: list[str]) -> None:
     """Refuse flags that are not Hydra's: settings here are `key=value`.
 
     Raises:
-        BadInput: naming the flag, and the `key=value` that was probably meant.
+        InputError: naming the flag, and the `key=value` that was probably meant.
     """
     parser = get_args_parser()
     known = {flag for action in parser._actions for flag in action.option_strings}
@@ -137,7 +137,9 @@ def _check_flags(arguments: list[str]) -> None:
         if not flag.startswith("-") or flag in known or re.fullmatch(r"-\d.*", flag):
             continue
         value = value or next(iter(arguments[position + 1 :]), "VALUE")
-        raise BadInput(f"unknown flag {flag}: settings are key=value, as {flag.strip('-')}={value}")
+        raise InputError(
+            f"unknown flag {flag}: settings are key=value, as {flag.strip('-')}={value}"
+        )
 
 
 # What went wrong while composing ------------------------------------------------------------------
@@ -166,9 +168,7 @@ def nearest(word: str, choices: list[str]) -> str:
     close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
     if not close:  # max_epoch instead of trainer.max_epochs
         ends = {choice.rsplit(".", 1)[-1]: choice for choice in reversed(choices)}
-        close = [
-            ends[end] for end in difflib.get_close_matches(word.rsplit(".", 1)[-1], ends, n=1)
-        ]
+        close = [ends[end] for end in difflib.get_close_matches(word.rsplit(".", 1)[-1], ends, n=1)]
     if close:
         return f": did you mean {close[0]!r}?"
     return f": choose from {', '.join(choices)}" if 0 < len(choices) <= 12 else ""
@@ -210,12 +210,12 @@ def resolved(config: DictConfig) -> Plain:
     """Return the configuration as plain data with every interpolation carried out.
 
     Raises:
-        BadInput: an interpolation names a key that is not there.
+        InputError: an interpolation names a key that is not there.
     """
     try:
         container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise BadInput(_explain(error, None, [])) from error
+        raise InputError(_explain(error, None, [])) from error
     assert isinstance(container, dict)
     return typing.cast(Plain, container)
 
@@ -229,7 +229,7 @@ def validate(config: Plain) -> None:
     """Check a resolved training configuration against the code that it configures.
 
     Raises:
-        BadInput: naming every key that is wrong, and why.
+        InputError: naming every key that is wrong, and why.
     """
     problems = []
     try:
@@ -238,7 +238,7 @@ def validate(config: Plain) -> None:
         problems += [f"{e['loc'][0]}={e['input']}: {_lower(e['msg'])}" for e in error.errors()]
     problems += [problem for key, node in config.items() for problem in _problems(key, node)]
     if problems:
-        raise BadInput("; ".join(problems))
+        raise InputError("; ".join(problems))
 
 
 def _problems(where: str, node: Any) -> Iterator[str]:
@@ -329,7 +329,7 @@ def _shown(value: Any) -> str:
     return text if len(text) < 60 else f"{text[:57]}..."
 
 
-# What may be rebuilt from a file --------------------------------------------------------------------
+# What may be rebuilt from a file ----------------------------------------------------------------
 
 
 def trusted(config: Any, source: Path) -> Plain:
@@ -340,16 +340,16 @@ def trusted(config: Any, source: Path) -> Plain:
     interpolate. Nothing is imported before that is known.
 
     Raises:
-        BadInput: naming what is not allowed.
+        InputError: naming what is not allowed.
     """
     if not isinstance(config, dict):
-        raise BadInput(f"{source} holds no configuration")
+        raise InputError(f"{source} holds no configuration")
     allowed = allowed_targets()
     for key, value in _leaves(config):
         if key == "_target_" and value not in allowed:
-            raise BadInput(f"{source} names {value!r}, which is not in conf/: it is not built")
+            raise InputError(f"{source} names {value!r}, which is not in conf/: it is not built")
         if isinstance(value, str) and "${" in value:
-            raise BadInput(f"{source} holds {value!r}, which is not carried out")
+            raise InputError(f"{source} holds {value!r}, which is not carried out")
     return config
 
 
@@ -357,7 +357,7 @@ def allowed_targets() -> set[str]:
     """Return every `_target_` that stands in conf/.
 
     Raises:
-        BadInput: conf/ names none, so it is not this project's.
+        InputError: conf/ names none, so it is not this project's.
     """
     targets = {
         value
@@ -366,7 +366,7 @@ def allowed_targets() -> set[str]:
         if key == "_target_"
     }
     if not targets:
-        raise BadInput(f"no _target_ found in {CONF}")
+        raise InputError(f"no _target_ found in {CONF}")
     return targets
 
 

@@ -13,8 +13,8 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from src import checkpoint_io, config, run_directory
-from src.config import BadInput, Plain
+from src import checkpoint_io, config
+from src.config import InputError, Plain
 
 
 @dataclass
@@ -33,7 +33,7 @@ def build(settings: Plain, run: Path) -> Experiment:
     Nothing is written: a run directory is made once this has succeeded.
 
     Raises:
-        BadInput: something in the configuration cannot be built; the message says what.
+        InputError: something in the configuration cannot be built; the message says what.
     """
     quiet_lightning()
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
@@ -70,12 +70,12 @@ def check_match(data: Any, model: Any) -> None:
     """Compare what the model takes with what the data gives.
 
     Raises:
-        BadInput: they do not go together.
+        InputError: they do not go together.
     """
     for name in ("in_features", "out_features", "target"):
         takes, gives = getattr(model, name), getattr(data, name)
         if takes != gives:
-            raise BadInput(
+            raise InputError(
                 f"model={stem(model)} takes {name} {takes}, data={stem(data)} gives {gives}"
             )
 
@@ -119,7 +119,7 @@ def _check_accelerator(accelerator: str) -> None:
         "mps": torch.backends.mps.is_available(),
     }
     if not present.get(accelerator, True):
-        raise BadInput(
+        raise InputError(
             f"trainer.accelerator={accelerator}: torch finds none on this machine;"
             " use trainer.accelerator=cpu or auto"
         )
@@ -130,15 +130,15 @@ def _blamed_on(group: str) -> Iterator[None]:
     """Turn what a constructor raises into one line that names the group."""
     try:
         yield
-    except BadInput:
+    except InputError:
         raise
     except Exception as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
         cause = cause or error
         if isinstance(cause, ModuleNotFoundError):
-            raise BadInput(f"{group}: {_missing_package(cause)}") from error
+            raise InputError(f"{group}: {_missing_package(cause)}") from error
         lines = [line for line in str(cause).splitlines() if line.strip()]
-        raise BadInput(f"{group}: {' '.join(lines[0].split()) if lines else cause!r}") from error
+        raise InputError(f"{group}: {' '.join(lines[0].split()) if lines else cause!r}") from error
 
 
 def _missing_package(error: ModuleNotFoundError) -> str:
@@ -174,13 +174,13 @@ def load(checkpoint: Path) -> tuple[Plain, Any, Any]:
         The configuration, the DataModule, and the model with its weights, in evaluation mode.
 
     Raises:
-        BadInput: the file is no checkpoint of this project, or names what it may not.
+        InputError: the file is no checkpoint of this project, or names what it may not.
     """
     quiet_lightning()
     try:
         content = checkpoint_io.load(checkpoint)
     except (OSError, ValueError) as error:
-        raise BadInput(str(error)) from error
+        raise InputError(str(error)) from error
     settings = config.trusted(content.get("config"), checkpoint)
     config.validate(settings)
     data, model = build_data(settings), build_model(settings)
@@ -191,7 +191,7 @@ def load(checkpoint: Path) -> tuple[Plain, Any, Any]:
         model.load_state_dict(content["state_dict"])
     except RuntimeError as error:
         line = " ".join(str(error).split())
-        raise BadInput(f"{checkpoint} does not fit its own configuration: {line}") from error
+        raise InputError(f"{checkpoint} does not fit its own configuration: {line}") from error
     return settings, data, model.eval()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch.loggers import CSVLogger as LightningCSVLogger
 from lightning.pytorch.loggers import TensorBoardLogger as LightningTensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 
 class TensorBoardLogger(LightningTensorBoardLogger):
@@ -34,7 +34,7 @@ class TensorBoardLogger(LightningTensorBoardLogger):
         """
         from torch.utils.tensorboard.summary import hparams
 
-        for summary in hparams(params, metrics):
+        for summary in hparams(params, metrics):  # type: ignore[no-untyped-call]
             # The writer that fit() closed is opened again by asking for it.
             self.experiment._get_file_writer().add_summary(summary)
 
@@ -68,7 +68,7 @@ class CSVLogger(LightningCSVLogger):
     @property
     def experiment(self) -> Any:
         """The writer of the rows; a dummy on ranks other than 0."""
-        if rank_zero_only.rank == 0 and self._experiment is None:
+        if self._experiment is None and getattr(rank_zero_only, "rank", 0) == 0:
             self._experiment = _Rows(log_dir=self.log_dir)
         return super().experiment
 

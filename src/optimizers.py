@@ -39,7 +39,7 @@ class Muon(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
         params = list(params)
-        shared = {"lr": lr, "weight_decay": weight_decay}
+        shared: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay}
         self._parts: list[torch.optim.Optimizer] = []
         if matrices := [p for p in params if p.ndim == 2]:
             self._parts.append(
@@ -62,7 +62,7 @@ class Muon(torch.optim.Optimizer):
         super().__setstate__(state)
         self._share()
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update all parameters once; return the closure's loss, if there is a closure."""
         loss = None
         if closure is not None:

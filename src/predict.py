@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from src import config, run_directory
-from src.config import BadInput
+from src.config import InputError
 
 
 @config.command("predict")
@@ -25,7 +25,7 @@ def main(settings: DictConfig) -> None:
     try:
         inputs = data.prediction_inputs(plain["numbers"], plain["features"], plain["file"])
     except ValueError as error:
-        raise BadInput(str(error)) from error
+        raise InputError(str(error)) from error
     with torch.inference_mode():
         answers = model.predict_step(inputs.to(next(model.parameters()).dtype))
     rows = data.prediction_rows(inputs, answers)
@@ -40,9 +40,9 @@ def _checked_output(output: str | None) -> Path | None:
         return None
     path = Path(output)
     if path.suffix not in (".csv", ".json"):
-        raise BadInput(f"output={output}: name a file that ends in .csv or .json")
+        raise InputError(f"output={output}: name a file that ends in .csv or .json")
     if path.is_dir() or not path.parent.is_dir():
-        raise BadInput(f"output={output}: there is no folder {path.parent} to write this file in")
+        raise InputError(f"output={output}: there is no folder {path.parent} to write this file in")
     return path
 
 

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 import yaml
 
 from src.checkpoint_io import write_atomically
-from src.config import BadInput
+from src.config import InputError
 
 PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "tensorboard", "numpy")
 VARIABLE = "KINDLING_RUN_DIRECTORY"  # tells the processes that a run starts where it is
@@ -37,14 +37,14 @@ def create(run: Path) -> None:
     """Make the directory, for this run alone, and tell the processes that it will start.
 
     Raises:
-        BadInput: the place cannot be written to.
+        InputError: the place cannot be written to.
     """
     if is_child():
         return
     try:
         run.mkdir(parents=True)  # fails if it exists: a run never shares
     except OSError as error:
-        raise BadInput(f"{run} cannot be made: {error.strerror or error}") from None
+        raise InputError(f"{run} cannot be made: {error.strerror or error}") from None
     announce(run)
 
 
@@ -62,18 +62,18 @@ def find(run: str, log_dir: str) -> Path:
     """Return the directory of a run: `latest` of `log_dir`, or a path.
 
     Raises:
-        BadInput: there is none.
+        InputError: there is none.
     """
     if "://" in run:
-        raise BadInput(f"{run}: only runs and checkpoints on this machine are read")
+        raise InputError(f"{run}: only runs and checkpoints on this machine are read")
     path = Path(log_dir) / "latest" if run == "latest" else Path(run)
     if run == "latest" and not path.exists():
-        raise BadInput(f"{path}: there is no run yet; `python -m src.train` makes one")
+        raise InputError(f"{path}: there is no run yet; `python -m src.train` makes one")
     if not path.exists():
-        raise BadInput(f"{run}: there is no such run directory")
+        raise InputError(f"{run}: there is no such run directory")
     path = path.resolve() if run == "latest" else path
     if not (path / "config.yaml").is_file():
-        raise BadInput(f"{run} is no run directory: it has no config.yaml")
+        raise InputError(f"{run} is no run directory: it has no config.yaml")
     return path
 
 
@@ -81,17 +81,17 @@ def find_checkpoint(run: str, log_dir: str) -> Path:
     """Return a checkpoint: the file itself, or a run's best one, or else its last.
 
     Raises:
-        BadInput: there is none.
+        InputError: there is none.
     """
     if run.endswith(".ckpt") and "://" not in run:
         if not Path(run).is_file():
-            raise BadInput(f"{run}: there is no such checkpoint file")
+            raise InputError(f"{run}: there is no such checkpoint file")
         return Path(run)
     folder = find(run, log_dir) / "checkpoints"
     for name in ("best.ckpt", "last.ckpt"):
         if (folder / name).is_file():
             return folder / name
-    raise BadInput(f"{folder.parent} has no checkpoint: it was stopped before its first one")
+    raise InputError(f"{folder.parent} has no checkpoint: it was stopped before its first one")
 
 
 def point_latest_at(run: Path, log_dir: str) -> None:
@@ -115,12 +115,14 @@ def read_config(run: Path) -> Any:
     """Read config.yaml back as plain data.
 
     Raises:
-        BadInput: it is no YAML.
+        InputError: it is no YAML.
     """
     try:
         return yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise BadInput(f"{run}/config.yaml cannot be read: {str(error).splitlines()[0]}") from None
+        raise InputError(
+            f"{run}/config.yaml cannot be read: {str(error).splitlines()[0]}"
+        ) from None
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -214,5 +216,5 @@ class _Copy:
 def _copied(log: TextIO) -> Iterator[None]:
     """Copy to the log what goes to standard output and standard error."""
     out, err = _Copy(sys.stdout, log), _Copy(sys.stderr, log)
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):  # type: ignore[type-var]
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         yield

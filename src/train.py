@@ -8,7 +8,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from src import config, run_directory
-from src.config import BadInput, Plain
+from src.config import InputError, Plain
 
 if TYPE_CHECKING:
     from src.experiment import Experiment
@@ -35,7 +35,7 @@ def start(settings: Plain) -> None:
     run_directory.create(run)
     if not run_directory.is_child():
         run_directory.write_config(run, settings)
-        run_directory.point_latest_at(run, Path(settings["log_dir"]))
+        run_directory.point_latest_at(run, settings["log_dir"])
     _run(built, run, checkpoint=None)
 
 
@@ -43,7 +43,7 @@ def resume(name: str, log_dir: str, overrides: list[str]) -> None:
     """Continue a run in its own directory, with its own configuration.
 
     Raises:
-        BadInput: there is nothing to continue, or settings were given that would change the run
+        InputError: there is nothing to continue, or settings were given that would change the run
             (only a longer `trainer.max_epochs` may be).
     """
     run = run_directory.find(name, log_dir)
@@ -53,14 +53,14 @@ def resume(name: str, log_dir: str, overrides: list[str]) -> None:
         if key == "trainer.max_epochs" and value.isdigit():
             settings["trainer"]["max_epochs"] = int(value)
         elif key not in ("resume", "log_dir"):
-            raise BadInput(
+            raise InputError(
                 f"{key}: a resumed run keeps its own configuration; only trainer.max_epochs may be"
                 " raised. Leave out resume= to start a new run"
             )
     config.validate(settings)
     checkpoint = run / "checkpoints" / "last.ckpt"
     if not checkpoint.is_file():
-        raise BadInput(f"{run} has no checkpoints/last.ckpt to continue from")
+        raise InputError(f"{run} has no checkpoints/last.ckpt to continue from")
     from src import experiment
 
     built = experiment.build(settings, run)
@@ -72,7 +72,7 @@ def _refuse_parallel_sweep(built: "Experiment") -> None:
     # Lightning starts the further ranks with the whole command line: each would replay the sweep.
     sweeps = HydraConfig.get().mode == RunMode.MULTIRUN
     if sweeps and built.trainer.strategy.launcher is not None:
-        raise BadInput(
+        raise InputError(
             "--multirun with several processes a run: start each run by itself, in a shell loop"
         )
 
@@ -84,7 +84,7 @@ def _run(built: "Experiment", run: Path, checkpoint: Path | None) -> None:
     if run_directory.is_child():
         _fit_and_test(built, run, checkpoint)
         return
-    trainer = built.trainer
+    trainer: Any = built.trainer
     with run_directory.recorded(run, experiment.device_name(trainer)):
         verb = "continuing in" if checkpoint else "run directory"
         print(f"{config.model_stem(built.config)}: {verb} {run}", flush=True)
@@ -109,9 +109,12 @@ def _fit_and_test(built: "Experiment", run: Path, checkpoint: Path | None) -> di
     """Return the final metrics of training and validation, and of the best checkpoint's test."""
     from src import experiment
 
-    trainer, hyperparameters = built.trainer, experiment.hyperparameters(built.config)
+    trainer: Any = built.trainer
+    hyperparameters = experiment.hyperparameters(built.config)
     if built.data.split("val") is None:
-        print("this data has no validation rows: the best checkpoint is that of the least train/loss")
+        print(
+            "this data has no validation rows: the best checkpoint is that of the least train/loss"
+        )
     for logger in trainer.loggers:
         logger.log_hyperparams(hyperparameters)
     trainer.fit(built.model, datamodule=built.data, ckpt_path=checkpoint, weights_only=True)

@@ -13,8 +13,8 @@ class Checkpointing(Checkpoint):
     """Write `checkpoints/best.ckpt` and `checkpoints/last.ckpt` in the run directory.
 
     Both are written after each validation; where nothing is validated, every `every_n_epochs`
-    epochs; and at the end of training. A checkpoint that falls on an epoch's end is written when the
-    epoch has ended, never inside its last batch, so that a resumed run starts at a clean edge.
+    epochs; and at the end of training. A checkpoint that falls on an epoch's end is written when
+    the epoch has ended, never inside its last batch: a resumed run then starts at a clean edge.
 
     Args:
         monitor: the metric that says what is best; None means `val/loss`, or `train/loss` where
@@ -34,7 +34,7 @@ class Checkpointing(Checkpoint):
         self._validated = False
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save after a validation in the middle of an epoch; leave the others to the epoch's end."""
+        """Save after a validation amid an epoch; leave the others to the epoch's end."""
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
@@ -79,7 +79,8 @@ class Checkpointing(Checkpoint):
 def is_last_epoch(trainer: pl.Trainer) -> bool:
     """Say, in `on_train_epoch_end`, whether training ends with this epoch."""
     # Not `fit_loop.done`, which changes the loop's counters when it is asked.
-    epochs = trainer.fit_loop.epoch_progress.current.processed
+    progress: Any = trainer.fit_loop.epoch_progress.current
+    epochs = progress.processed
     ends = trainer.max_epochs is not None and trainer.max_epochs >= 0
     return bool(
         trainer.should_stop

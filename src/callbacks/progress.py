@@ -60,11 +60,15 @@ class Progress(ProgressBar):
     ) -> None:
         """Move on; the text is renewed ten times a second at most."""
         now = time.monotonic()
-        if not self._enabled or now - self._shown_at < (0.1 if self._bar else self.seconds_per_line):
+        if not self._enabled or now - self._shown_at < (
+            0.1 if self._bar else self.seconds_per_line
+        ):
             return
         self._shown_at = now
         if self._bar is None:
-            print(f"step {trainer.global_step}/{self._total or '?'}  {_latest(trainer)}", flush=True)
+            print(
+                f"step {trainer.global_step}/{self._total or '?'}  {_latest(trainer)}", flush=True
+            )
         else:
             self._bar.set_postfix_str(_latest(trainer), refresh=False)
             self._bar.update(trainer.global_step - self._bar.n)

@@ -36,7 +36,7 @@ class TrainingMetrics(Callback):
 
     def on_train_batch_end(
         self,
-        trainer: pl.Trainer,
+        trainer: Any,
         pl_module: pl.LightningModule,
         outputs: Any,
         batch: Any,

@@ -103,6 +103,7 @@ class FizzBuzzData(BaseData):
         """
         if features is not None:
             raise ValueError("features= is for the regressions; fizzbuzz takes numbers= or file=")
+        asked: Sequence[float]
         if file is not None:
             asked = [value for (value,) in columns(file, ["number"])]
         else:

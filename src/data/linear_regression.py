@@ -47,7 +47,9 @@ class LinearRegressionData(RegressionData):
     ) -> None:
         super().__init__(batch_size, shuffle, seed)
         if len(coefficients) != in_features:
-            raise ValueError(f"coefficients={coefficients} are not in_features={in_features} numbers")
+            raise ValueError(
+                f"coefficients={coefficients} are not in_features={in_features} numbers"
+            )
         self.save_hyperparameters(logger=False)
         self.beta = torch.tensor(coefficients)[:, None]  # [D, 1]
         self.noise = noise

@@ -119,7 +119,7 @@ class TensorLoader:
         tensors = self.tensors
         if self.sampler.shuffle or len(order) != len(tensors[0]):
             tensors = tuple(tensor[order.to(tensor.device)] for tensor in tensors)
-        batches = zip(*(tensor.split(self.batch_size) for tensor in tensors), strict=True)
+        batches = zip(*(torch.split(tensor, self.batch_size) for tensor in tensors), strict=True)
         if self.group == 1:
             yield from batches
             return
@@ -131,5 +131,5 @@ class TensorLoader:
         return {"given": self._given}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Start the next epoch after the items that were handed out; a full epoch counts as none."""
+        """Start the next epoch after what was handed out; a full epoch counts as nothing."""
         self._skip = state["given"] % max(len(self), 1)

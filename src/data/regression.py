@@ -82,5 +82,7 @@ class RegressionData(BaseData):
                     for row in rows
                 ]
             )
-            lines.append(f"root mean squared error over all rows: {errors.square().mean().sqrt():.4g}")
+            lines.append(
+                f"root mean squared error over all rows: {errors.square().mean().sqrt():.4g}"
+            )
         return "\n".join(lines)

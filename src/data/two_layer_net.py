@@ -72,9 +72,7 @@ class TwoLayerNetData(RegressionData):
         output = torch.randn(self.teacher_features, self.out_features, generator=generator)
         return hidden / self.in_features**0.5, output / (0.34 * self.teacher_features) ** 0.5
 
-    def _draw(
-        self, rows: int, teacher: tuple[Tensor, Tensor], generator: torch.Generator
-    ) -> Split:
+    def _draw(self, rows: int, teacher: tuple[Tensor, Tensor], generator: torch.Generator) -> Split:
         features = torch.randn(rows, self.in_features, generator=generator)  # [N, D]
         hidden = (features @ teacher[0]).relu()  # [N, H]
         noise = self.noise * torch.randn(rows, self.out_features, generator=generator)

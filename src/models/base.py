@@ -24,9 +24,9 @@ class BaseModule(pl.LightningModule):
     """The LightningModule that the models extend.
 
     A subclass calls `super().__init__(optimizer, scheduler)`, then `self.save_hyperparameters(...)`
-    leaving those two out, sets `self.net`, and defines `loss` and `metrics`. It also says which data
-    it takes: `in_features`, `out_features` and `target` ("value" or "class"), which are compared
-    with the DataModule's before training starts.
+    leaving those two out, sets `self.net`, and defines `loss` and `metrics`. It also says which
+    data it takes: `in_features`, `out_features` and `target` ("value" or "class"), which are
+    compared with the DataModule's before training starts.
 
     Args:
         optimizer: makes the optimizer from the parameters; None for a model that only predicts.
@@ -34,6 +34,7 @@ class BaseModule(pl.LightningModule):
     """
 
     net: nn.Module
+    stage_metrics: Any  # nn.ModuleDict of a MetricCollection a stage
     in_features: int
     out_features: int
     target: str
@@ -114,7 +115,8 @@ class BaseModule(pl.LightningModule):
     def predict_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
         """Answer inputs [B, D] with outputs [B, C]; a classifier answers with classes [B]."""
         inputs = batch[0] if isinstance(batch, tuple | list) else batch
-        return self(inputs)
+        outputs: Tensor = self(inputs)
+        return outputs
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/...` over all batches and ranks."""

@@ -54,8 +54,8 @@ class LinearRegression(BaseModule):
     @property
     def coefficients(self) -> Tensor:
         """The learned beta, [C, D], detached."""
-        weight: Tensor = self.net.weight
-        return weight.detach()
+        assert isinstance(self.net, nn.Linear)
+        return self.net.weight.detach()
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean squared residual of outputs [B, C] against targets [B, C]."""

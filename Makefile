@@ -1,0 +1,77 @@
+# Every command of the project; `make help` lists them. Arguments pass through:
+#   make train ARGS="model=two_layer_net seed=3"
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(BIN)/python -m
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train evaluate predict tour test lint format typecheck bench tensorboard lock \
+	clean clean-logs
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
+
+setup: $(VENV)/.dev ## make .venv with all dependencies, the developers' ones too
+
+train: $(VENV)/.base ## train a model: ARGS="model=fizzbuzz seed=1 trainer.max_epochs=50"
+	@$(RUN) src.train $(ARGS)
+
+evaluate: $(VENV)/.base ## test a trained model: ARGS="run=latest"
+	@$(RUN) src.evaluate $(ARGS)
+
+predict: $(VENV)/.base ## ask a trained model: ARGS="run=latest numbers=1..30"
+	@$(RUN) src.predict $(ARGS)
+
+tour: $(VENV)/.base ## the tutorials, runnable: ARGS=autograd; without one, the list of chapters
+	@$(RUN) src.tour $(ARGS)
+
+test: $(VENV)/.dev ## run the tests
+	@$(RUN) pytest $(ARGS)
+
+lint: $(VENV)/.dev ## check style and find common mistakes
+	@$(RUN) ruff check . $(ARGS)
+	@$(RUN) ruff format --check .
+
+format: $(VENV)/.dev ## rewrite the code in the project's style
+	@$(RUN) ruff check --fix . $(ARGS)
+	@$(RUN) ruff format .
+
+typecheck: $(VENV)/.dev ## check the types of src/
+	@$(RUN) mypy $(ARGS)
+
+bench: $(VENV)/.dev ## measure what a training step costs, beside a hand-written loop
+	@$(RUN) pytest tests/benchmarks -o python_files='bench_*.py' -p no:xdist -o addopts= \
+		--benchmark-columns=median,iqr,rounds $(ARGS)
+
+tensorboard: $(VENV)/.base ## show all runs on http://localhost:6006: ARGS="--port 7007"
+	@$(RUN) tensorboard.main --logdir logs --host 127.0.0.1 $(ARGS)
+
+lock: ## renew requirements.lock: ARGS="torch==2.13.0" holds a version
+	@rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock
+	@$(VENV)-lock/bin/python -m pip install --quiet $(ARGS) -e '.[dev]'
+	@{ sed '/^[^#]/,$$d' requirements.lock; $(VENV)-lock/bin/python -m pip freeze --exclude-editable \
+		| sed 's/+.*//' | grep -v -i -E '^(nvidia|triton|cuda)'; } > $(VENV)-lock/requirements.lock
+	@mv $(VENV)-lock/requirements.lock . && rm -rf $(VENV)-lock
+
+clean: ## remove .venv, caches and build output
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+clean-logs: ## remove all runs
+	@find logs -mindepth 1 -maxdepth 1 ! -name .gitkeep -exec rm -rf {} +
+
+# What users run, and what developers run on top. Made anew when the dependencies change.
+$(VENV)/.base: pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer\
+	 is needed, and $(PYTHON) is not; name one with make PYTHON=python3.12" >&2; exit 2; }
+	@echo "installing the locked dependencies into $(VENV) (minutes, once)"
+	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	@$(RUN) pip install --quiet --disable-pip-version-check -c requirements.lock -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	@$(RUN) pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	@touch $@
