@@ -37,7 +37,16 @@ class InputError(Exception):
 class TrainSettings(BaseModel):
     """The top-level keys of a training run; conf/train.yaml says what each does."""
 
-    model_config = ConfigDict(extra="allow")  # the groups, which have constructors of their own
+    model_config = ConfigDict(extra="forbid")
+
+    # The groups, which have constructors of their own to be checked against.
+    model: Plain
+    data: Plain
+    optimizer: Plain
+    scheduler: Plain
+    trainer: Plain
+    logger: Plain
+    callbacks: Plain
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     log_dir: str
@@ -86,6 +95,8 @@ def one_line_errors(name: str | None = None) -> Iterator[None]:
     """
     try:
         yield
+    except BrokenPipeError:  # the reader of a pipe (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         _exit("interrupted before anything was saved", 130)
     except InputError as error:
@@ -131,6 +142,7 @@ def _check_flags(arguments: list[str]) -> None:
         InputError: naming the flag, and the `key=value` that was probably meant.
     """
     parser = get_args_parser()
+    parser.error = _refuse  # type: ignore[method-assign] # argparse itself would print its usage
     known = {flag for action in parser._actions for flag in action.option_strings}
     for position, argument in enumerate(arguments):
         flag, _, value = argument.partition("=")
@@ -140,6 +152,11 @@ def _check_flags(arguments: list[str]) -> None:
         raise InputError(
             f"unknown flag {flag}: settings are key=value, as {flag.strip('-')}={value}"
         )
+    parser.parse_args(arguments)
+
+
+def _refuse(message: str) -> typing.NoReturn:
+    raise InputError(f"{message} (flags such as -m go before or after all settings, not between)")
 
 
 # What went wrong while composing ------------------------------------------------------------------
@@ -231,13 +248,12 @@ def validate(config: Plain) -> None:
     Raises:
         InputError: naming every key that is wrong, and why.
     """
-    problems = []
     try:
         TrainSettings.model_validate(config)
-    except ValidationError as error:
-        problems += [f"{e['loc'][0]}={e['input']}: {_lower(e['msg'])}" for e in error.errors()]
-    problems += [problem for key, node in config.items() for problem in _problems(key, node)]
-    if problems:
+    except ValidationError as error:  # first, because the groups repeat what stands here
+        problems = [f"{e['loc'][0]}={_shown(e['input'])}: {_said(e)}" for e in error.errors()]
+        raise InputError("; ".join(problems)) from None
+    if problems := [problem for key, node in config.items() for problem in _problems(key, node)]:
         raise InputError("; ".join(problems))
 
 
@@ -305,7 +321,7 @@ def _misfit(value: Any, annotation: Any, default: Any) -> str | None:
         adapter.validate_python(value)
     except ValidationError as error:
         # A union gives a line a member; members that stand for objects say nothing to a user.
-        lines = [_lower(e["msg"]) for e in error.errors() if e["type"] != "is_instance_of"]
+        lines = [_said(e) for e in error.errors() if e["type"] != "is_instance_of"]
         return " or ".join(dict.fromkeys(lines)) or "this is not what is expected here"
     return None
 
@@ -320,7 +336,11 @@ def _names(annotation: Any, kind: type) -> bool:
     return False
 
 
-def _lower(message: str) -> str:
+def _said(error: Any) -> str:
+    """Return pydantic's words for an error as the end of a sentence."""
+    if error["type"] == "extra_forbidden":
+        return "there is no such key"
+    message = str(error["msg"]).replace("Input should be", "must be")
     return message[0].lower() + message[1:]
 
 

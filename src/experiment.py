@@ -62,6 +62,10 @@ def build_model(settings: Plain) -> Any:
             scheduler=instantiate(settings["scheduler"], _convert_="all"),
             _convert_="all",
         )
+    with _blamed_on("optimizer"):  # tried now, so that a wrong value costs no run directory
+        optimizer = model.optimizer_factory(model.parameters())
+    with _blamed_on("scheduler"):
+        model.scheduler_factory(optimizer, total_steps=100)
     model.config = settings
     return model
 
@@ -138,7 +142,8 @@ def _blamed_on(group: str) -> Iterator[None]:
         if isinstance(cause, ModuleNotFoundError):
             raise InputError(f"{group}: {_missing_package(cause)}") from error
         lines = [line for line in str(cause).splitlines() if line.strip()]
-        raise InputError(f"{group}: {' '.join(lines[0].split()) if lines else cause!r}") from error
+        reason = " ".join(lines[0].split()).strip("'\"`") if lines else repr(cause)
+        raise InputError(f"{group}: {reason}") from error
 
 
 def _missing_package(error: ModuleNotFoundError) -> str:

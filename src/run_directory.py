@@ -71,7 +71,8 @@ def find(run: str, log_dir: str) -> Path:
         raise InputError(f"{path}: there is no run yet; `python -m src.train` makes one")
     if not path.exists():
         raise InputError(f"{run}: there is no such run directory")
-    path = path.resolve() if run == "latest" else path
+    if path.is_symlink():  # what is said later should name the run itself
+        path = Path(os.path.normpath(path.parent / os.readlink(path)))
     if not (path / "config.yaml").is_file():
         raise InputError(f"{run} is no run directory: it has no config.yaml")
     return path
@@ -172,6 +173,14 @@ def recorded(run: Path, device: str) -> Iterator[dict[str, Any]]:
             record["end"] = now()
             with contextlib.suppress(OSError):  # a full disk must not hide the first error
                 write_json(run / "run.json", record)
+
+
+def is_finished(run: Path) -> bool:
+    """Say whether run.json says that the run came to its end."""
+    try:
+        return bool(json.loads((run / "run.json").read_text())["status"] == "finished")
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def now() -> str:

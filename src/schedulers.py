@@ -1,47 +1,42 @@
 """Learning-rate schedules over a whole run: each takes (optimizer, total_steps) and its settings.
 
-They advance once an optimizer step (plateau once a validation), and they end where the run ends, so
-a YAML needs no step count. All are torch's own, told how long the run is.
+Each is the optimizer's learning rate times a factor that follows from the step and the length of
+the run alone. So a YAML needs no step count, a resumed run needs no memory of the schedule, and a
+run that is made longer moves to its place in the longer schedule. They advance once an optimizer
+step; plateau alone looks at the validation loss instead.
 """
 
+import math
 from typing import Annotated
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from pydantic import Field, NonNegativeInt, PositiveFloat
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import (
-    CosineAnnealingLR,
-    LambdaLR,
-    LRScheduler,
-    OneCycleLR,
-    ReduceLROnPlateau,
-    StepLR,
-)
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
-def constant(optimizer: Optimizer, total_steps: int) -> LRScheduler:
+def constant(optimizer: Optimizer, total_steps: int) -> LambdaLR:
     """Leave the optimizer's learning rate as it is."""
-    return LambdaLR(optimizer, _one)
-
-
-def _one(step: int) -> float:
-    return 1.0
+    return LambdaLR(optimizer, lambda step: 1.0)
 
 
 def step(
-    optimizer: Optimizer, total_steps: int, every: Share = 0.25, gamma: Share = 0.5
-) -> LRScheduler:
+    optimizer: Optimizer, total_steps: int, every: Share = 0.25, gamma: PositiveFloat = 0.5
+) -> LambdaLR:
     """Multiply the learning rate by `gamma` after each `every` share of the run."""
-    return StepLR(optimizer, step_size=max(1, round(total_steps * every)), gamma=gamma)
+    size = max(1, round(total_steps * every))
+    return LambdaLR(optimizer, lambda step: gamma ** (step // size))
 
 
-def cosine(optimizer: Optimizer, total_steps: int, eta_min: NonNegativeFloat = 0.0) -> LRScheduler:
-    """Fall from the optimizer's learning rate to `eta_min` along half a cosine.
+def cosine(
+    optimizer: Optimizer, total_steps: int, final: Annotated[float, Field(ge=0, le=1)] = 0.0
+) -> LambdaLR:
+    """Fall from the optimizer's learning rate to the share `final` of it along half a cosine.
 
-    Source: Loshchilov and Hutter, "SGDR" (2017).
+    Source: Loshchilov and Hutter, "SGDR" (2017); torch's CosineAnnealingLR.
     """
-    return CosineAnnealingLR(optimizer, T_max=total_steps, eta_min=eta_min)
+    return LambdaLR(optimizer, lambda step: _along_cosine(1.0, final, step / total_steps))
 
 
 def one_cycle(
@@ -50,23 +45,23 @@ def one_cycle(
     pct_start: Share = 0.3,
     div_factor: PositiveFloat = 25.0,
     final_div_factor: PositiveFloat = 1e4,
-) -> LRScheduler:
+) -> LambdaLR:
     """Rise to the optimizer's learning rate over `pct_start` of the run, then fall to almost none.
 
-    The optimizer's learning rate is the peak. The momentum is left alone, so that the schedule goes
-    with every optimizer.
+    The optimizer's learning rate is the peak; the first is `1 / div_factor` of it, and the last
+    `1 / final_div_factor` of the first. Momentum is left alone, so that every optimizer will do.
 
-    Source: Smith and Topin, "Super-convergence" (2018).
+    Source: Smith and Topin, "Super-convergence" (2018); torch's OneCycleLR, whose values these are.
     """
-    return OneCycleLR(
-        optimizer,
-        max_lr=[group["lr"] for group in optimizer.param_groups],
-        total_steps=max(total_steps, 2),  # torch divides by the steps of each phase
-        pct_start=pct_start,
-        div_factor=div_factor,
-        final_div_factor=final_div_factor,
-        cycle_momentum=False,
-    )
+    first, last = 1 / div_factor, 1 / div_factor / final_div_factor
+    peak, end = pct_start * total_steps - 1, total_steps - 1
+
+    def factor(step: int) -> float:
+        if step <= peak:
+            return _along_cosine(first, 1.0, step / peak if peak > 0 else 1.0)
+        return _along_cosine(1.0, last, (step - peak) / (end - peak) if end > peak else 1.0)
+
+    return LambdaLR(optimizer, factor)
 
 
 def plateau(
@@ -74,3 +69,9 @@ def plateau(
 ) -> ReduceLROnPlateau:
     """Multiply by `factor` when the validation loss has not fallen for `patience` validations."""
     return ReduceLROnPlateau(optimizer, factor=factor, patience=patience)
+
+
+def _along_cosine(start: float, end: float, share: float) -> float:
+    """Go from start to end along half a cosine, and stay there."""
+    return end + (start - end) * (1 + math.cos(math.pi * min(share, 1.0))) / 2
+

@@ -48,6 +48,7 @@ def resume(name: str, log_dir: str, overrides: list[str]) -> None:
     """
     run = run_directory.find(name, log_dir)
     settings = config.trusted(run_directory.read_config(run), run / "config.yaml")
+    epochs = settings["trainer"]["max_epochs"]
     for override in overrides:
         key, _, value = override.partition("=")
         if key == "trainer.max_epochs" and value.isdigit():
@@ -58,6 +59,9 @@ def resume(name: str, log_dir: str, overrides: list[str]) -> None:
                 " raised. Leave out resume= to start a new run"
             )
     config.validate(settings)
+    if run_directory.is_finished(run) and settings["trainer"]["max_epochs"] == epochs:
+        print(f"{run} is finished; trainer.max_epochs={2 * epochs}, say, would make it longer")
+        return
     checkpoint = run / "checkpoints" / "last.ckpt"
     if not checkpoint.is_file():
         raise InputError(f"{run} has no checkpoints/last.ckpt to continue from")
@@ -65,6 +69,7 @@ def resume(name: str, log_dir: str, overrides: list[str]) -> None:
 
     built = experiment.build(settings, run)
     run_directory.announce(run)
+    run_directory.write_config(run, settings)
     _run(built, run, checkpoint)
 
 

@@ -54,9 +54,12 @@ class Checkpointing(Checkpoint):
         folder = f"{trainer.default_root_dir}/checkpoints"
         validates = sum(trainer.num_val_batches) > 0
         monitor = self.monitor or ("val/loss" if validates else "train/loss")
-        score = float(trainer.callback_metrics.get(monitor, math.nan))
-        if self._is_best(score):
-            self.best_score = score
+        score = trainer.callback_metrics.get(monitor)
+        if score is None:  # a run that ended before its first validation: the only one is the best
+            best = self.best_score is None
+        elif best := self._is_best(float(score)):
+            self.best_score = float(score)
+        if best:
             trainer.save_checkpoint(f"{folder}/best.ckpt")
         trainer.save_checkpoint(f"{folder}/last.ckpt")
 
