@@ -164,8 +164,12 @@ def quiet_lightning() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     # Points are logged every n steps of the run, not of the epoch: see callbacks/training_metrics.
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    # Data without validation or test rows says so with an empty list of loaders.
+    warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero.*")
     # `val/...` and `test/...` are the same on all ranks already: torchmetrics has computed them so.
     warnings.filterwarnings("ignore", message=".*when logging on epoch level in distributed.*")
+    # The loader of data/base.py turns shuffling off by itself.
+    warnings.filterwarnings("ignore", message="You requested to overfit but enabled.*")
     # Lightning 2.6 calls a part of torch's pytree that torch 2.13 is about to rename.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
     # The rows are in memory: there is nothing that a worker process could do.
@@ -190,9 +194,8 @@ def load(checkpoint: Path) -> tuple[Plain, Any, Any]:
     config.validate(settings)
     data, model = build_data(settings), build_model(settings)
     check_match(data, model)
-    if settings["trainer"]["precision"] in ("64", "64-true", 64):
-        model.double()
     try:
+        model.on_load_checkpoint(content)
         model.load_state_dict(content["state_dict"])
     except RuntimeError as error:
         line = " ".join(str(error).split())

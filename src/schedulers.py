@@ -74,4 +74,3 @@ def plateau(
 def _along_cosine(start: float, end: float, share: float) -> float:
     """Go from start to end along half a cosine, and stay there."""
     return end + (start - end) * (1 + math.cos(math.pi * min(share, 1.0))) / 2
-

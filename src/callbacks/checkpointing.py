@@ -17,8 +17,8 @@ class Checkpointing(Checkpoint):
     the epoch has ended, never inside its last batch: a resumed run then starts at a clean edge.
 
     Args:
-        monitor: the metric that says what is best; None means `val/loss`, or `train/loss` where
-            nothing is validated.
+        monitor: the metric that says what is best; None means the model's own `monitor`, or
+            `val/loss`, or `train/loss` where nothing is validated.
         mode: whether the least ("min") or the most ("max") of it is best.
         every_n_epochs: epochs between two checkpoints where nothing is validated.
     """
@@ -53,7 +53,8 @@ class Checkpointing(Checkpoint):
     def _save(self, trainer: pl.Trainer) -> None:
         folder = f"{trainer.default_root_dir}/checkpoints"
         validates = sum(trainer.num_val_batches) > 0
-        monitor = self.monitor or ("val/loss" if validates else "train/loss")
+        monitor: Any = self.monitor or getattr(trainer.lightning_module, "monitor", None)
+        monitor = monitor or ("val/loss" if validates else "train/loss")
         score = trainer.callback_metrics.get(monitor)
         if score is None:  # a run that ended before its first validation: the only one is the best
             best = self.best_score is None
@@ -68,7 +69,8 @@ class Checkpointing(Checkpoint):
             return False
         if self.best_score is None:
             return True
-        return score < self.best_score if self.mode == "min" else score > self.best_score
+        # Of equals the later one: it has learned for longer.
+        return score <= self.best_score if self.mode == "min" else score >= self.best_score
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best score so far, for the checkpoint."""

@@ -71,7 +71,9 @@ class BaseData(pl.LightningDataModule):
 
     def train_dataloader(self) -> Any:
         """Yield training batches, shuffled by (seed, epoch), equally many on each rank."""
-        return self._loader("train", shuffle=self.shuffle, pad=True, group=self.group)
+        overfits = self.trainer is not None and getattr(self.trainer, "overfit_batches", 0) > 0
+        shuffle = self.shuffle and not overfits  # the same few batches, again and again
+        return self._loader("train", shuffle=shuffle, pad=True, group=self.group)
 
     def val_dataloader(self) -> Any:
         """Yield validation batches, each row once over all ranks; nothing where there are none."""

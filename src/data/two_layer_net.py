@@ -24,7 +24,8 @@ class TwoLayerNetData(RegressionData):
         out_features: C, targets of a row.
         teacher_features: H, hidden units of the teacher.
         noise: standard deviation of the noise on the teacher's targets, whose own is about 1.
-        rows: training rows.
+        rows: training rows; None means 10,000 for "teacher", which a student needs to find the
+            teacher among 1000 inputs, and the tutorials' 64 for "random".
         val_rows: validation rows, for "teacher".
         test_rows: test rows, for "teacher".
         batch_size: rows a batch.
@@ -42,7 +43,7 @@ class TwoLayerNetData(RegressionData):
         out_features: PositiveInt = 10,
         teacher_features: PositiveInt = 10,
         noise: NonNegativeFloat = 0.1,
-        rows: PositiveInt = 64,
+        rows: PositiveInt | None = None,
         val_rows: PositiveInt = 1000,
         test_rows: PositiveInt = 1000,
         batch_size: PositiveInt = 64,
@@ -54,6 +55,7 @@ class TwoLayerNetData(RegressionData):
         self.targets, self.noise = targets, noise
         self.in_features, self.out_features = in_features, out_features
         self.teacher_features = teacher_features
+        rows = rows or (64 if targets == "random" else 10_000)
         self.rows = {"train": rows, "val": val_rows, "test": test_rows}
 
     def splits(self) -> dict[str, Split]:

@@ -18,6 +18,7 @@ from src.models.execution import Execution
 Batch = tuple[Tensor, Tensor]  # inputs [B, D] and targets, [B, C] or class numbers [B]
 OptimizerFactory = Callable[..., Optimizer]  # parameters -> optimizer
 SchedulerFactory = Callable[..., LRScheduler]  # (optimizer, total_steps) -> scheduler
+NEVER = 2**62  # optimizer steps
 
 
 class BaseModule(pl.LightningModule):
@@ -38,6 +39,7 @@ class BaseModule(pl.LightningModule):
     in_features: int
     out_features: int
     target: str
+    monitor: str | None = None  # the metric that says which checkpoint is best; None: val/loss
 
     def __init__(
         self, optimizer: OptimizerFactory | None = None, scheduler: SchedulerFactory | None = None
@@ -87,6 +89,14 @@ class BaseModule(pl.LightningModule):
         """Put the resolved configuration beside the weights, as plain data."""
         if self.config is not None:
             checkpoint["config"] = self.config
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the precision that the weights were trained in, so that none of it is lost."""
+        weights = [
+            value for value in checkpoint["state_dict"].values() if value.is_floating_point()
+        ]
+        if weights:
+            self.to(weights[0].dtype)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map inputs [B, D] to outputs [B, C]."""
@@ -162,10 +172,16 @@ class BaseModule(pl.LightningModule):
         scheduler = self.scheduler_factory(optimizer, total_steps)
         config: dict[str, Any] = {"scheduler": scheduler, "interval": "step", "frequency": 1}
         if isinstance(scheduler, ReduceLROnPlateau):
-            validates = sum(self.trainer.num_val_batches) > 0
-            config |= {"interval": "epoch", "monitor": "val/loss" if validates else "train/loss"}
-            config |= {"frequency": self.trainer.check_val_every_n_epoch or 1, "strict": False}
+            self._plateau_monitor = "val/loss" if self._validates() else "train/loss"
+            config["frequency"] = NEVER  # Lightning's forgets one look when a run is resumed
+            if self.automatic_optimization:  # only then Lightning wants to be told, and must be
+                config["monitor"] = self._plateau_monitor
         return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def _validates(self) -> bool:
+        validation = self.trainer.fit_loop.epoch_loop.val_loop
+        validation.setup_data()  # the batches are not counted before
+        return sum(validation.max_batches) > 0
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip here when this module steps by itself: after unscaling, before the step."""
@@ -173,6 +189,12 @@ class BaseModule(pl.LightningModule):
             self.execution.clip(self, optimizer)
 
     def on_train_epoch_end(self) -> None:
-        """Step a plateau schedule when this module steps by itself; Lightning does it otherwise."""
-        if not self.automatic_optimization:
-            self.execution.end_epoch(self)
+        """Show a plateau schedule its metric, before the epoch's checkpoint is written."""
+        trainer = self.trainer
+        if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1):
+            return
+        for config in trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, ReduceLROnPlateau):
+                metric = trainer.callback_metrics.get(self._plateau_monitor)
+                if metric is not None:
+                    config.scheduler.step(float(metric))

@@ -75,17 +75,6 @@ class Execution:
                 gradient_clip_algorithm=self.clip_algorithm,
             )
 
-    def end_epoch(self, module: "BaseModule") -> None:
-        """Show a plateau schedule its metric, after the epochs that were validated."""
-        trainer = module.trainer
-        for scheduler, config in zip(
-            self._schedulers(module), trainer.lr_scheduler_configs, strict=True
-        ):
-            due = (trainer.current_epoch + 1) % config.frequency == 0
-            metric = trainer.callback_metrics.get(config.monitor or "")
-            if isinstance(scheduler, ReduceLROnPlateau) and due and metric is not None:
-                scheduler.step(metric)
-
     def total_steps(self, trainer: pl.Trainer) -> int:
         """Return how many optimizer steps the whole run takes.
 

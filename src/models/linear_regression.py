@@ -31,6 +31,7 @@ class LinearRegression(BaseModule):
     """
 
     target = "value"
+    monitor = "train/loss"  # what least squares minimises: validation rows would stop it short
 
     def __init__(
         self,

@@ -1,0 +1,92 @@
+"""What the tests share: configurations composed in process, and commands run as users run them."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+import torch
+
+from src import config, experiment
+
+ROOT = Path(__file__).resolve().parent.parent
+Plain = dict[str, Any]
+
+
+def options(group: str) -> list[str]:
+    """Return the options of a configuration group, found on disk; to find none is a fault."""
+    found = sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
+    assert found, f"conf/{group} has no option"
+    return found
+
+
+def compose(*overrides: str) -> Plain:
+    """Return the resolved configuration that `python -m src.train` would train with."""
+    with hydra.initialize_config_dir(str(config.CONF), version_base="1.3"):
+        return config.resolved(hydra.compose("train", list(overrides)))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Keep torch to one thread: the models are small, and tests run side by side."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Callable[..., experiment.Experiment]:
+    """Return a builder of experiments that write to a temporary directory, and draw no progress."""
+
+    def built(*overrides: str) -> experiment.Experiment:
+        settings = compose("trainer.accelerator=cpu", f"log_dir={tmp_path}", *overrides)
+        settings["callbacks"].pop("progress", None)
+        config.validate(settings)
+        return experiment.build(settings, tmp_path)
+
+    return built
+
+
+class Command:
+    """Run `python -m src.<name>` as a user does, with runs kept in a temporary directory."""
+
+    def __init__(self, log_dir: Path) -> None:
+        self.log_dir = log_dir
+
+    def line(self, name: str, *arguments: str) -> list[str]:
+        """Return the command line."""
+        return [sys.executable, "-m", f"src.{name}", f"log_dir={self.log_dir}", *arguments]
+
+    def __call__(
+        self, name: str, *arguments: str, status: int = 0
+    ) -> subprocess.CompletedProcess[str]:
+        """Run to the end; fail unless the exit status is the one expected."""
+        done = subprocess.run(
+            self.line(name, *arguments),
+            cwd=ROOT,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert done.returncode == status, f"{done.args}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    @property
+    def latest(self) -> Path:
+        """The newest training run."""
+        return (self.log_dir / "latest").resolve()
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    """Return a runner of commands whose runs go to a fresh directory."""
+    return Command(tmp_path / "logs")
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Return this process's environment for a command: one thread, and a warning is an error."""
+    quiet = {"OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+    return {**os.environ, **quiet, **changes}

@@ -1,0 +1,1 @@
+"""Tests of src/data/, one file a module."""

@@ -1,0 +1,41 @@
+"""FizzBuzz against cross entropy written out, and against the rule of the game."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from src.data.fizzbuzz import FizzBuzzData, encode, fizzbuzz
+from src.experiment import Experiment
+from src.models.fizzbuzz import FizzBuzz
+
+Build = Callable[..., Experiment]
+
+
+@pytest.mark.parametrize("signed_digits", [False, True])
+def test_loss_is_the_cross_entropy_of_a_two_layer_net(signed_digits: bool) -> None:
+    model = FizzBuzz(hidden_features=20, signed_digits=signed_digits).double()
+    x, y = FizzBuzzData().split("train")
+    found = model.training_loss((x.double(), y)).item()
+
+    inputs = x.double().numpy() * 2 - 1 if signed_digits else x.double().numpy()
+    w1, b1, w2, b2 = (p.detach().numpy() for p in model.net.parameters())
+    logits = np.maximum(inputs @ w1.T + b1, 0) @ w2.T + b2
+    likelihood = np.exp(logits)[np.arange(len(y)), y] / np.exp(logits).sum(axis=1)
+    assert found == pytest.approx(float(-np.log(likelihood).mean()), rel=1e-12)
+
+
+def test_it_answers_with_the_most_probable_class() -> None:
+    model = FizzBuzz()
+    digits = encode(torch.arange(1, 101), 10)
+    assert torch.equal(model.predict_step(digits), model(digits).argmax(dim=1))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_default_recipe_plays_at_least_97_of_100_right(seed: int, build: Build) -> None:
+    experiment = build("model=fizzbuzz", f"seed={seed}", "logger=none")
+    experiment.trainer.fit(experiment.model, datamodule=experiment.data)
+    numbers = torch.arange(1, 101)
+    answers = experiment.model.eval().predict_step(encode(numbers, 10))
+    assert int((answers == fizzbuzz(numbers)).sum()) >= 97
