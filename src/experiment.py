@@ -65,7 +65,8 @@ def build_model(settings: Plain) -> Any:
     with _blamed_on("optimizer"):  # tried now, so that a wrong value costs no run directory
         optimizer = model.optimizer_factory(model.parameters())
     with _blamed_on("scheduler"):
-        model.scheduler_factory(optimizer, total_steps=100)
+        limits = settings["trainer"]["max_epochs"], settings["trainer"]["max_steps"]
+        model.scheduler_factory(optimizer, None if limits == (-1, -1) else 100)
     model.config = settings
     return model
 
@@ -162,6 +163,8 @@ def quiet_lightning() -> None:
     """Keep Lightning's advice off the console; what it warns of is still said."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # A profiler's table comes the same way as the advice does.
+    logging.getLogger("lightning.pytorch.profilers.profiler").setLevel(logging.INFO)
     # Points are logged every n steps of the run, not of the epoch: see callbacks/training_metrics.
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     # Data without validation or test rows says so with an empty list of loaders.

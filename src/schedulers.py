@@ -3,7 +3,8 @@
 Each is the optimizer's learning rate times a factor that follows from the step and the length of
 the run alone. So a YAML needs no step count, a resumed run needs no memory of the schedule, and a
 run that is made longer moves to its place in the longer schedule. They advance once an optimizer
-step; plateau alone looks at the validation loss instead.
+step; plateau alone looks at the validation loss instead. A run that only the clock ends has
+total_steps None: all but constant and plateau then raise ValueError.
 """
 
 import math
@@ -16,32 +17,33 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
-def constant(optimizer: Optimizer, total_steps: int) -> LambdaLR:
+def constant(optimizer: Optimizer, total_steps: int | None) -> LambdaLR:
     """Leave the optimizer's learning rate as it is."""
     return LambdaLR(optimizer, lambda step: 1.0)
 
 
 def step(
-    optimizer: Optimizer, total_steps: int, every: Share = 0.25, gamma: PositiveFloat = 0.5
+    optimizer: Optimizer, total_steps: int | None, every: Share = 0.25, gamma: PositiveFloat = 0.5
 ) -> LambdaLR:
     """Multiply the learning rate by `gamma` after each `every` share of the run."""
-    size = max(1, round(total_steps * every))
+    size = max(1, round(_known(total_steps) * every))
     return LambdaLR(optimizer, lambda step: gamma ** (step // size))
 
 
 def cosine(
-    optimizer: Optimizer, total_steps: int, final: Annotated[float, Field(ge=0, le=1)] = 0.0
+    optimizer: Optimizer, total_steps: int | None, final: Annotated[float, Field(ge=0, le=1)] = 0.0
 ) -> LambdaLR:
     """Fall from the optimizer's learning rate to the share `final` of it along half a cosine.
 
     Source: Loshchilov and Hutter, "SGDR" (2017); torch's CosineAnnealingLR.
     """
-    return LambdaLR(optimizer, lambda step: _along_cosine(1.0, final, step / total_steps))
+    end = _known(total_steps)
+    return LambdaLR(optimizer, lambda step: _along_cosine(1.0, final, step / end))
 
 
 def one_cycle(
     optimizer: Optimizer,
-    total_steps: int,
+    total_steps: int | None,
     pct_start: Share = 0.3,
     div_factor: PositiveFloat = 25.0,
     final_div_factor: PositiveFloat = 1e4,
@@ -54,7 +56,8 @@ def one_cycle(
     Source: Smith and Topin, "Super-convergence" (2018); torch's OneCycleLR, whose values these are.
     """
     first, last = 1 / div_factor, 1 / div_factor / final_div_factor
-    peak, end = pct_start * total_steps - 1, total_steps - 1
+    end = _known(total_steps) - 1
+    peak = pct_start * (end + 1) - 1
 
     def factor(step: int) -> float:
         if step <= peak:
@@ -65,10 +68,19 @@ def one_cycle(
 
 
 def plateau(
-    optimizer: Optimizer, total_steps: int, factor: Share = 0.1, patience: NonNegativeInt = 10
+    optimizer: Optimizer,
+    total_steps: int | None,
+    factor: Share = 0.1,
+    patience: NonNegativeInt = 10,
 ) -> ReduceLROnPlateau:
     """Multiply by `factor` when the validation loss has not fallen for `patience` validations."""
     return ReduceLROnPlateau(optimizer, factor=factor, patience=patience)
+
+
+def _known(total_steps: int | None) -> int:
+    if total_steps is None:
+        raise ValueError("this schedule spans the run: set trainer.max_epochs or trainer.max_steps")
+    return total_steps
 
 
 def _along_cosine(start: float, end: float, share: float) -> float:

@@ -57,7 +57,7 @@ class Command:
 
     def line(self, name: str, *arguments: str) -> list[str]:
         """Return the command line."""
-        return [sys.executable, "-m", f"src.{name}", f"log_dir={self.log_dir}", *arguments]
+        return [sys.executable, "-m", f"src.{name}", *arguments, f"log_dir={self.log_dir}"]
 
     def __call__(
         self, name: str, *arguments: str, status: int = 0

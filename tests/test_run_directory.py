@@ -29,6 +29,10 @@ def fresh_environment(monkeypatch):
         monkeypatch.delenv(name)
 
 
+def full_disk(*_):
+    raise OSError("No space left on device")
+
+
 @pytest.fixture
 def run(tmp_path):
     """A run directory, as training makes it."""
@@ -239,18 +243,15 @@ def test_a_directory_named_latest_is_left_alone_with_a_warning(run, tmp_path, ca
 
 # config.yaml and *.json -------------------------------------------------------------------------
 
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
-PLAIN = st.dictionaries(
-    st.text(),
-    st.recursive(
-        SCALARS,
-        lambda node: (
-            st.lists(node, max_size=3) | st.dictionaries(st.text(max_size=5), node, max_size=3)
-        ),
-        max_leaves=8,
-    ),
-    max_size=4,
+# Without what YAML 1.1 takes for ends of a line and YAML 1.2 does not: PyYAML loses them in keys.
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x85\u2028\u2029"), max_size=8)
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT
+NODES = st.recursive(
+    SCALARS,
+    lambda node: st.lists(node, max_size=3) | st.dictionaries(TEXT, node, max_size=3),
+    max_leaves=6,
 )
+PLAIN = st.dictionaries(TEXT, NODES, max_size=3)
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +260,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("run")
 
 
-@settings(max_examples=60, derandomize=True, deadline=None)
+@settings(max_examples=100, derandomize=True, deadline=None)
 @given(config=PLAIN)
 def test_a_configuration_comes_back_as_it_was_written(folder, config):
     run_directory.write_config(folder, config)
@@ -269,7 +270,7 @@ def test_a_configuration_comes_back_as_it_was_written(folder, config):
 def test_a_configuration_keeps_its_order_and_has_no_tags(run):
     run_directory.write_config(run, {"seed": 1, "model": {"b": [1, "é"], "a": None}, "data": 1e-4})
     text = (run / "config.yaml").read_text(encoding="utf-8")
-    assert [key for key in yaml.safe_load(text)] == ["seed", "model", "data"]
+    assert list(yaml.safe_load(text)) == ["seed", "model", "data"]
     assert "é" in text
     assert "!" not in text
 
@@ -299,14 +300,11 @@ def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "metrics.json"
     run_directory.write_json(path, {"old": 1})
 
-    def full_disk(*_):
-        raise OSError("No space left on device")
-
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
-        patch.setattr(os, "replace", full_disk)
-        run_directory.write_json(path, {"new": 1})
     with pytest.raises(TypeError):
         run_directory.write_json(path, {"new": object()})
+    monkeypatch.setattr(os, "replace", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        run_directory.write_json(path, {"new": 1})
     assert json.loads(path.read_text()) == {"old": 1}
     assert os.listdir(tmp_path) == ["metrics.json"]
 
@@ -399,12 +397,12 @@ def test_a_run_that_is_continued_adds_to_its_log(run):
 
 
 def test_a_full_disk_at_the_end_does_not_hide_the_first_error(run, monkeypatch):
-    def full_disk(*_):
-        raise OSError("No space left on device")
-
-    with pytest.raises(RuntimeError, match="broken"), run_directory.recorded(run, "cpu"):
+    def fill_the_disk_and_fail():
         monkeypatch.setattr(os, "replace", full_disk)
         raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"), run_directory.recorded(run, "cpu"):
+        fill_the_disk_and_fail()
 
 
 def test_git_state_is_a_commit_and_whether_files_differ_or_nothing_outside_git():

@@ -50,7 +50,9 @@ class Checkpointing(Checkpoint):
             self._save(trainer)
         self._validated = False
 
-    def _save(self, trainer: pl.Trainer) -> None:
+    def _save(self, trainer: Any) -> None:
+        if trainer.fast_dev_run:  # which promises to leave nothing behind
+            return
         folder = f"{trainer.default_root_dir}/checkpoints"
         validates = sum(trainer.num_val_batches) > 0
         monitor: Any = self.monitor or getattr(trainer.lightning_module, "monitor", None)

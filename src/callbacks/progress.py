@@ -36,8 +36,7 @@ class Progress(ProgressBar):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar at the step that the run starts from."""
-        execution: Any = pl_module.execution
-        self._total = execution.total_steps(trainer) if trainer.max_epochs != -1 else None
+        self._total = getattr(pl_module, "total_steps", None)
         self._shown_at = time.monotonic()
         if self._enabled and sys.__stderr__ is not None and sys.__stderr__.isatty():
             # The real stderr: what is drawn over and over has no place in run.log.

@@ -17,14 +17,14 @@ from src.callbacks.checkpointing import is_last_epoch
 class TrainingMetrics(Callback):
     """Log a point every `trainer.log_every_n_steps` optimizer steps and at the end of training.
 
-    `train/loss` is the mean over the steps since the last point; `train/lr` the learning rate of
+    `train/loss` is the mean over the batches since the last point; `train/lr` the learning rate of
     the step (of the first parameter group); `train/samples_per_second` counts all ranks' samples
     over the time spent in training steps and loaders, without validation.
     """
 
     def __init__(self) -> None:
-        self._loss: Any = None  # sum over steps, on the device: reading it would wait for it
-        self._steps = self._samples = 0
+        self._loss: Any = None  # sum over batches, on the device: reading it would wait for it
+        self._batches = self._samples = 0
         self._last_step = 0
         self._seconds = 0.0
         self._started = 0.0
@@ -43,12 +43,11 @@ class TrainingMetrics(Callback):
         batch_idx: int,
     ) -> None:
         """Count the batch; log when enough steps have passed."""
-        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        batches = outputs.get("batches", 1)  # more when an execution takes several steps
         # Lightning divides the loss of a batch by the batches that are accumulated.
-        self._loss = loss * trainer.accumulate_grad_batches + (
-            0 if self._loss is None else self._loss
-        )
-        self._steps += 1
+        loss = outputs["loss"] * trainer.accumulate_grad_batches * batches
+        self._loss = loss if self._loss is None else self._loss + loss
+        self._batches += batches
         self._samples += _samples(batch)
         if trainer.global_step - self._last_step >= trainer.log_every_n_steps:
             self._log(trainer, pl_module)
@@ -63,13 +62,13 @@ class TrainingMetrics(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log what is left when this was the last epoch."""
-        if self._steps and is_last_epoch(trainer):
+        if self._batches and is_last_epoch(trainer):
             self._log(trainer, pl_module)
 
     def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         now = time.perf_counter()
         seconds = self._seconds + now - self._started
-        loss = trainer.strategy.reduce(self._loss / self._steps, reduce_op="mean")
+        loss = trainer.strategy.reduce(self._loss / self._batches, reduce_op="mean")
         optimizer: Any = trainer.optimizers[0]
         metrics = {
             "train/loss": float(loss),
@@ -81,7 +80,7 @@ class TrainingMetrics(Callback):
         pl_module.log_dict(metrics, logger=False, batch_size=1)
         for logger in trainer.loggers:
             logger.log_metrics({**metrics, "epoch": trainer.current_epoch}, trainer.global_step - 1)
-        self._loss, self._steps, self._samples = None, 0, 0
+        self._loss, self._batches, self._samples = None, 0, 0
         self._last_step = trainer.global_step
         self._seconds, self._started = 0.0, now
 

@@ -48,6 +48,7 @@ class BaseModule(pl.LightningModule):
         self.optimizer_factory = optimizer
         self.scheduler_factory = scheduler
         self.execution = Execution()
+        self.total_steps: int | None = None  # optimizer steps of the run; None where it has no end
         self.config: dict[str, Any] | None = None  # set by the builder, for the checkpoint
 
     # What a model defines -------------------------------------------------------------------
@@ -166,10 +167,10 @@ class BaseModule(pl.LightningModule):
         if self.optimizer_factory is None:
             raise ValueError("this model was made to predict: give it an optimizer to train it")
         optimizer = self.optimizer_factory(self.parameters())
+        self.total_steps = self.execution.total_steps(self.trainer)
         if self.scheduler_factory is None:
             return optimizer
-        total_steps = self.execution.total_steps(self.trainer)
-        scheduler = self.scheduler_factory(optimizer, total_steps)
+        scheduler = self.scheduler_factory(optimizer, self.total_steps)
         config: dict[str, Any] = {"scheduler": scheduler, "interval": "step", "frequency": 1}
         if isinstance(scheduler, ReduceLROnPlateau):
             self._plateau_monitor = "val/loss" if self._validates() else "train/loss"

@@ -37,34 +37,42 @@ class Execution:
     clip_val: float | None = None
     clip_algorithm: str = "norm"
 
-    def run(self, module: "BaseModule", batches: "list[Batch]") -> dict[str, Tensor]:
-        """Take a step for each `accumulate` of the batches; return the mean of their losses."""
-        losses = []
+    def run(self, module: "BaseModule", batches: "list[Batch]") -> dict[str, Any]:
+        """Take a step for each `accumulate` of the batches.
+
+        Returns:
+            `loss`, the mean over the batches, and `batches`, how many there were.
+        """
+        total, count = torch.zeros((), device=module.device), 0
         for start in range(0, len(batches), self.accumulate):
             if module.trainer.global_step == module.trainer.max_steps:
                 break
-            losses.append(self._step(module, batches[start : start + self.accumulate]))
-        return {"loss": torch.stack(losses).mean()}
+            group = batches[start : start + self.accumulate]
+            total += self._step(module, group)
+            count += len(group)
+        return {"loss": total / max(count, 1), "batches": count}
 
     def _step(self, module: "BaseModule", group: "list[Batch]") -> Tensor:
+        """Take one step; return the sum of the losses before it."""
         optimizer: Any = module.optimizers()
-        first: list[Tensor] = []  # LBFGS asks again; the first answer is the loss of this step
+        losses: list[Tensor] = []  # LBFGS asks again; the first answers are those of this step
 
         def closure() -> Tensor:
             optimizer.zero_grad()
             total = torch.zeros((), device=module.device)
             for batch in group:
+                # Divided by `accumulate` in a shorter last group too, as Lightning does.
                 loss = module.training_loss(batch) / self.accumulate
                 module.manual_backward(loss)
                 total += loss.detach()
-            first.append(total)
+            losses.append(total)
             return total
 
         optimizer.step(closure)
         for scheduler in self._schedulers(module):
             if not isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step()
-        return first[0]
+        return losses[0] * self.accumulate
 
     def clip(self, module: "BaseModule", optimizer: Optimizer) -> None:
         """Clip the gradients of one step."""
@@ -75,24 +83,20 @@ class Execution:
                 gradient_clip_algorithm=self.clip_algorithm,
             )
 
-    def total_steps(self, trainer: pl.Trainer) -> int:
-        """Return how many optimizer steps the whole run takes.
-
-        Raises:
-            ValueError: the run has no end (neither epochs nor steps are limited).
-        """
+    def total_steps(self, trainer: pl.Trainer) -> int | None:
+        """Return how many optimizer steps the whole run takes; None if only the clock ends it."""
         if self.steps == 1:
             total = trainer.estimated_stepping_batches
         else:
             trainer.fit_loop.setup_data()
             loader: Any = trainer.train_dataloader
             total = trainer.max_steps
-            if total == -1:
-                assert trainer.max_epochs is not None
-                total = trainer.max_epochs * math.ceil(loader.batches / self.accumulate)
-        if math.isinf(total):
-            raise ValueError("a schedule needs an end: set trainer.max_epochs or trainer.max_steps")
-        return max(int(total), 1)
+            if total == -1 and trainer.max_epochs != -1:
+                total = (trainer.max_epochs or 0) * math.ceil(loader.batches / self.accumulate)
+        # Both have set up the loader before the checkpoint of a resumed run was read: forgotten
+        # here, it is set up again, and takes up its place in the epoch.
+        trainer.fit_loop._combined_loader = None
+        return None if total == -1 or math.isinf(total) else max(int(total), 1)
 
     @staticmethod
     def _schedulers(module: "BaseModule") -> list[Any]:

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -160,6 +160,7 @@ def test_without_padding_the_ranks_partition_the_rows(rows, world_size, shuffle)
 
 
 @examples
+@example(rows=1, world_size=3, shuffle=False)
 @given(rows=ROWS, world_size=WORLDS, shuffle=st.booleans())
 def test_with_padding_each_rank_has_equally_many_and_no_row_is_left_out(rows, world_size, shuffle):
     parts = shares(rows, world_size, shuffle=shuffle, pad=True, epoch=2)
@@ -168,6 +169,8 @@ def test_with_padding_each_rank_has_equally_many_and_no_row_is_left_out(rows, wo
 
 
 @examples
+@example(rows=1, world_size=2, pad=False, batch_size=4)
+@example(rows=1, world_size=3, pad=True, batch_size=4)
 @given(rows=ROWS, world_size=WORLDS, pad=st.booleans(), batch_size=BATCHES)
 def test_each_rank_gets_the_batches_of_its_own_share(rows, world_size, pad, batch_size):
     for rank, share in enumerate(shares(rows, world_size, pad=pad)):
@@ -188,9 +191,7 @@ def test_ranks_take_turns_in_one_common_order():
 
 
 @examples
-@given(
-    rows=ROWS, batch_size=BATCHES, group=st.integers(1, 3), world_size=WORLDS, data=st.data()
-)
+@given(rows=ROWS, batch_size=BATCHES, group=st.integers(1, 3), world_size=WORLDS, data=st.data())
 def test_continues_with_exactly_the_batches_that_remain(rows, batch_size, group, world_size, data):
     def fresh():
         sampler = EpochSampler(rows, shuffle=True, seed=1, world_size=world_size, pad=True)

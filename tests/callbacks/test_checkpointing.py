@@ -1,0 +1,96 @@
+"""best.ckpt is the best, last.ckpt the last, and neither is ever missing."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from src.callbacks.checkpointing import Checkpointing
+from src.experiment import Experiment
+
+Build = Callable[..., Experiment]
+
+
+def epochs_kept(build: Build, folder: Path, losses: list[float], *overrides: str) -> list[int]:
+    """Train an epoch for each loss; return the epochs of best.ckpt and last.ckpt."""
+    experiment = build(
+        "model.hidden_features=8",
+        f"trainer.max_epochs={len(losses)}",
+        "trainer.check_val_every_n_epoch=1",
+        "logger=none",
+        *overrides,
+    )
+    [checkpointing] = [c for c in experiment.trainer.callbacks if isinstance(c, Checkpointing)]
+    script(checkpointing, losses)
+    experiment.trainer.fit(experiment.model, datamodule=experiment.data)
+    return [
+        torch.load(folder / "checkpoints" / name, weights_only=True)["epoch"]
+        for name in ("best.ckpt", "last.ckpt")
+    ]
+
+
+def script(callback: Any, losses: list[float]) -> None:
+    """Let a callback see scripted validation losses instead of the real ones."""
+    save, scores = callback._save, iter(losses)
+
+    def scripted(trainer: Any) -> None:
+        trainer.callback_metrics["val/loss"] = torch.tensor(next(scores))
+        save(trainer)
+
+    callback._save = scripted
+
+
+@pytest.mark.parametrize(
+    ("losses", "mode", "best"),
+    [
+        ([3.0, 2.0, 1.0], "min", 2),
+        ([3.0, 1.0, 2.0], "min", 1),
+        ([1.0, 1.0, 1.0], "min", 2),  # of equals the later one
+        ([1.0, 3.0, 2.0], "max", 1),
+        ([float("nan"), 2.0, float("inf")], "min", 1),
+        ([2.0, float("nan"), float("-inf")], "min", 0),
+    ],
+)
+def test_best_is_the_best_finite_score_and_last_the_last(
+    losses: list[float], mode: str, best: int, build: Build, tmp_path: Path
+) -> None:
+    override = f"callbacks.checkpointing.mode={mode}"
+    assert epochs_kept(build, tmp_path, losses, override) == [best, len(losses) - 1]
+
+
+def test_a_run_that_is_never_validated_keeps_its_last_as_best(build: Build, tmp_path: Path) -> None:
+    experiment = build("trainer.max_epochs=3", "trainer.check_val_every_n_epoch=50", "logger=none")
+    experiment.trainer.fit(experiment.model, datamodule=experiment.data)
+    best, last = (
+        torch.load(tmp_path / "checkpoints" / name, weights_only=True)
+        for name in ("best.ckpt", "last.ckpt")
+    )
+    assert best["global_step"] == last["global_step"] == 12
+    assert all(torch.equal(best["state_dict"][k], v) for k, v in last["state_dict"].items())
+
+
+def test_validations_amid_an_epoch_are_kept_too(build: Build, tmp_path: Path) -> None:
+    experiment = build(
+        "trainer.max_epochs=1",
+        "trainer.val_check_interval=2",
+        "trainer.check_val_every_n_epoch=1",
+        "logger=none",
+    )
+    steps = []
+    save = experiment.trainer.save_checkpoint
+    experiment.trainer.save_checkpoint = lambda path, *rest: (
+        steps.append((Path(path).name, experiment.trainer.global_step)),
+        save(path, *rest),
+    )
+    experiment.trainer.fit(experiment.model, datamodule=experiment.data)
+    assert [step for name, step in steps if name == "last.ckpt"] == [2, 4]
+
+
+def test_the_best_score_survives_a_resume() -> None:
+    first, second = Checkpointing(), Checkpointing()
+    first.best_score = 0.5
+    second.load_state_dict(first.state_dict())
+    assert not second._is_best(0.6)
+    assert second._is_best(0.4)

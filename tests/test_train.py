@@ -1,0 +1,396 @@
+"""python -m src.train as its user meets it: what it prints, what it leaves, how it ends."""
+
+import csv
+import json
+import math
+import os
+import pty
+import select
+import signal
+import subprocess
+import termios
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
+
+from tests.conftest import ROOT, Command, environment, options
+
+SHORT = ("trainer.max_epochs=25", "trainer.accelerator=cpu")  # one validation in each recipe
+
+
+class Run:
+    """A finished training run of a model."""
+
+    def __init__(
+        self, model: str, command: Command, done: subprocess.CompletedProcess[str]
+    ) -> None:
+        self.model, self.command, self.done = model, command, done
+        self.path = command.latest
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        content: dict[str, float] = json.loads((self.path / "metrics.json").read_text())
+        return content
+
+
+# A run is made once and looked at often, so its tests go to one worker.
+MODELS = [pytest.param(model, marks=pytest.mark.xdist_group(model)) for model in options("model")]
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    command = Command(tmp_path_factory.mktemp(request.param) / "logs")
+    overrides = ["data.rows=256"] if request.param == "two_layer_net" else []
+    done = command("train", f"model={request.param}", *SHORT, *overrides)
+    return Run(request.param, command, done)
+
+
+def test_it_ends_quietly_with_a_table_and_the_next_command(run: Run) -> None:
+    assert run.done.stderr == ""
+    for name, value in run.metrics.items():
+        assert f"{name:<10}" in run.done.stdout
+        assert f"{value:.6g}" in run.done.stdout
+    assert "python -m src.predict run=" in run.done.stdout
+    assert "tensorboard --logdir" in run.done.stdout
+
+
+def test_the_run_directory_has_what_the_contract_promises(run: Run) -> None:
+    assert run.path.parent == (run.command.log_dir / "train" / run.model).resolve()
+    promised = {"config.yaml", "run.json", "run.log", "metrics.csv", "metrics.json"}
+    assert {path.name for path in run.path.iterdir()} == promised | {"checkpoints", "tensorboard"}
+    checkpoints = {path.name for path in (run.path / "checkpoints").iterdir()}
+    assert checkpoints == {"best.ckpt", "last.ckpt"}
+
+
+def test_latest_is_a_relative_link_to_it(run: Run) -> None:
+    link = run.command.log_dir / "latest"
+    assert link.is_symlink()
+    assert not os.path.isabs(os.readlink(link))
+    assert link.resolve() == run.path
+
+
+def test_config_yaml_is_plain_and_resolved(run: Run) -> None:
+    text = (run.path / "config.yaml").read_text()
+    content = yaml.safe_load(text)
+    assert "${" not in text
+    assert content["trainer"]["max_epochs"] == 25
+    checkpoint = torch.load(run.path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["config"] == content
+
+
+def test_run_json_says_what_ran_on_what_and_how_it_ended(run: Run) -> None:
+    record = json.loads((run.path / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["command"][1:3] == ["-m", "src.train"]
+    assert record["versions"]["torch"] == torch.__version__
+    assert record["device"].startswith("cpu")
+    assert record["start"] <= record["end"]
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    if head.returncode == 0:
+        assert record["git"]["commit"] == head.stdout.strip()
+
+
+def test_run_log_is_what_the_console_said(run: Run) -> None:
+    assert (run.path / "run.log").read_text() == run.done.stdout
+
+
+def test_metrics_are_named_stage_slash_name(run: Run) -> None:
+    own = {
+        "linear_regression": {"r2", "coefficient_error"},
+        "two_layer_net": {"r2"},
+        "fizzbuzz": {"accuracy"},
+    }
+    for stage in ("val", "test"):
+        found = {name.split("/")[1] for name in run.metrics if name.startswith(f"{stage}/")}
+        assert found == {"loss"} | own.get(run.model, found - {"loss"})
+    assert {"train/loss", "train/lr", "train/samples_per_second"} <= set(run.metrics)
+
+
+def test_the_history_has_the_final_values(run: Run) -> None:
+    with (run.path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert rows
+    for name, value in run.metrics.items():
+        logged = [float(row[name]) for row in rows if row[name]]
+        assert logged[-1] == pytest.approx(value, rel=1e-6)
+
+
+def test_tensorboard_has_the_same_final_values_and_no_step_twice(run: Run) -> None:
+    events = read_events(run.path)
+    for name, value in run.metrics.items():
+        points = events.Scalars(name)
+        assert points[-1].value == pytest.approx(value, rel=1e-6)
+        steps = [point.step for point in points]
+        assert steps == sorted(set(steps))
+    trained = torch.load(run.path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert events.Scalars("train/loss")[-1].step == trained - 1  # Lightning counts from 0
+
+
+def test_hparams_lists_the_run_with_real_settings_and_its_metrics(run: Run) -> None:
+    events = read_events(run.path)
+    plugin = {
+        tag: plugin_data_pb2.HParamsPluginData.FromString(content)
+        for tag, content in events.summary_metadata_content("hparams").items()
+    }
+    start = plugin["_hparams_/session_start_info"].session_start_info.hparams
+    assert start["seed"].number_value == 0
+    assert start["optimizer.lr"].number_value > 0
+    named = plugin["_hparams_/experiment"].experiment.metric_infos
+    assert {info.name.tag for info in named} == set(run.metrics)
+
+
+class Events(EventAccumulator):
+    """TensorBoard's own reader of event files, with the plugin content of each tag."""
+
+    def summary_metadata_content(self, plugin: str) -> dict[str, bytes]:
+        content: dict[str, bytes] = dict(self.PluginTagToContent(plugin))
+        return content
+
+
+def read_events(run: Path) -> Events:
+    events = Events(str(run / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    return events
+
+
+def test_evaluate_repeats_the_test_from_the_checkpoint_alone(run: Run) -> None:
+    done = run.command("evaluate")
+    [directory] = (run.command.log_dir / "evaluate" / run.model).iterdir()
+    found = json.loads((directory / "metrics.json").read_text())
+    expected = {name: value for name, value in run.metrics.items() if name.startswith("test/")}
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert done.stderr == ""
+    assert run.command.latest == run.path  # an evaluation is never the latest run
+
+
+def test_predict_answers_from_a_bare_checkpoint_elsewhere(run: Run, tmp_path: Path) -> None:
+    moved = tmp_path / "moved.ckpt"
+    moved.write_bytes((run.path / "checkpoints" / "best.ckpt").read_bytes())
+    done = run.command("predict", f"run={moved}", f"output={tmp_path}/answers.csv")
+    assert done.stderr == ""
+    with (tmp_path / "answers.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert f"{len(rows)} rows written" in done.stdout
+
+
+# One run each -----------------------------------------------------------------------------------
+
+
+def test_fizzbuzz_is_played_and_counted(command: Command, tmp_path: Path) -> None:
+    command("train", "trainer.accelerator=cpu")
+    game = command("predict").stdout.split()
+    plain = ["fizz" * (n % 3 == 0) + "buzz" * (n % 5 == 0) or str(n) for n in range(1, 101)]
+    right = sum(a == b for a, b in zip(game[:100], plain, strict=True))
+    assert f"{right} of 100 right" in " ".join(game)
+    assert right >= 97
+    said = command("predict", "numbers=[15,300]").stdout
+    assert said.split()[:2] == ["fizzbuzz", "fizzbuzz"]
+    command("predict", "numbers=1..1000", f"output={tmp_path}/game.json")
+    assert len(json.loads((tmp_path / "game.json").read_text())) == 1000
+    refused = command("predict", "numbers=1024", status=2).stderr
+    assert refused.startswith("error: ")
+    assert "1023" in refused
+    assert refused.count("\n") == 1
+
+
+def test_linear_regression_answers_with_its_coefficients(command: Command, tmp_path: Path) -> None:
+    command("train", "model=linear_regression", "trainer.accelerator=cpu")
+    (tmp_path / "ask.csv").write_text("x1,x2\n1,0\n0,1\n")
+    command("predict", f"file={tmp_path}/ask.csv", f"output={tmp_path}/answers.json")
+    answers = [row["y1"] for row in json.loads((tmp_path / "answers.json").read_text())]
+    assert answers == pytest.approx([-1, 2], abs=0.1)
+    said = command("predict", "features=[1,1]").stdout
+    assert f"{sum(answers):.4f}" in said
+
+
+def test_two_processes_share_one_run_and_count_each_sample_once(command: Command) -> None:
+    short = ("trainer=ddp_cpu", "trainer.max_epochs=25", "data.batch_size=64")
+    done = command("train", *short, "data.val_fraction=0.105")  # 97 validation numbers
+    [path] = (command.log_dir / "train" / "fizzbuzz").iterdir()
+    assert path.resolve() == command.latest
+    metrics = json.loads((path / "metrics.json").read_text())
+    # A share of 97 numbers, and of 100: were any counted twice, it would be one of 98 or 102.
+    assert round(metrics["val/accuracy"] * 97, 3).is_integer()
+    assert round(metrics["test/accuracy"] * 100, 3).is_integer()
+    assert "2 process(es)" in json.loads((path / "run.json").read_text())["device"]
+    assert done.stdout.count("run directory") == 1
+    command("evaluate", f"run={path}")
+    [evaluated] = (command.log_dir / "evaluate" / "fizzbuzz").iterdir()
+    again = json.loads((evaluated / "metrics.json").read_text())
+    assert again["test/accuracy"] == pytest.approx(metrics["test/accuracy"], abs=1e-6)
+    assert again["test/loss"] == pytest.approx(metrics["test/loss"], rel=1e-4)
+
+
+def test_eight_runs_started_at_once_never_share_a_directory(command: Command) -> None:
+    quick = ("model=linear_regression", "trainer.max_epochs=1", "trainer.accelerator=cpu")
+    running = [
+        subprocess.Popen(
+            command.line("train", *quick, f"seed={seed}"),
+            cwd=ROOT,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        for seed in range(8)
+    ]
+    assert [process.communicate(timeout=240)[1] for process in running] == [b""] * 8
+    assert [process.returncode for process in running] == [0] * 8
+    runs = list((command.log_dir / "train" / "linear_regression").iterdir())
+    seeds = {yaml.safe_load((path / "config.yaml").read_text())["seed"] for path in runs}
+    assert seeds == set(range(8))
+    assert command.latest in [path.resolve() for path in runs]
+    assert [path.name for path in command.log_dir.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_the_run_goes_on_to_the_same_end(
+    number: signal.Signals, status: int, command: Command, tmp_path: Path
+) -> None:
+    long = ("trainer.max_epochs=400", "trainer.accelerator=cpu", "model.hidden_features=64")
+    process = subprocess.Popen(
+        command.line("train", *long),
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for_steps(command, 2)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == status, err
+    assert err == ""
+    assert f"python -m src.train resume={command.log_dir}" in out
+    path = command.latest
+    assert json.loads((path / "run.json").read_text())["status"] == "stopped"
+
+    command("train", "resume=latest")
+    assert command.latest == path
+    assert json.loads((path / "run.json").read_text())["status"] == "finished"
+    straight = Command(tmp_path / "straight")
+    straight("train", *long)
+    resumed, whole = (
+        torch.load(p / "checkpoints" / "last.ckpt", weights_only=True)
+        for p in (path, straight.latest)
+    )
+    assert resumed["global_step"] == whole["global_step"]
+    for name, weight in whole["state_dict"].items():
+        assert torch.equal(resumed["state_dict"][name], weight)
+
+
+def wait_for_steps(command: Command, points: int) -> None:
+    """Wait until the history on disk shows that training is under way."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        for path in command.log_dir.glob("train/*/*/metrics.csv"):
+            if len(path.read_text().splitlines()) > points:
+                return
+        time.sleep(0.05)
+    raise AssertionError("training did not begin")
+
+
+def test_a_finished_run_says_so_and_a_longer_one_goes_on(command: Command) -> None:
+    short = ("model=linear_regression", "trainer.max_epochs=20", "trainer.accelerator=cpu")
+    command("train", *short)
+    path = command.latest
+    before = (path / "checkpoints" / "last.ckpt").read_bytes()
+    assert "is finished" in command("train", "resume=latest").stdout
+    assert (path / "checkpoints" / "last.ckpt").read_bytes() == before
+    command("train", f"resume={path}", "trainer.max_epochs=30")
+    last = torch.load(path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 30
+    refused = command("train", "resume=latest", "seed=4", status=2).stderr
+    assert refused.startswith("error: seed: ")
+
+
+def test_on_a_terminal_one_bar_counts_the_whole_run(command: Command) -> None:
+    leader, follower = pty.openpty()
+    termios.tcsetwinsize(follower, (40, 150))
+    process = subprocess.Popen(
+        command.line("train", "trainer.accelerator=cpu"),
+        cwd=ROOT,
+        env=environment(TERM="xterm"),
+        stdout=follower,
+        stderr=follower,
+    )
+    os.close(follower)
+    screen = read_terminal(leader)
+    assert process.wait(timeout=60) == 0
+    total = torch.load(command.latest / "checkpoints" / "last.ckpt", weights_only=True)
+    shown = [int(part.split("/")[0].split()[-1]) for part in screen.split("\r") if "step/s" in part]
+    assert shown == sorted(shown)  # it never starts again
+    assert f"/{total['global_step']} [" in screen
+    assert "train/loss" in screen
+    log = (command.latest / "run.log").read_text()
+    assert "step/s" not in log
+
+
+def read_terminal(leader: int) -> str:
+    """Read what a program shows until it ends; bounded to two minutes."""
+    shown, deadline = b"", time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if not select.select([leader], [], [], 1.0)[0]:
+            continue
+        try:
+            part = os.read(leader, 65536)
+        except OSError:  # Linux says so when the other end is closed
+            break
+        if not part:
+            break
+        shown += part
+    os.close(leader)
+    return shown.decode(errors="replace")
+
+
+def test_no_history_is_kept_without_a_logger(command: Command) -> None:
+    command("train", "model=linear_regression", "logger=none", "trainer.accelerator=cpu")
+    names = {path.name for path in command.latest.iterdir()}
+    assert names == {"config.yaml", "run.json", "run.log", "metrics.json", "checkpoints"}
+
+
+def test_a_fast_development_run_leaves_no_checkpoint(command: Command) -> None:
+    done = command("train", "debug=fast", "trainer.accelerator=cpu")
+    assert "test/accuracy" in done.stdout
+    assert not list(command.log_dir.glob("train/*/*/checkpoints"))
+
+
+def test_random_targets_say_that_there_is_nothing_to_validate_or_test(command: Command) -> None:
+    quick = ("model=two_layer_net", "data.targets=random", "trainer.max_epochs=3")
+    done = command("train", *quick, "trainer.accelerator=cpu")
+    assert "no validation rows" in done.stdout
+    assert "no test rows" in done.stdout
+    assert done.stderr == ""
+    refused = command("evaluate", status=2).stderr
+    assert "no test rows" in refused
+
+
+def test_the_profiler_prints_where_the_time_went(command: Command) -> None:
+    done = command("train", "debug=profile", "trainer.max_epochs=2", "trainer.accelerator=cpu")
+    assert "run_training_batch" in done.stdout + done.stderr
+
+
+def test_a_sweep_makes_a_run_for_each_value(command: Command) -> None:
+    quick = ("model=linear_regression", "trainer.max_epochs=1", "trainer.accelerator=cpu")
+    command("train", "--multirun", "seed=1,2,3", *quick)
+    runs = list((command.log_dir / "train" / "linear_regression").iterdir())
+    seeds = {yaml.safe_load((path / "config.yaml").read_text())["seed"] for path in runs}
+    assert seeds == {1, 2, 3}
+
+
+def test_commands_work_from_any_directory(command: Command, tmp_path: Path) -> None:
+    quick = ("model=linear_regression", "trainer.max_epochs=1", "trainer.accelerator=cpu")
+    done = subprocess.run(
+        command.line("train", *quick),
+        cwd=tmp_path,
+        env=environment(PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert math.isfinite(json.loads((command.latest / "metrics.json").read_text())["test/r2"])
