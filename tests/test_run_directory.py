@@ -233,6 +233,20 @@ def test_a_reader_always_finds_a_run_behind_latest(tmp_path):
 
 
 @links
+def test_the_old_latest_is_there_until_the_new_one_takes_its_place(run, tmp_path, monkeypatch):
+    logs, replace, during = tmp_path / "logs", os.replace, []
+
+    def observed(source, target):
+        during.append((os.readlink(target), os.readlink(source)))
+        replace(source, target)
+
+    (logs / "latest").symlink_to("train/old")
+    monkeypatch.setattr(os, "replace", observed)
+    run_directory.point_latest_at(run, str(logs))
+    assert during == [("train/old", f"train/fizzbuzz/{run.name}")]
+
+
+@links
 def test_a_directory_named_latest_is_left_alone_with_a_warning(run, tmp_path, capsys):
     (tmp_path / "logs" / "latest").mkdir()
     run_directory.point_latest_at(run, str(tmp_path / "logs"))
