@@ -43,11 +43,12 @@ typecheck: $(VENV)/.dev ## check the types of src/
 	@$(RUN) mypy $(ARGS)
 
 bench: $(VENV)/.dev ## measure what a training step costs, beside a hand-written loop
-	@$(RUN) pytest tests/benchmarks -o python_files='bench_*.py' -p no:xdist -o addopts= \
-		--benchmark-columns=median,iqr,rounds $(ARGS)
+	@$(RUN) pytest tests/benchmarks -o addopts= -o python_files='bench_*.py' \
+		-o python_functions='bench_*' --benchmark-columns=median,iqr,rounds $(ARGS)
 
 tensorboard: $(VENV)/.base ## show all runs on http://localhost:6006: ARGS="--port 7007"
-	@$(RUN) tensorboard.main --logdir logs --host 127.0.0.1 $(ARGS)
+	@# Not logs itself: it would follow the link logs/latest and show that run twice.
+	@$(RUN) tensorboard.main --logdir logs/train --host 127.0.0.1 $(ARGS)
 
 lock: ## renew requirements.lock: ARGS="torch==2.13.0" holds a version
 	@rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock

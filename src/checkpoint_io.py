@@ -1,13 +1,13 @@
 """Checkpoints on disk: written whole or not at all, read as plain data and nothing else."""
 
 import io
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
+
+from src.atomic_write import write_atomically
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -57,33 +57,6 @@ def load(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     except Exception as error:  # torch raises many kinds for a file that it cannot read
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"{path} is no checkpoint of plain data: {reason}") from error
-    if not isinstance(content, dict) or "state_dict" not in content:
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise ValueError(f"{path} is no checkpoint: it has no state_dict")
     return content
-
-
-def write_atomically(target: Path, content: bytes | memoryview) -> None:
-    """Replace a file by new content so that a reader, or a crash, sees the old or the new whole.
-
-    Raises:
-        OSError: the directory cannot be written to, or the disk is full; the old file stays.
-    """
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)  # mkstemp makes files private; these are meant to be shared
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # the rename itself is durable once the directory is on disk
-        directory = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)

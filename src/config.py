@@ -8,10 +8,10 @@ import difflib
 import functools
 import importlib
 import inspect
+import json
 import os
 import re
 import sys
-import types
 import typing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, Val
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 Plain = dict[str, Any]
+NO_USERS_BUSINESS = ("is_instance_of", "needs_python_object")  # objects, where text was given
 
 
 class InputError(Exception):
@@ -249,12 +250,21 @@ def validate(config: Plain) -> None:
         InputError: naming every key that is wrong, and why.
     """
     try:
-        TrainSettings.model_validate(config)
+        TrainSettings.model_validate(config, strict=True)
     except ValidationError as error:  # first, because the groups repeat what stands here
-        problems = [f"{e['loc'][0]}={_shown(e['input'])}: {_said(e)}" for e in error.errors()]
+        problems = [_top_level_problem(e) for e in error.errors()]
         raise InputError("; ".join(problems)) from None
     if problems := [problem for key, node in config.items() for problem in _problems(key, node)]:
         raise InputError("; ".join(problems))
+
+
+def _top_level_problem(error: Any) -> str:
+    key = str(error["loc"][0])
+    if error["type"] == "extra_forbidden":
+        return f"{key}: there is no such key{nearest(key, list(TrainSettings.model_fields))}"
+    if error["type"] == "missing":
+        return f"{key} is missing"
+    return f"{key}={_shown(error['input'])}: {_said(error)}"
 
 
 def _problems(where: str, node: Any) -> Iterator[str]:
@@ -311,35 +321,23 @@ def _misfit(value: Any, annotation: Any, default: Any) -> str | None:
     """Say why a value does not fit an annotation; None if it does."""
     if value is None and default is None:
         return None
-    if isinstance(value, bool) and not _names(annotation, bool):
-        return f"a number or text is expected, not {str(value).lower()}"
     try:
         adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
     except Exception:  # an annotation that pydantic has no schema for checks nothing
         return None
     try:
-        adapter.validate_python(value)
+        # Strictly, so that `no` is not taken for a number or `"3"` for 3; as JSON, because a YAML
+        # has lists where an annotation may say tuple.
+        adapter.validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         # A union gives a line a member; members that stand for objects say nothing to a user.
-        lines = [_said(e) for e in error.errors() if e["type"] != "is_instance_of"]
+        lines = [_said(e) for e in error.errors() if e["type"] not in NO_USERS_BUSINESS]
         return " or ".join(dict.fromkeys(lines)) or "this is not what is expected here"
     return None
 
 
-def _names(annotation: Any, kind: type) -> bool:
-    if annotation in (kind, Any, object):
-        return True
-    if typing.get_origin(annotation) is typing.Literal:
-        return any(isinstance(value, kind) for value in typing.get_args(annotation))
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType, Annotated):
-        return any(_names(part, kind) for part in typing.get_args(annotation))
-    return False
-
-
 def _said(error: Any) -> str:
     """Return pydantic's words for an error as the end of a sentence."""
-    if error["type"] == "extra_forbidden":
-        return "there is no such key"
     message = str(error["msg"]).replace("Input should be", "must be")
     return message[0].lower() + message[1:]
 
@@ -365,8 +363,12 @@ def trusted(config: Any, source: Path) -> Plain:
     if not isinstance(config, dict):
         raise InputError(f"{source} holds no configuration")
     allowed = allowed_targets()
-    for key, value in _leaves(config):
-        if key == "_target_" and value not in allowed:
+    try:
+        leaves = list(_leaves(config))
+    except RecursionError:
+        raise InputError(f"{source} holds a configuration that contains itself") from None
+    for key, value in leaves:
+        if key == "_target_" and not (isinstance(value, str) and value in allowed):
             raise InputError(f"{source} names {value!r}, which is not in conf/: it is not built")
         if isinstance(value, str) and "${" in value:
             raise InputError(f"{source} holds {value!r}, which is not carried out")

@@ -23,6 +23,11 @@ class TensorBoardLogger(LightningTensorBoardLogger):
             save_dir, name="tensorboard", version="", default_hp_metric=False, flush_secs=flush_secs
         )
 
+    @rank_zero_only
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        """Write a point of each metric, but for the epoch: as a chart it would say nothing."""
+        super().log_metrics({k: v for k, v in metrics.items() if k != "epoch"}, step)
+
     def log_hyperparams(self, params: Any, metrics: Any = None, step: Any = None) -> None:
         """Do nothing yet: the HPARAMS row is written once, when the final metrics are known."""
 

@@ -24,7 +24,7 @@ def main(settings: DictConfig) -> None:
     _, data, model = experiment.load(checkpoint)
     try:
         inputs = data.prediction_inputs(plain["numbers"], plain["features"], plain["file"])
-    except ValueError as error:
+    except (ValueError, NotImplementedError) as error:
         raise InputError(str(error)) from error
     with torch.inference_mode():
         answers = model.predict_step(inputs.to(next(model.parameters()).dtype))

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 import yaml
 
-from src.checkpoint_io import write_atomically
+from src.atomic_write import write_atomically
 from src.config import InputError
 
 PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "tensorboard", "numpy")

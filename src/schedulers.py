@@ -56,7 +56,7 @@ def one_cycle(
     Source: Smith and Topin, "Super-convergence" (2018); torch's OneCycleLR, whose values these are.
     """
     first, last = 1 / div_factor, 1 / div_factor / final_div_factor
-    end = _known(total_steps) - 1
+    end = max(_known(total_steps) - 1, 1)
     peak = pct_start * (end + 1) - 1
 
     def factor(step: int) -> float:

@@ -107,7 +107,7 @@ def _run(built: "Experiment", run: Path, checkpoint: Path | None) -> None:
         if trainer.fast_dev_run:
             return
         print(f"next: python -m src.predict run={run}")
-        print(f"      tensorboard --logdir {built.config['log_dir']}")
+        print(f"      tensorboard --logdir {built.config['log_dir']}/train")
 
 
 def _fit_and_test(built: "Experiment", run: Path, checkpoint: Path | None) -> dict[str, float]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.checkpoint_io import AtomicCheckpointIO, load, write_atomically
+from src.atomic_write import write_atomically
+from src.checkpoint_io import AtomicCheckpointIO, load
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions of files are POSIX's")
 CHECKPOINT = {

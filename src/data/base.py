@@ -3,6 +3,8 @@
 Letters: N rows, D input features, C outputs.
 """
 
+import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -107,14 +109,16 @@ def columns(path: str, names: Sequence[str]) -> list[list[float]]:
         One list a row, the columns in the order of `names`.
 
     Raises:
-        ValueError: the file is not there, lacks a column, or has a cell that is no number; the
-            message names the file, the line and the column.
+        ValueError: the file is not there, is no text, lacks a column, has no rows, or has a cell
+            that is no number; the message names the file, the line and the column.
     """
-    import csv
-
     if not Path(path).is_file():
         raise ValueError(f"there is no file {path}")
-    with Path(path).open(newline="", encoding="utf-8-sig") as lines:
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        raise ValueError(f"{path} cannot be read as UTF-8 text") from None
+    with io.StringIO(text, newline="") as lines:
         reader = csv.DictReader(lines)
         missing = [name for name in names if name not in (reader.fieldnames or [])]
         if missing:
@@ -127,6 +131,8 @@ def columns(path: str, names: Sequence[str]) -> list[list[float]]:
                 cell = next(name for name in names if not _is_number(row[name]))
                 where = f"{path}, line {reader.line_num}, column {cell!r}"
                 raise ValueError(f"{where}: {row[cell]!r} is no number") from None
+    if not rows:
+        raise ValueError(f"{path} has no rows below its header")
     return rows
 
 

@@ -103,22 +103,26 @@ class FizzBuzzData(BaseData):
         """
         if features is not None:
             raise ValueError("features= is for the regressions; fizzbuzz takes numbers= or file=")
-        asked: Sequence[float]
         if file is not None:
-            asked = [value for (value,) in columns(file, ["number"])]
+            asked: Any = [value for (value,) in columns(file, ["number"])]
         else:
-            asked = _numbers(GAME if numbers is None else numbers)
-        if not len(asked):
+            asked = GAME if numbers is None else numbers
+        checked = [number for part in _parts(asked) for number in self._checked(part)]
+        if not checked:
             raise ValueError("numbers= is empty: give a number, a list [15,300] or a range 1..1000")
+        return encode(torch.tensor(checked), self.num_digits)
+
+    def _checked(self, part: Sequence[float]) -> list[int]:
+        """Return a number, or the numbers of a range, that the model has digits for."""
         largest = 2**self.num_digits - 1
-        if max(asked) > largest:
+        if part and part[-1] > largest:  # said before a long range is made
             raise ValueError(
-                f"{max(asked):.0f} needs more than the {self.num_digits} binary digits of this"
-                f" model: the largest number that it takes is {largest}"
+                f"{part[-1]} needs more than the {self.num_digits} binary digits of this model:"
+                f" the largest number that it takes is {largest}"
             )
-        if min(asked) < 0 or any(number != int(number) for number in asked):
-            raise ValueError("numbers= has one that is no whole number from 0")
-        return encode(torch.tensor([int(number) for number in asked]), self.num_digits)
+        if part and (part[0] < 0 or part[0] != int(part[0])):
+            raise ValueError(f"{part[0]} is no whole number from 0")
+        return [int(number) for number in part]
 
     def prediction_rows(self, inputs: Tensor, answers: Tensor) -> list[dict[str, Any]]:
         """Return rows of `number`, the `answer`, the `true` word and whether it is `right`."""
@@ -145,16 +149,18 @@ class FizzBuzzData(BaseData):
         return "\n".join(lines)
 
 
-def _numbers(asked: Any) -> Sequence[float]:
-    """Read a number, a list of numbers and ranges, or a range "1..1000" (which stays a range)."""
+def _parts(asked: Any) -> list[Sequence[float]]:
+    """Split what was asked into ranges, and numbers (each as a sequence of one)."""
     if isinstance(asked, range):
-        return asked
+        return [asked]
     if isinstance(asked, list):
-        return [number for part in asked for number in _numbers(part)[: 2**24]]
+        return [part for item in asked for part in _parts(item)]
     if isinstance(asked, str) and ".." in asked:
         first, _, last = asked.partition("..")
-        if first.strip().isdigit() and last.strip().isdigit():
-            return range(int(first), int(last) + 1)
-    if isinstance(asked, int | float) and not isinstance(asked, bool) and math.isfinite(asked):
-        return [asked]
+        if first.strip().isdecimal() and last.strip().isdecimal():
+            return [range(int(first), int(last) + 1)]
+    if isinstance(asked, int) and not isinstance(asked, bool):
+        return [[asked]]
+    if isinstance(asked, float) and math.isfinite(asked):
+        return [[int(asked) if asked == int(asked) else asked]]
     raise ValueError(f"{asked!r} is no number: give 15, a list [15,300] or a range 1..1000")

@@ -51,7 +51,7 @@ class LinearRegressionData(RegressionData):
                 f"coefficients={coefficients} are not in_features={in_features} numbers"
             )
         self.save_hyperparameters(logger=False)
-        self.beta = torch.tensor(coefficients)[:, None]  # [D, 1]
+        self.beta = torch.tensor(coefficients, dtype=torch.float32)[:, None]  # [D, 1]
         self.noise = noise
         self.rows = {"train": rows, "val": val_rows, "test": test_rows}
         self.in_features = in_features

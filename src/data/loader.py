@@ -10,6 +10,7 @@ Letters: N rows, B batch.
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,13 +51,13 @@ class EpochSampler:
     def order(self) -> Tensor:
         """Return this rank's row numbers of this epoch, [N / world_size] of int64."""
         if self.shuffle:
-            # A generator takes 64 bits: the epoch in the low half, the seed in the high half.
-            generator = torch.Generator().manual_seed((self.seed << 32 | self.epoch) % 2**63)
-            order = torch.randperm(self.rows, generator=generator)
+            # NumPy's generator, which mixes both numbers: torch's takes 32 bits of one.
+            random = np.random.default_rng([self.seed, self.epoch])
+            order = torch.from_numpy(random.permutation(self.rows))
         else:
             order = torch.arange(self.rows)
         if self.pad and (missing := -self.rows % self.world_size):
-            order = torch.cat([order, order[:missing]])
+            order = torch.cat([order, order.repeat(self.world_size)[:missing]])
         return order[self.rank :: self.world_size]
 
     def __iter__(self) -> Iterator[int]:
@@ -94,7 +95,7 @@ class TensorLoader:
             raise ValueError(f"rows differ: {[len(tensor) for tensor in tensors]}")
         self.tensors = tuple(tensors)
         self.batch_size, self.group = batch_size, group
-        self.sampler = sampler or EpochSampler(len(tensors[0]))
+        self.sampler = EpochSampler(len(tensors[0])) if sampler is None else sampler
         self._given = 0  # items of this epoch that were handed out
         self._skip = 0  # items that a resumed epoch had already had
 
@@ -116,6 +117,8 @@ class TensorLoader:
 
     def _items(self, skip: int) -> Iterator[Any]:
         order = self.sampler.order()[skip * self.group * self.batch_size :]
+        if not len(order):  # more ranks than rows; an empty tensor splits into one empty batch
+            return
         tensors = self.tensors
         if self.sampler.shuffle or len(order) != len(tensors[0]):
             tensors = tuple(tensor[order.to(tensor.device)] for tensor in tensors)

@@ -39,7 +39,7 @@ class RegressionData(BaseData):
         rows = rows if rows and isinstance(rows[0], list) else [rows]
         try:
             table = torch.tensor(rows, dtype=torch.float32)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ValueError(f"features={features} is no table of numbers") from None
         if table.ndim != 2 or table.shape[1] != self.in_features:
             width = table.shape[-1]

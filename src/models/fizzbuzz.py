@@ -3,7 +3,9 @@
 Letters: B batch, D binary digits, H hidden units, C = 4 classes.
 """
 
-from pydantic import PositiveInt
+from typing import Annotated
+
+from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
@@ -22,10 +24,13 @@ class FizzBuzz(BaseModule):
         num_digits: D, binary digits of a number, least significant first, as 0 and 1.
         hidden_features: H, hidden units.
         signed_digits: feed the digits as -1 and +1, so that a digit that is 0 says something too.
+        label_smoothing: share of a target that is spread over all classes while training; the
+            loss of validation and test is the plain one.
         optimizer: makes the optimizer from the parameters.
         scheduler: makes the learning-rate schedule.
 
-    Source: Joel Grus, "Fizz Buzz in Tensorflow" (2016), by way of the PyTorch tutorial.
+    Source: Joel Grus, "Fizz Buzz in Tensorflow" (2016), by way of the PyTorch tutorial;
+    Szegedy et al., "Rethinking the Inception architecture" (2016) for the label smoothing.
     """
 
     target = "class"
@@ -36,13 +41,14 @@ class FizzBuzz(BaseModule):
         num_digits: PositiveInt = 10,
         hidden_features: PositiveInt = 100,
         signed_digits: bool = False,
+        label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         optimizer: OptimizerFactory | None = None,
         scheduler: SchedulerFactory | None = None,
     ) -> None:
         super().__init__(optimizer, scheduler)
         self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
         self.in_features = num_digits
-        self.signed_digits = signed_digits
+        self.signed_digits, self.label_smoothing = signed_digits, label_smoothing
         self.net = TwoLayerNet(num_digits, hidden_features, CLASSES)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -52,7 +58,8 @@ class FizzBuzz(BaseModule):
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean cross entropy of logits [B, C] against classes [B]."""
-        return F.cross_entropy(outputs, targets)
+        smoothing = self.label_smoothing if self.training else 0.0
+        return F.cross_entropy(outputs, targets, label_smoothing=smoothing)
 
     def metrics(self) -> dict[str, Metric]:
         """Return the share of numbers that are answered right."""

@@ -103,6 +103,7 @@ def run(chapter: str, values: dict[str, int | Path]) -> None:
 
 
 def main(arguments: list[str]) -> int:
+    """List the chapters, or run those that the command line names."""
     if "-h" in arguments or "--help" in arguments:
         print(USAGE)
         return 0

@@ -82,6 +82,7 @@ def show_accumulation() -> None:
 
 
 def main(output: Path | None = None) -> None:
+    """Print the chapter; with `output`, also write its plots there."""
     show_graph()
     found = gradients(line, torch.tensor(1.0), torch.tensor(2.0), torch.tensor(3.0))
     show("y = w x + b at x = 1, w = 2, b = 3: the gradients are w, x and 1.", *found)

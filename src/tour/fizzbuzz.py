@@ -94,6 +94,7 @@ def draw(losses: list[float], output: Path) -> None:
 
 
 def main(output: Path | None = None, epochs: int = 2000) -> None:
+    """Print the chapter; with `output`, also write its plots there."""
     answers = [decode(number, encode(number)) for number in (1, 2, 5, 12, 15)]
     show("The rule itself, for 1, 2, 5, 12 and 15:", *answers)
     X, Y = make_data(range(101, 2**NUM_DIGITS))

@@ -72,6 +72,7 @@ def draw(points: list[Point], output: Path) -> None:
 
 
 def main(output: Path | None = None) -> None:
+    """Print the chapter; with `output`, also write its plots there."""
     *points, arrival = descend(parabola, start=5.0, lr=0.25, steps=15)
     print("From x = 5, each step moves x by -0.25 f'(x); a row is where a step starts.")
     print("iter  x      f(x)   f'(x)")

@@ -40,6 +40,7 @@ class Net(nn.Module):
         self.output = nn.Linear(20, 4)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map x [B, 10] to outputs [B, 4]."""
         x = self.fc1(x)  # [..., 10] -> [..., 20]
         x = self.fc2(x)
         outputs: Tensor = self.output(x)  # [..., 20] -> [..., 4]
@@ -88,6 +89,7 @@ def show_linear() -> None:
 
 
 def main(output: Path | None = None) -> None:
+    """Print the chapter; with `output`, also write its plots there."""
     torch.manual_seed(0)
     x, weights = torch.rand(10), draw_weights()
     by_hand = linear_algebra(x, weights)

@@ -119,6 +119,7 @@ def draw(X: Tensor, y: Tensor, history: list[Step], output: Path) -> None:
 
 
 def main(output: Path | None = None) -> None:
+    """Print the chapter; with `output`, also write its plots there."""
     X, y = make_data()
     beta = torch.tensor(START_BETA)
     show("50 examples of 2 features, y = X beta + noise:", X.shape, y.shape, beta.shape)

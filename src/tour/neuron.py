@@ -85,6 +85,7 @@ def show_reshaping() -> None:
 
 
 def main(output: Path | None = None) -> None:
+    """Print the chapter; with `output`, also write its plots there."""
     features, weights, bias = draw_neuron()
     show("Five features and their weights, drawn with seed 7:", features.shape, weights.shape)
     show("One neuron, by multiplying and summing:", neuron_by_sum(features, weights, bias))

@@ -146,6 +146,7 @@ def show_data() -> None:
 
 
 def main(output: Path | None = None) -> None:
+    """Print the chapter; with `output`, also write its plots there."""
     torch.manual_seed(0)
     show_precision()
     show_data()

@@ -127,6 +127,7 @@ def move(x: Tensor) -> None:
 
 
 def main(output: Path | None = None) -> None:
+    """Print the chapter; with `output`, also write its plots there."""
     torch.manual_seed(0)
     x = create()
     add(x)

@@ -79,6 +79,7 @@ def draw(six: dict[str, list[float]], two: dict[str, list[float]], output: Path)
 
 
 def main(output: Path | None = None, steps: int = 500) -> None:
+    """Print the chapter; with `output`, also write its plots there."""
     print("One batch of 64 examples, 1000 -> 100 -> 10, drawn from N(0, 1); no biases; float64.")
     data = make_data()
     six = {name: way(*data, 1e-6, steps).losses for name, way in WAYS.items()}

@@ -43,6 +43,7 @@ class TwoLayerNet(nn.Module):
         self.linear2 = nn.Linear(H, C, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map x [B, D] to predictions [B, C]."""
         hidden = self.linear1(x).clamp(min=0)  # [B, D] -> [B, H]
         prediction: Tensor = self.linear2(hidden)  # [B, H] -> [B, C]
         return prediction
