@@ -88,13 +88,8 @@ def check_match(data: Any, model: Any) -> None:
 def build_trainer(settings: Plain, model: Any, data: Any, run: Path) -> pl.Trainer:
     """Build the Trainer; with several steps an execution, the model does part of its work."""
     options = dict(settings["trainer"])
-    if (steps := settings["steps_per_execution"]) > 1:
-        model.automatic_optimization = False
-        model.execution.steps = steps
-        model.execution.accumulate = options.pop("accumulate_grad_batches")
-        model.execution.clip_val = options.pop("gradient_clip_val")
-        model.execution.clip_algorithm = options.pop("gradient_clip_algorithm")
-        data.group = steps * model.execution.accumulate
+    if settings["steps_per_execution"] > 1:
+        _take_over_steps(settings["steps_per_execution"], options, model, data)
     with _blamed_on("logger"):
         loggers = [
             instantiate(node, save_dir=str(run), _convert_="all")
@@ -115,6 +110,31 @@ def build_trainer(settings: Plain, model: Any, data: Any, run: Path) -> pl.Train
             _convert_="all",
         )
     return trainer
+
+
+def _take_over_steps(steps: int, options: Plain, model: Any, data: Any) -> None:
+    """Give the model what Lightning does around a step, and the data what it counts in batches.
+
+    Raises:
+        InputError: a validation is to start amid an execution.
+    """
+    model.automatic_optimization = False
+    execution = model.execution
+    execution.steps = steps
+    execution.accumulate = options.pop("accumulate_grad_batches")
+    execution.clip_val = options.pop("gradient_clip_val")
+    execution.clip_algorithm = options.pop("gradient_clip_algorithm")
+    data.group = steps * execution.accumulate
+    data.limit_train_batches = options.pop("limit_train_batches")
+    if options["overfit_batches"]:
+        data.limit_train_batches = options["overfit_batches"]
+    if isinstance(interval := options["val_check_interval"], int):
+        if interval % data.group:
+            raise InputError(
+                f"trainer.val_check_interval={interval} is no multiple of the {data.group} batches"
+                f" of an execution (steps_per_execution={steps})"
+            )
+        options["val_check_interval"] = interval // data.group
 
 
 def _check_accelerator(accelerator: str) -> None:

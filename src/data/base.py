@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from torch import Tensor
 
 from src.data.loader import EpochSampler, TensorLoader
@@ -38,7 +39,9 @@ class BaseData(pl.LightningDataModule):
     def __init__(self, batch_size: int, shuffle: bool, seed: int) -> None:
         super().__init__()
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
-        self.group = 1  # batches a training item; more when an execution takes several steps
+        # Set where an execution takes several steps: Lightning then counts groups, not batches.
+        self.group = 1
+        self.limit_train_batches: float | None = None
         self._splits: dict[str, Split] | None = None
 
     # What a data set defines ------------------------------------------------------------------
@@ -75,7 +78,9 @@ class BaseData(pl.LightningDataModule):
         """Yield training batches, shuffled by (seed, epoch), equally many on each rank."""
         overfits = self.trainer is not None and getattr(self.trainer, "overfit_batches", 0) > 0
         shuffle = self.shuffle and not overfits  # the same few batches, again and again
-        return self._loader("train", shuffle=shuffle, pad=True, group=self.group)
+        return self._loader(
+            "train", shuffle=shuffle, pad=True, group=self.group, limit=self.limit_train_batches
+        )
 
     def val_dataloader(self) -> Any:
         """Yield validation batches, each row once over all ranks; nothing where there are none."""
@@ -85,8 +90,25 @@ class BaseData(pl.LightningDataModule):
         """Yield test batches, each row once over all ranks; nothing where there are none."""
         return self._loader("test")
 
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """Return the batch on the device; at once if it is there, which Lightning would look into.
+
+        A batch's tensors come from one place, so its first tensor speaks for all.
+        """
+        if first_tensor(batch).device == device:
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def _loader(
-        self, stage: str, *, shuffle: bool = False, pad: bool = False, group: int = 1
+        self,
+        stage: str,
+        *,
+        shuffle: bool = False,
+        pad: bool = False,
+        group: int = 1,
+        limit: float | None = None,
     ) -> Any:
         split = self.split(stage)
         if split is None:
@@ -99,7 +121,14 @@ class BaseData(pl.LightningDataModule):
             world_size=self.trainer.world_size if self.trainer else 1,
             pad=pad,
         )
-        return TensorLoader(split, self.batch_size, sampler=sampler, group=group)
+        return TensorLoader(split, self.batch_size, sampler=sampler, group=group, limit=limit)
+
+
+def first_tensor(batch: Any) -> Tensor:
+    """Return the first tensor of a batch, or of a list of batches."""
+    while not isinstance(batch, Tensor):
+        batch = next(iter(batch.values() if isinstance(batch, dict) else batch))
+    return batch
 
 
 def columns(path: str, names: Sequence[str]) -> list[list[float]]:

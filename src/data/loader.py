@@ -76,6 +76,7 @@ class TensorLoader:
         batch_size: B; the last batch of an epoch may be smaller.
         sampler: the order of the rows; by default as they come.
         group: batches a group; above 1, the loader yields lists of that many batches.
+        limit: batches of an epoch, from its start, or a share of them; None for all.
 
     Raises:
         ValueError: the tensors differ in their number of rows.
@@ -90,19 +91,19 @@ class TensorLoader:
         *,
         sampler: EpochSampler | None = None,
         group: int = 1,
+        limit: float | None = None,
     ) -> None:
         if len({len(tensor) for tensor in tensors}) != 1:
             raise ValueError(f"rows differ: {[len(tensor) for tensor in tensors]}")
         self.tensors = tuple(tensors)
         self.batch_size, self.group = batch_size, group
         self.sampler = EpochSampler(len(tensors[0])) if sampler is None else sampler
+        batches = -(-len(self.sampler) // self.batch_size)
+        if limit is not None:
+            batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        self.batches = batches  # an epoch, whatever the group
         self._given = 0  # items of this epoch that were handed out
         self._skip = 0  # items that a resumed epoch had already had
-
-    @property
-    def batches(self) -> int:
-        """Batches an epoch, whatever the group."""
-        return -(-len(self.sampler) // self.batch_size)
 
     def __len__(self) -> int:
         return -(-self.batches // self.group)
@@ -116,7 +117,8 @@ class TensorLoader:
             yield item
 
     def _items(self, skip: int) -> Iterator[Any]:
-        order = self.sampler.order()[skip * self.group * self.batch_size :]
+        rows = slice(skip * self.group * self.batch_size, self.batches * self.batch_size)
+        order = self.sampler.order()[rows]
         if not len(order):  # more ranks than rows; an empty tensor splits into one empty batch
             return
         tensors = self.tensors

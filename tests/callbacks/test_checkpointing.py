@@ -75,6 +75,7 @@ def test_validations_amid_an_epoch_are_kept_too(build: Build, tmp_path: Path) ->
     experiment = build(
         "trainer.max_epochs=1",
         "trainer.val_check_interval=2",
+        "steps_per_execution=1",
         "trainer.check_val_every_n_epoch=1",
         "logger=none",
     )

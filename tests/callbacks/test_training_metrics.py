@@ -57,7 +57,8 @@ def fitted(build: Build, *overrides: str) -> tuple[Experiment, Kept, Losses]:
 
 
 def test_a_point_every_n_steps_is_the_mean_loss_of_these_steps(build: Build) -> None:
-    _, kept, losses = fitted(build, "trainer.max_epochs=6", "trainer.log_every_n_steps=5")
+    several = ("trainer.max_epochs=6", "trainer.log_every_n_steps=5", "steps_per_execution=1")
+    _, kept, losses = fitted(build, *several)
     points = [(step, m["train/loss"]) for step, m in kept.points if "train/loss" in m]
     assert [step for step, _ in points] == [4, 9, 14, 19, 23]  # 24 steps; the last point is short
     ends = [0, 5, 10, 15, 20, 24]

@@ -217,7 +217,7 @@ def test_refuses_and_says_why(kind):
     [
         ("n\n15\n", "'number'"),
         ("", "'number'"),
-        ("number\n", "empty"),
+        ("number\n", "no rows"),
         ("number\n1\nabc\n", "line 3, column 'number': 'abc' is no number"),
         ("number\n1024\n", "1024.*1023"),
         ("number\n-4\n", "no whole number from 0"),

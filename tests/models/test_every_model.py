@@ -17,7 +17,10 @@ MODELS = options("model")
 
 
 def first_batch(experiment: Experiment) -> Any:
-    return next(iter(experiment.data.train_dataloader()))
+    item = next(iter(experiment.data.train_dataloader()))
+    return (
+        item[0] if isinstance(item, list) else item
+    )  # a list where an execution has several steps
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -33,15 +36,16 @@ def test_outputs_have_a_row_for_each_input_and_the_promised_width(model: str, bu
 def test_one_batch_can_be_learned_by_heart(model: str, build: Build) -> None:
     experiment = build(f"model={model}", "data.batch_size=8")
     net, batch = experiment.model.float(), first_batch(experiment)
-    before = net.training_loss(batch).item()
+    before = net.eval().training_loss(batch).item()
+    net.train()
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
     for _ in range(400):
         optimizer.zero_grad()
         loss = net.training_loss(batch)
         loss.backward()
         optimizer.step()
-    # Eight noisy rows of two features leave linear regression its residual: noise variance 0.01.
-    assert net.training_loss(batch).item() < 0.02 * before
+    # Noise leaves linear regression a residual, and smoothed labels leave a classifier some doubt.
+    assert net.eval().training_loss(batch).item() < 0.05 * before
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -5,10 +5,17 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from src.config import InputError
 from src.experiment import Experiment
 
 Build = Callable[..., Experiment]
-SHORT = ("model=fizzbuzz", "trainer.max_epochs=4", "model.hidden_features=16", "logger=none")
+SHORT = (
+    "model=fizzbuzz",
+    "steps_per_execution=1",
+    "trainer.max_epochs=4",
+    "model.hidden_features=16",
+    "logger=none",
+)
 
 
 def trained(build: Build, *overrides: str) -> tuple[Experiment, list[torch.Tensor]]:
@@ -26,6 +33,9 @@ def trained(build: Build, *overrides: str) -> tuple[Experiment, list[torch.Tenso
         ("trainer.gradient_clip_val=0.1",),
         ("trainer.gradient_clip_val=0.01", "trainer.gradient_clip_algorithm=value"),
         ("trainer.accumulate_grad_batches=2",),
+        ("trainer.limit_train_batches=5",),
+        ("trainer.limit_train_batches=0.4",),
+        ("trainer.overfit_batches=2",),
         ("trainer.precision=bf16-mixed",),
         ("optimizer=lbfgs", "data.batch_size=300"),
         ("scheduler=plateau", "scheduler.patience=0", "trainer.check_val_every_n_epoch=1"),
@@ -41,6 +51,12 @@ def test_weights_steps_and_schedule_are_those_of_one_step_an_execution(
     assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
     rates = [e.trainer.optimizers[0].param_groups[0]["lr"] for e in (one, several)]
     assert rates[0] == rates[1]
+
+
+def test_a_validation_amid_an_execution_is_refused(build: Build) -> None:
+    build(*SHORT, "trainer.val_check_interval=4", "steps_per_execution=2")
+    with pytest.raises(InputError, match="val_check_interval=3 is no multiple of the 2 batches"):
+        build(*SHORT, "trainer.val_check_interval=3", "steps_per_execution=2")
 
 
 def test_max_steps_is_kept_to_the_step(build: Build) -> None:

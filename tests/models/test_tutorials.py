@@ -51,7 +51,9 @@ def assert_same_weights(net: nn.Module, other: nn.Module) -> None:
 
 
 def test_fizzbuzz_is_the_tutorials_loop(build: Build) -> None:
-    experiment = build("experiment=tutorial_fizzbuzz", "trainer.max_epochs=40")
+    experiment = build(
+        "experiment=tutorial_fizzbuzz", "trainer.max_epochs=40", "steps_per_execution=1"
+    )
     start = copied(experiment.model.net, fizzbuzz.make_model())
     X, Y = fizzbuzz.make_data(range(101, 1024))
     expected = fizzbuzz.train(start, X, Y, epochs=40)
