@@ -2,15 +2,15 @@
 
 from omegaconf import DictConfig
 
-from src import config, run_directory
+from src import command, config, run_directory
 
 
-@config.command("evaluate")
+@command.command("evaluate")
 def main(settings: DictConfig) -> None:
     """Test the checkpoint that `run=` names, and write its metrics to a directory of their own."""
-    plain = config.resolved(settings)
+    plain = command.resolved(settings)
     checkpoint = run_directory.find_checkpoint(str(plain["run"]), plain["log_dir"])
-    from src import experiment
+    from src import experiment, summary
 
     trained, data, model = experiment.load(checkpoint)
     if data.split("test") is None:
@@ -19,12 +19,12 @@ def main(settings: DictConfig) -> None:
     trainer = experiment.build_tester(trained, plain["accelerator"], plain["devices"], run)
     run_directory.create(run)
     run_directory.write_config(run, trained)
-    with run_directory.recorded(run, experiment.device_name(trainer)) as record:
+    with run_directory.recorded(run, summary.device_name(trainer)) as record:
         record["checkpoint"] = str(checkpoint)
         trainer.test(model, datamodule=data, verbose=False)
-        metrics = experiment.metrics(trainer)
+        metrics = summary.metrics(trainer)
         run_directory.write_json(run / "metrics.json", metrics)
-        print(f"{checkpoint}:\n{experiment.table(metrics)}")
+        print(f"{checkpoint}:\n{summary.table(metrics)}")
 
 
 if __name__ == "__main__":

@@ -7,14 +7,14 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from src import config, run_directory
+from src import command, run_directory
 from src.config import InputError
 
 
-@config.command("predict")
+@command.command("predict")
 def main(settings: DictConfig) -> None:
     """Print the answers; `output=` writes them to a CSV or JSON file as well."""
-    plain = config.resolved(settings)
+    plain = command.resolved(settings)
     output = _checked_output(plain["output"])
     checkpoint = run_directory.find_checkpoint(str(plain["run"]), plain["log_dir"])
     import torch

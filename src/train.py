@@ -7,17 +7,17 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from src import config, run_directory
+from src import command, config, run_directory, trust
 from src.config import InputError, Plain
 
 if TYPE_CHECKING:
     from src.experiment import Experiment
 
 
-@config.command("train")
+@command.command("train")
 def main(settings: DictConfig) -> None:
     """Start a run, or continue the one that `resume=` names."""
-    plain = config.resolved(settings)
+    plain = command.resolved(settings)
     if plain["resume"] is None:
         start(plain)
     else:
@@ -47,7 +47,7 @@ def resume(name: str, log_dir: str, overrides: list[str]) -> None:
             (only a longer `trainer.max_epochs` may be).
     """
     run = run_directory.find(name, log_dir)
-    settings = config.trusted(run_directory.read_config(run), run / "config.yaml")
+    settings = trust.trusted(run_directory.read_config(run), run / "config.yaml")
     epochs = settings["trainer"]["max_epochs"]
     for override in overrides:
         key, _, value = override.partition("=")
@@ -84,13 +84,13 @@ def _refuse_parallel_sweep(built: "Experiment") -> None:
 
 def _run(built: "Experiment", run: Path, checkpoint: Path | None) -> None:
     """Fit and test; rank 0 keeps the record."""
-    from src import experiment
+    from src import summary
 
     if run_directory.is_child():
         _fit_and_test(built, run, checkpoint)
         return
     trainer: Any = built.trainer
-    with run_directory.recorded(run, experiment.device_name(trainer)):
+    with run_directory.recorded(run, summary.device_name(trainer)):
         verb = "continuing in" if checkpoint else "run directory"
         print(f"{config.model_stem(built.config)}: {verb} {run}", flush=True)
         try:
@@ -103,7 +103,7 @@ def _run(built: "Experiment", run: Path, checkpoint: Path | None) -> None:
             print("a fast development run: nothing was saved or logged")
         else:
             run_directory.write_json(run / "metrics.json", metrics)
-        print(experiment.table(metrics))
+        print(summary.table(metrics))
         if trainer.fast_dev_run:
             return
         print(f"next: python -m src.predict run={run}")
@@ -112,10 +112,10 @@ def _run(built: "Experiment", run: Path, checkpoint: Path | None) -> None:
 
 def _fit_and_test(built: "Experiment", run: Path, checkpoint: Path | None) -> dict[str, float]:
     """Return the final metrics of training and validation, and of the best checkpoint's test."""
-    from src import experiment
+    from src import summary
 
     trainer: Any = built.trainer
-    hyperparameters = experiment.hyperparameters(built.config)
+    hyperparameters = summary.hyperparameters(built.config)
     if built.data.split("val") is None:
         print(
             "this data has no validation rows: the best checkpoint is that of the least train/loss"
@@ -123,7 +123,7 @@ def _fit_and_test(built: "Experiment", run: Path, checkpoint: Path | None) -> di
     for logger in trainer.loggers:
         logger.log_hyperparams(hyperparameters)
     trainer.fit(built.model, datamodule=built.data, ckpt_path=checkpoint, weights_only=True)
-    metrics = experiment.metrics(trainer)
+    metrics = summary.metrics(trainer)
     if built.data.split("test") is None:
         print("this data has no test rows: nothing to test")
     else:
@@ -136,7 +136,7 @@ def _fit_and_test(built: "Experiment", run: Path, checkpoint: Path | None) -> di
             weights_only=True,
             verbose=False,
         )
-        metrics |= experiment.metrics(trainer)
+        metrics |= summary.metrics(trainer)
     for logger in trainer.loggers:
         if hasattr(logger, "log_final_metrics"):
             logger.log_final_metrics(hyperparameters, metrics)

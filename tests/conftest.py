@@ -11,6 +11,7 @@ import hydra
 import pytest
 import torch
 
+from src import command as commands
 from src import config, experiment
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,7 +28,7 @@ def options(group: str) -> list[str]:
 def compose(*overrides: str) -> Plain:
     """Return the resolved configuration that `python -m src.train` would train with."""
     with hydra.initialize_config_dir(str(config.CONF), version_base="1.3"):
-        return config.resolved(hydra.compose("train", list(overrides)))
+        return commands.resolved(hydra.compose("train", list(overrides)))
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from src import config
+from src import command, config, trust
 from src.config import InputError
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -30,7 +30,7 @@ OPTIONS = sorted(
 @functools.cache
 def _composed(*overrides):
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return config.resolved(hydra.compose("train", list(overrides)))
+        return command.resolved(hydra.compose("train", list(overrides)))
 
 
 def composed(*overrides):
@@ -373,7 +373,7 @@ def test_a_users_own_model_is_refused_by_its_annotations(own, key, value, said):
 
 
 def test_resolved_carries_every_interpolation_out():
-    assert config.resolved(OmegaConf.create({"a": "${b.c}", "b": {"c": [1, 2]}})) == {
+    assert command.resolved(OmegaConf.create({"a": "${b.c}", "b": {"c": [1, 2]}})) == {
         "a": [1, 2],
         "b": {"c": [1, 2]},
     }
@@ -389,7 +389,7 @@ def test_resolved_carries_every_interpolation_out():
 )
 def test_resolved_names_what_cannot_be_carried_out(content, named):
     with pytest.raises(InputError, match=re.escape(named)):
-        config.resolved(OmegaConf.create(content))
+        command.resolved(OmegaConf.create(content))
 
 
 # nearest ----------------------------------------------------------------------------------------
@@ -469,7 +469,7 @@ PLACES = {
 
 def refusal_of(content):
     with pytest.raises(InputError) as refusal:
-        config.trusted(content, SOURCE_FILE)
+        trust.trusted(content, SOURCE_FILE)
     assert str(SOURCE_FILE) in str(refusal.value)
     return str(refusal.value)
 
@@ -488,7 +488,7 @@ def test_refuses_them_wherever_they_stand(target, place):
 
 @pytest.mark.parametrize("change", ["{}x", "{}.__init__", "x.{}", " {}", "{} ", "{}."])
 def test_refuses_targets_that_are_almost_in_conf(change):
-    target = change.format(max(config.allowed_targets()))
+    target = change.format(max(trust.allowed_targets()))
     assert repr(target) in refusal_of({"model": {"_target_": target}})
 
 
@@ -532,7 +532,7 @@ def test_imports_nothing_that_a_refused_configuration_names(tmp_path, monkeypatc
 @pytest.mark.parametrize("model", MODELS)
 def test_trusts_a_configuration_that_this_project_made(model):
     whole = composed(f"model={model}", "logger=[tensorboard,csv,wandb,mlflow]")
-    assert config.trusted(copy.deepcopy(whole), SOURCE_FILE) == whole
+    assert trust.trusted(copy.deepcopy(whole), SOURCE_FILE) == whole
 
 
 def test_allowed_targets_are_those_that_stand_in_conf():
@@ -543,14 +543,14 @@ def test_allowed_targets_are_those_that_stand_in_conf():
         for target in re.findall(r"^\s*(?:- )?_target_:\s*([\w.]+)\s*(?:#.*)?$", text, re.M)
     }
     assert sum(text.count("_target_") for text in texts) >= len(written) > len(MODELS)
-    assert config.allowed_targets() == written
+    assert trust.allowed_targets() == written
 
 
 def test_a_conf_without_targets_is_none_of_this_project(tmp_path, monkeypatch):
     (tmp_path / "empty.yaml").write_text("# nothing\n")
-    monkeypatch.setattr(config, "CONF", tmp_path)
+    monkeypatch.setattr(trust, "CONF", tmp_path)
     with pytest.raises(InputError, match="_target_"):
-        config.allowed_targets()
+        trust.allowed_targets()
 
 
 # Errors in one line -----------------------------------------------------------------------------
@@ -567,7 +567,7 @@ def test_a_conf_without_targets_is_none_of_this_project(tmp_path, monkeypatch):
 )
 def test_an_error_is_one_line_and_an_exit_status(monkeypatch, capsys, error, status, line):
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    with pytest.raises(SystemExit) as stop, config.one_line_errors():
+    with pytest.raises(SystemExit) as stop, command.one_line_errors():
         raise error
     assert stop.value.code == status
     assert capsys.readouterr() == ("", line + "\n")
@@ -577,7 +577,7 @@ def test_a_failure_while_running_names_the_log_with_the_traceback(monkeypatch, c
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     error = RuntimeError("no memory")
     error.run_log = Path("logs") / "run.log"
-    with pytest.raises(SystemExit) as stop, config.one_line_errors():
+    with pytest.raises(SystemExit) as stop, command.one_line_errors():
         raise error
     assert stop.value.code == 1
     text = capsys.readouterr().err
@@ -587,6 +587,6 @@ def test_a_failure_while_running_names_the_log_with_the_traceback(monkeypatch, c
 
 @pytest.mark.parametrize("status", [130, 143])
 def test_an_exit_keeps_its_status(status):
-    with pytest.raises(SystemExit) as stop, config.one_line_errors():
+    with pytest.raises(SystemExit) as stop, command.one_line_errors():
         raise SystemExit(status)
     assert stop.value.code == status

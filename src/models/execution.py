@@ -7,7 +7,7 @@ uses nothing of this file but `total_steps`.
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-if TYPE_CHECKING:
-    from src.models.base import BaseModule, Batch
+# A module here is a BaseModule, which imports this file.
 
 
 @dataclass
@@ -37,7 +36,7 @@ class Execution:
     clip_val: float | None = None
     clip_algorithm: str = "norm"
 
-    def run(self, module: "BaseModule", batches: "list[Batch]") -> dict[str, Any]:
+    def run(self, module: Any, batches: list[Any]) -> dict[str, Any]:
         """Take a step for each `accumulate` of the batches.
 
         Returns:
@@ -52,7 +51,7 @@ class Execution:
             count += len(group)
         return {"loss": total / max(count, 1), "batches": count}
 
-    def _step(self, module: "BaseModule", group: "list[Batch]") -> Tensor:
+    def _step(self, module: Any, group: list[Any]) -> Tensor:
         """Take one step; return the sum of the losses before it."""
         optimizer: Any = module.optimizers()
         losses: list[Tensor] = []  # LBFGS asks again; the first answers are those of this step
@@ -74,7 +73,7 @@ class Execution:
                 scheduler.step()
         return losses[0] * self.accumulate
 
-    def clip(self, module: "BaseModule", optimizer: Optimizer) -> None:
+    def clip(self, module: Any, optimizer: Optimizer) -> None:
         """Clip the gradients of one step."""
         if self.clip_val:
             module.clip_gradients(
@@ -99,7 +98,7 @@ class Execution:
         return None if total == -1 or math.isinf(total) else max(int(total), 1)
 
     @staticmethod
-    def _schedulers(module: "BaseModule") -> list[Any]:
+    def _schedulers(module: Any) -> list[Any]:
         schedulers = module.lr_schedulers()
         if schedulers is None:
             return []

@@ -13,7 +13,7 @@ from pathlib import Path
 import hydra
 import torch
 
-from src import config, experiment
+from src import command, config, experiment
 from src.data.fizzbuzz import GAME, encode, fizzbuzz
 
 
@@ -21,7 +21,7 @@ def played(overrides: list[str], seed: int, folder: Path) -> tuple[int, float]:
     """Train with a seed; return how many of 1..100 the best checkpoint gets right, and seconds."""
     with hydra.initialize_config_dir(str(config.CONF), version_base="1.3"):
         fixed = ["trainer.accelerator=cpu", f"log_dir={folder}", f"seed={seed}"]
-        settings = config.resolved(hydra.compose("train", [*fixed, *overrides]))
+        settings = command.resolved(hydra.compose("train", [*fixed, *overrides]))
     settings["callbacks"].pop("progress")
     built = experiment.build(settings, folder / str(seed))
     start = time.perf_counter()
