@@ -1,0 +1,155 @@
+"""Wrong input: exit status 2, one line that says what is wrong and what would be right, no file."""
+
+import importlib
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import ROOT, Command, environment
+
+WRONG = {
+    # what is typed -> what the line must name
+    "model=fizbuzz": "did you mean 'fizzbuzz'?",
+    "modle=fizzbuzz": "did you mean 'model'?",
+    "optimizer=adma": "did you mean 'adam'?",
+    "trainer.max_epoch=3": "did you mean 'trainer.max_epochs'?",
+    "max_epochs=3": "did you mean 'trainer.max_epochs'?",
+    "+trainer.epochs=3": "trainer.epochs",
+    "+sede=3": "did you mean 'seed'?",
+    "trainer.max_epochs=ten": "trainer.max_epochs=ten",
+    "data.batch_size=2.5": "data.batch_size=2.5",
+    "data.batch_size=": "data.batch_size=''",
+    "model.hidden_features=0": "greater than 0",
+    "data.num_digits=3": "greater than or equal to 7",
+    "optimizer.lr=-0.1": "Invalid learning rate: -0.1",
+    "optimizer.lr=nan": "Invalid learning rate: nan",
+    "seed=-1": "seed=-1",
+    "steps_per_execution=0": "steps_per_execution=0",
+    "trainer.devices=0": "devices=0",
+    "trainer.precision=bf15": "'bf16-mixed'",
+    "trainer.strategy=dpp": "strategy='dpp'",
+    "data=linear_regression": "the model and the data do not go together",
+    "logger=wandb": "pip install -e '.[wandb]'",
+    "logger=mlflow": "pip install -e '.[mlflow]'",
+    "model.hidden_features=[": "'['",
+    "--max_epochs 5": "settings are key=value, as max_epochs=5",
+    "resume=nowhere": "nowhere: there is no such run directory",
+    "resume=https://example.com/run": "only runs and checkpoints on this machine",
+    "experiment=tutorial_fizbuzz": "did you mean 'tutorial_fizzbuzz'?",
+}
+NEEDS_PACKAGE = {"logger=wandb": "wandb", "logger=mlflow": "mlflow"}
+
+
+class Typed:
+    """A command's `main`, called in this process with the words that a shell would give it."""
+
+    def __init__(self, log_dir: Path, patch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+        self.log_dir, self.patch, self.capfd = log_dir, patch, capfd
+
+    def __call__(self, name: str, *arguments: str) -> str:
+        """Return the one line of an error."""
+        words = [f"src/{name}.py", *arguments, f"log_dir={self.log_dir}"]
+        self.patch.setattr(sys, "argv", words)
+        with pytest.raises(SystemExit) as stop:
+            importlib.import_module(f"src.{name}").main()
+        said = self.capfd.readouterr()
+        assert (stop.value.code, said.out) == (2, "")
+        return one_line(said.err, self.log_dir)
+
+
+@pytest.fixture
+def typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Typed:
+    return Typed(tmp_path / "logs", monkeypatch, capfd)
+
+
+def one_line(said: str, log_dir: Path) -> str:
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert "Traceback" not in said
+    assert not log_dir.exists()
+    return said
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_input_gets_one_line_and_leaves_nothing(wrong: str, typed: Typed) -> None:
+    if wrong in NEEDS_PACKAGE and installed(NEEDS_PACKAGE[wrong]):
+        pytest.skip("the package is installed here")
+    assert WRONG[wrong] in typed("train", *wrong.split())
+
+
+@pytest.mark.parametrize("wrong", ["model=fizbuzz", "optimizer.lr=-0.1"])
+def test_the_real_command_says_it_too(wrong: str, command: Command) -> None:
+    done = command("train", wrong, status=2)
+    assert done.stdout == ""
+    assert WRONG[wrong] in one_line(done.stderr, command.log_dir)
+
+
+def installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("asked", ["trainer.accelerator=gpu", "trainer=gpu", "trainer=ddp"])
+def test_a_gpu_that_is_not_there_gets_one_line(asked: str, typed: Typed) -> None:
+    said = typed("train", "model=fizzbuzz", asked)
+    assert "trainer.accelerator=gpu: torch finds none on this machine" in said
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use")
+def test_fizzbuzz_is_learned_on_a_gpu(command: Command) -> None:
+    command("train", "model=fizzbuzz", "trainer.accelerator=gpu")
+    assert "100 of 100 right" in command("predict").stdout
+
+
+@pytest.mark.parametrize("name", ["evaluate", "predict"])
+def test_without_a_run_the_line_says_how_to_make_one(name: str, typed: Typed) -> None:
+    assert "there is no run yet; `python -m src.train` makes one" in typed(name)
+
+
+def test_a_checkpoint_that_is_none_is_named(typed: Typed, tmp_path: Path) -> None:
+    for content in (b"", b"garbage", b"PK\x03\x04 cut short"):
+        path = tmp_path / "some.ckpt"
+        path.write_bytes(content)
+        assert f"{path} is no checkpoint" in typed("evaluate", f"run={path}")
+
+
+def test_several_problems_are_said_at_once(typed: Typed) -> None:
+    said = typed("train", "data.batch_size=0", "model.hidden_features=many")
+    assert "data.batch_size=0" in said
+    assert "model.hidden_features=many" in said
+
+
+def test_the_traceback_is_there_for_who_asks(command: Command) -> None:
+    done = subprocess.run(
+        command.line("train", "model=fizbuzz"),
+        cwd=ROOT,
+        env=environment(HYDRA_FULL_ERROR="1"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "predict"])
+def test_help_shows_settings_and_leaves_nothing(name: str, command: Command) -> None:
+    done = command(name, "--help")
+    assert f"python -m src.{name}" in done.stdout
+    assert "log_dir:" in done.stdout
+    assert done.stderr == ""
+    assert not command.log_dir.exists()
+
+
+def test_help_lists_every_group_and_an_example(command: Command) -> None:
+    said = command("train", "--help").stdout
+    for group in ("model", "data", "optimizer", "scheduler", "trainer", "logger", "callbacks"):
+        assert f"\n{group}: " in said
+    assert "python -m src.train model=two_layer_net seed=3" in said
