@@ -11,6 +11,7 @@ from typing import Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -22,7 +23,7 @@ def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], 
     """Make a function of a configuration into a command that composes conf/<name>.yaml.
 
     What goes wrong is said in one line: exit status 2 for bad input, 1 for a failure while running.
-    HYDRA_FULL_ERROR=1 shows the traceback as well.
+    HYDRA_FULL_ERROR=1, or any `debug=`, shows the traceback as well.
     """
 
     def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
@@ -30,7 +31,9 @@ def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], 
 
         @hydra.main(config_path=str(CONF), config_name=name, version_base="1.3")
         def composed(config: DictConfig) -> None:
-            with _environment("HYDRA_FULL_ERROR", full_error), one_line_errors():
+            debugging = HydraConfig.get().runtime.choices.get("debug") not in (None, "null")
+            wanted = "1" if debugging else full_error
+            with _environment("HYDRA_FULL_ERROR", wanted), one_line_errors():
                 task(config)
 
         @functools.wraps(task)

@@ -1,6 +1,7 @@
 """From a configuration to what it describes, built, run and written down: the one builder."""
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,7 +99,7 @@ def build_trainer(settings: Plain, model: Any, data: Any, run: Path) -> pl.Train
     with _blamed_on("callbacks"):
         callbacks = [instantiate(node, _convert_="all") for node in settings["callbacks"].values()]
     with _blamed_on("trainer"):
-        _check_accelerator(options["accelerator"])
+        _check_device(options["accelerator"], options["devices"], options["precision"])
         trainer: pl.Trainer = instantiate(
             options,
             default_root_dir=str(run),
@@ -137,17 +138,26 @@ def _take_over_steps(steps: int, options: Plain, model: Any, data: Any) -> None:
         options["val_check_interval"] = interval // data.group
 
 
-def _check_accelerator(accelerator: str) -> None:
-    present = {
-        "gpu": torch.cuda.is_available() or torch.backends.mps.is_available(),
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
+def _check_device(accelerator: str, devices: Any = 1, precision: Any = "32-true") -> None:
+    """Refuse what this machine lacks, and what Lightning would replace by something else.
+
+    Raises:
+        InputError: no such accelerator, more processes than cores, or no such precision on a CPU.
+    """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    present = {"gpu": cuda or mps, "cuda": cuda, "mps": mps}
     if not present.get(accelerator, True):
         raise InputError(
             f"trainer.accelerator={accelerator}: torch finds none on this machine;"
             " use trainer.accelerator=cpu or auto"
         )
+    if accelerator != "cpu" and (accelerator != "auto" or cuda or mps):
+        return
+    cores = os.cpu_count() or 1
+    if isinstance(devices, int) and devices > cores:
+        raise InputError(f"trainer.devices={devices}: this machine has {cores} cores")
+    if str(precision) in ("16", "16-mixed"):
+        raise InputError("trainer.precision=16-mixed needs a GPU; on the CPU use bf16-mixed")
 
 
 @contextmanager
@@ -229,7 +239,7 @@ def load(checkpoint: Path) -> tuple[Plain, Any, Any]:
 def build_tester(settings: Plain, accelerator: str, devices: int, run: Path) -> pl.Trainer:
     """Build a Trainer that only tests, with the precision that the model was trained in."""
     with _blamed_on("trainer"):
-        _check_accelerator(accelerator)
+        _check_device(accelerator, devices, settings["trainer"]["precision"])
         return pl.Trainer(
             accelerator=accelerator,
             devices=devices,

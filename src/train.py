@@ -1,5 +1,7 @@
 """python -m src.train: train, validate, test the best checkpoint, and say where it all is."""
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,11 +34,21 @@ def start(settings: Plain) -> None:
     run = run_directory.new_path(settings["log_dir"], "train", config.model_stem(settings))
     built = experiment.build(settings, run)
     _refuse_parallel_sweep(built)
+    for line in _surely_unmeant(settings):
+        print(f"warning: {line}", file=sys.stderr)
     run_directory.create(run)
     if not run_directory.is_child():
         run_directory.write_config(run, settings)
         run_directory.point_latest_at(run, settings["log_dir"])
     _run(built, run, checkpoint=None)
+
+
+def _surely_unmeant(settings: Plain) -> Iterator[str]:
+    """Yield a line for each setting that is possible and makes no sense."""
+    if settings["trainer"]["max_epochs"] == 0 or settings["trainer"]["max_steps"] == 0:
+        yield "trainer.max_epochs or max_steps is 0: nothing is trained"
+    if settings["optimizer"].get("lr") == 0:
+        yield "optimizer.lr=0: the weights stay as they were drawn"
 
 
 def resume(name: str, log_dir: str, overrides: list[str]) -> None:

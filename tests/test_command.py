@@ -31,6 +31,8 @@ WRONG = {
     "steps_per_execution=0": "steps_per_execution=0",
     "trainer.devices=0": "devices=0",
     "trainer.precision=bf15": "'bf16-mixed'",
+    "trainer.precision=16-mixed trainer.accelerator=cpu": "on the CPU use bf16-mixed",
+    "trainer.devices=999 trainer.accelerator=cpu": "trainer.devices=999",
     "trainer.strategy=dpp": "strategy='dpp'",
     "data=linear_regression": "the model and the data do not go together",
     "logger=wandb": "pip install -e '.[wandb]'",
@@ -124,6 +126,20 @@ def test_several_problems_are_said_at_once(typed: Typed) -> None:
     said = typed("train", "data.batch_size=0", "model.hidden_features=many")
     assert "data.batch_size=0" in said
     assert "model.hidden_features=many" in said
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [("trainer.max_epochs=0", "nothing is trained"), ("optimizer.lr=0", "the weights stay")],
+)
+def test_what_is_surely_unmeant_gets_a_warning(
+    setting: str, said: str, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["src/train.py", setting, "debug=fast", f"log_dir={typed.log_dir}"]
+    monkeypatch.setattr(sys, "argv", words)
+    importlib.import_module("src.train").main()
+    warnings = typed.capfd.readouterr().err.splitlines()
+    assert [line for line in warnings if line.startswith("warning: ") and said in line]
 
 
 def test_the_traceback_is_there_for_who_asks(command: Command) -> None:
