@@ -236,6 +236,23 @@ def load(checkpoint: Path) -> tuple[Plain, Any, Any]:
     return settings, data, model.eval()
 
 
+def answers(
+    data: Any, model: Any, numbers: Any = None, features: Any = None, file: str | None = None
+) -> list[dict[str, Any]]:
+    """Ask a model, on the CPU, and return a row for each answer.
+
+    Raises:
+        ValueError: what was asked is not of this data's form.
+        NotImplementedError: this data does not say how it is asked.
+    """
+    inputs = data.prediction_inputs(numbers, features, file)  # [N, D]
+    model = model.cpu().eval()
+    with torch.inference_mode():
+        outputs = model.predict_step(inputs.to(next(model.parameters()).dtype))
+    rows: list[dict[str, Any]] = data.prediction_rows(inputs, outputs)
+    return rows
+
+
 def build_tester(settings: Plain, accelerator: str, devices: int, run: Path) -> pl.Trainer:
     """Build a Trainer that only tests, with the precision that the model was trained in."""
     with _blamed_on("trainer"):

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,8 +119,18 @@ def _run(built: "Experiment", run: Path, checkpoint: Path | None) -> None:
         print(summary.table(metrics))
         if trainer.fast_dev_run:
             return
+        _show_answers(built)
         print(f"next: python -m src.predict run={run}")
         print(f"      tensorboard --logdir {built.config['log_dir']}/train")
+
+
+def _show_answers(built: "Experiment") -> None:
+    """Let the tested model speak for itself, where its data knows how it is asked."""
+    from src import experiment
+
+    with suppress(NotImplementedError):
+        rows = experiment.answers(built.data, built.model)
+        print(built.data.prediction_text(rows))
 
 
 def _fit_and_test(built: "Experiment", run: Path, checkpoint: Path | None) -> dict[str, float]:

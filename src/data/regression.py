@@ -63,22 +63,18 @@ class RegressionData(BaseData):
 
     def prediction_text(self, rows: list[dict[str, Any]]) -> str:
         """Return the first rows as a table of few columns, and how far off the rest is."""
-        names = [name for name in rows[0] if name[0] in "yt"]
-        features = [name for name in rows[0] if name[0] == "x"]
-        shown = features[:2] + names[:3] + [name for name in names[3:] if name == "true1"]
-        shown = [name for name in rows[0] if name in shown]
+        shown = [name for name in ("x1", "x2", "y1", "true1", "y2", "true2") if name in rows[0]]
         lines = ["  ".join(f"{name:>9}" for name in shown)]
         lines += ["  ".join(f"{row[name]:9.4f}" for name in shown) for row in rows[:SHOWN]]
-        hidden = len(rows[0]) - len(shown)
-        if len(rows) > SHOWN or hidden:
+        if len(rows) > SHOWN or len(rows[0]) > len(shown):
             lines.append(
                 f"{min(len(rows), SHOWN)} of {len(rows)} rows, {len(shown)} of {len(rows[0])}"
-                " columns; output=FILE.csv writes all"
+                " columns; src.predict output=FILE.csv writes all"
             )
         if "true1" in rows[0]:
             errors = torch.tensor(
                 [
-                    [row[name] - row["true" + name[1:]] for name in names if name[0] == "y"]
+                    [row[name] - row["true" + name[1:]] for name in row if name[0] == "y"]
                     for row in rows
                 ]
             )
