@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import hydra
+import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -66,6 +67,8 @@ def one_line_errors(name: str | None = None) -> Iterator[None]:
     except (HydraException, OmegaConfBaseException) as error:
         _exit(_explain(error, name, sys.argv[1:]), 2)
     except Exception as error:
+        if name is not None:  # Hydra could not compose, and had no error of its own for it
+            _exit(_explain(error, name, sys.argv[1:]), 2)
         log = getattr(error, "run_log", None)
         where = f" (traceback: {log})" if log else ""
         _exit(f"{type(error).__name__}: {first_line(error)}{where}", 1)
@@ -107,6 +110,8 @@ def _check_flags(arguments: list[str]) -> None:
     parser.error = _refuse  # type: ignore[method-assign] # argparse itself would print its usage
     known = {flag for action in parser._actions for flag in action.option_strings}
     for position, argument in enumerate(arguments):
+        if argument.startswith("="):
+            raise InputError(f"{argument}: a setting is key=value")
         flag, _, value = argument.partition("=")
         if not flag.startswith("-") or flag in known or re.fullmatch(r"-\d.*", flag):
             continue
@@ -140,37 +145,70 @@ def resolved(config: DictConfig) -> Plain:
 
 def _explain(error: Exception, name: str | None, arguments: list[str]) -> str:
     """Say in one line what Hydra or OmegaConf found wrong, with the nearest valid choice."""
-    text = str(error)
-    if found := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
-        group, option = found.groups()
-        options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-        if options:
-            return f"{group}={option}: there is no such option{nearest(option, options)}"
-    found = re.search(r"Could not (?:override|append to config.*) '([^']+)'", text)
-    found = found or re.search(r"(?:Could not override|Key) '([^']+)'", text)
-    if found and name:
-        key = found.group(1)
-        return f"{key}: there is no such key{nearest(key, _known_keys(name, arguments))}"
-    if found := re.search(r"Interpolation key '([^']+)' not found", text):
+    if isinstance(error, OverrideParseException):
+        reason = first_line(error)
+        return (
+            f"{error.override}: not readable as key=value ({reason}); quote what is no plain word"
+        )
+    if name and (problems := _unknown(name, arguments)):
+        return "; ".join(problems)
+    if found := re.search(r"Interpolation key '([^']+)' not found", str(error)):
         return f"{found.group(1)} is needed and missing: the model and the data do not go together"
     return first_line(error)
 
 
-def _known_keys(name: str, arguments: list[str]) -> list[str]:
-    """List the keys that a command's configuration has, given the groups that were chosen."""
-    groups = [path.name for path in CONF.iterdir() if path.is_dir()]
-    chosen = [text for text in arguments if text.partition("=")[0] in groups]
-    for overrides in (chosen, []):
-        try:
-            config = hydra.compose(name, overrides)
-        except Exception:
-            with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-                try:
-                    config = hydra.compose(name, overrides)
-                except HydraException:
-                    continue
-        return [*groups, *_flat_keys(OmegaConf.to_container(config))]
-    return groups
+def _groups() -> list[str]:
+    return sorted(path.name for path in CONF.iterdir() if path.is_dir())
+
+
+def _options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def _defaults(name: str) -> dict[str, Any]:
+    """Return what a command's YAML chooses for each of its groups."""
+    entries = yaml.safe_load((CONF / f"{name}.yaml").read_text())["defaults"]
+    return {
+        group: option
+        for entry in entries
+        if isinstance(entry, dict)
+        for group, option in entry.items()
+    }
+
+
+def _option_problems(name: str, argument: str) -> list[str]:
+    """Say what is wrong with `group=option` or `group=[option,option]`; nothing for a plain key."""
+    group, _, value = argument.partition("=")
+    if group not in _groups():
+        return []
+    default, options = _defaults(name).get(group), _options(group)
+    if value in ("", "null"):
+        return [f"{argument}: an option is needed{nearest('', options)}"] if default else []
+    if value.startswith("[") and not isinstance(default, list):
+        return [f"{argument}: one option is needed, not a list{nearest('', options)}"]
+    missing = [option for option in value.strip("[]").split(",") if option not in options]
+    return [f"{group}={o}: there is no such option{nearest(o, options)}" for o in missing]
+
+
+def _unknown(name: str, arguments: list[str]) -> list[str]:
+    """Say which options and keys the arguments name that are not there."""
+    problems = [problem for a in arguments for problem in _option_problems(name, a)]
+    groups = _groups()
+    chosen = [
+        a for a in arguments if a.partition("=")[0] in groups and not _option_problems(name, a)
+    ]
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            content = OmegaConf.to_container(hydra.compose(name, chosen))
+    except (HydraException, OmegaConfBaseException):  # a choice that does not compose is told alone
+        return problems
+    known = [*groups, *_flat_keys(content)]
+    keys = [a.partition("=")[0] for a in arguments if "=" in a and a[0].isalpha()]
+    return problems + [
+        f"{key}: there is no such key{nearest(key, known)}"
+        for key in keys
+        if key not in known and not key.startswith("hydra")
+    ]
 
 
 def _flat_keys(node: Any, prefix: str = "") -> Iterator[str]:

@@ -125,6 +125,10 @@ def _take_over_steps(steps: int, options: Plain, model: Any, data: Any) -> None:
     execution.accumulate = options.pop("accumulate_grad_batches")
     execution.clip_val = options.pop("gradient_clip_val")
     execution.clip_algorithm = options.pop("gradient_clip_algorithm")
+    if execution.clip_algorithm not in ("norm", "value"):
+        raise InputError(
+            f"trainer.gradient_clip_algorithm={execution.clip_algorithm}: must be norm or value"
+        )
     data.group = steps * execution.accumulate
     data.limit_train_batches = options.pop("limit_train_batches")
     if options["overfit_batches"]:

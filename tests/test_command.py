@@ -37,7 +37,48 @@ WRONG = {
     "data=linear_regression": "the model and the data do not go together",
     "logger=wandb": "pip install -e '.[wandb]'",
     "logger=mlflow": "pip install -e '.[mlflow]'",
-    "model.hidden_features=[": "'['",
+    "model.hidden_features=[": "model.hidden_features=[: not readable as key=value",
+    "log_dir='half": "not readable as key=value",
+    "data={a:1": "not readable as key=value",
+    "=3": "=3: a setting is key=value",
+    "model=": "model=: an option is needed: choose from fizzbuzz",
+    "data=null": "data=null: an option is needed",
+    "model=[fizzbuzz,two_layer_net]": "one option is needed, not a list",
+    "logger=[csv,tensorbord]": "did you mean 'tensorboard'?",
+    "+model=fizzbuzz": "model",
+    "hydra.nothing=1": "hydra.nothing",
+    "trainer=fast": "trainer=fast: there is no such option",
+    "scheduler=onecycle": "did you mean 'one_cycle'?",
+    "data.numdigits=10": "did you mean 'data.num_digits'?",
+    "model.hidden_feature=9": "did you mean 'model.hidden_features'?",
+    "optimizer.momentum=0.9": "optimizer.momentum: there is no such key",
+    "callbacks.checkpointing.every=3": "callbacks.checkpointing",
+    "data.val_fraction=1.5": "data.val_fraction=1.5",
+    "data.val_fraction=0.9999": "leave no number",
+    "data.train_fraction=0": "data.train_fraction=0",
+    "data.num_digits=64": "less than or equal to 24",
+    "model.num_digits=8": "model=fizzbuzz takes in_features 8, data=fizzbuzz gives 10",
+    "model.label_smoothing=1": "model.label_smoothing=1",
+    "model=linear_regression data.coefficients=[1]": "coefficients=[1] are not in_features=2",
+    "model=linear_regression data.noise=-1": "data.noise=-1",
+    "model=two_layer_net data.targets=teachers": "'random' or 'teacher'",
+    "model=two_layer_net model.reduction=max": "'sum' or 'mean'",
+    "data.seed=x": "data.seed=x",
+    "threads=0": "threads=0",
+    "threads=many": "threads=many",
+    "compile=perhaps": "compile=perhaps",
+    "seed=4294967296": "less than 4294967296",
+    "trainer.max_epochs=-7": "max_epochs",
+    "trainer.accelerator=abacus": "abacus",
+    "trainer.profiler=stopwatch": "'simple'",
+    "trainer.gradient_clip_algorithm=hard": "hard",
+    "trainer.val_check_interval=3": "no multiple of the 4 batches",
+    "trainer.max_epochs=-1 trainer.max_steps=-1": "this schedule spans the run",
+    "scheduler.pct_start=1.5": "scheduler.pct_start=1.5",
+    "callbacks.progress.seconds_per_line=-1": "greater than 0",
+    "callbacks.checkpointing.mode=most": "'min' or 'max'",
+    "trainer=ddp_cpu -m seed=1,2": "before or after all settings",
+    "trainer.max_epochs": "trainer.max_epochs: not readable as key=value",
     "--max_epochs 5": "settings are key=value, as max_epochs=5",
     "resume=nowhere": "nowhere: there is no such run directory",
     "resume=https://example.com/run": "only runs and checkpoints on this machine",
@@ -122,7 +163,22 @@ def test_a_checkpoint_that_is_none_is_named(typed: Typed, tmp_path: Path) -> Non
         assert f"{path} is no checkpoint" in typed("evaluate", f"run={path}")
 
 
+def test_an_empty_argument_is_none(typed: Typed) -> None:
+    assert ": not readable as key=value" in typed("train", "")
+
+
+def test_a_sweep_of_several_processes_says_how_else(command: Command) -> None:
+    done = command("train", "-m", "trainer=ddp_cpu", "seed=1,2", status=2)
+    assert done.stderr.startswith("error: --multirun with several processes a run: start each run")
+    assert done.stderr.count("\n") == 1
+    assert not (command.log_dir / "train").exists()
+
+
 def test_several_problems_are_said_at_once(typed: Typed) -> None:
+    said = typed("train", "modle=fizzbuzz", "trainer=fast", "sede=3")
+    assert "'model'" in said
+    assert "trainer=fast" in said
+    assert "'seed'" in said
     said = typed("train", "data.batch_size=0", "model.hidden_features=many")
     assert "data.batch_size=0" in said
     assert "model.hidden_features=many" in said
