@@ -123,7 +123,7 @@ class TensorLoader:
             return
         tensors = self.tensors
         if self.sampler.shuffle or len(order) != len(tensors[0]):
-            tensors = tuple(tensor[order.to(tensor.device)] for tensor in tensors)
+            tensors = tuple(tensor.index_select(0, order.to(tensor.device)) for tensor in tensors)
         batches = zip(*(torch.split(tensor, self.batch_size) for tensor in tensors), strict=True)
         if self.group == 1:
             yield from batches
