@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train evaluate predict tour test lint format typecheck bench tensorboard lock \
+.PHONY: help setup train evaluate predict tour check schema test lint format typecheck bench tensorboard lock \
 	clean clean-logs
 
 help: ## list the targets
@@ -27,6 +27,12 @@ predict: $(VENV)/.base ## ask a trained model: ARGS="run=latest numbers=1..30"
 
 tour: $(VENV)/.base ## the tutorials, runnable: ARGS=autograd; without one, the list of chapters
 	@$(RUN) src.tour $(ARGS)
+
+check: $(VENV)/.base ## compose every YAML of conf/ and check it, without training
+	@$(RUN) src.check
+
+schema: $(VENV)/.base ## renew .schema/, from which editors complete and check the YAMLs
+	@$(RUN) src.schema
 
 test: $(VENV)/.dev ## run the tests
 	@$(RUN) pytest $(ARGS)

@@ -4,10 +4,13 @@ A key is right if the constructor that its `_target_` names takes it, and a valu
 fits that argument's annotation.
 """
 
+import contextlib
 import difflib
 import importlib
 import inspect
 import json
+import sys
+import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,22 +61,36 @@ def validate(config: Plain) -> None:
     Raises:
         InputError: naming every key that is wrong, and why.
     """
+    if found := problems(config):
+        raise InputError("; ".join(found))
+
+
+def problems(config: Plain) -> list[str]:
+    """Return what is wrong with a resolved training configuration, a line a key.
+
+    The top-level keys come first, and alone if any is wrong: they need no import of torch, and the
+    groups repeat some of them.
+    """
     try:
         TrainSettings.model_validate(config, strict=True)
-    except ValidationError as error:  # first, because the groups repeat what stands here
-        problems = [_top_level_problem(e) for e in error.errors()]
-        raise InputError("; ".join(problems)) from None
-    if problems := [problem for key, node in config.items() for problem in _problems(key, node)]:
-        raise InputError("; ".join(problems))
+    except ValidationError as error:
+        return _top_level_problems(error.errors())
+    return [problem for key, node in config.items() for problem in _problems(key, node)]
 
 
-def _top_level_problem(error: Any) -> str:
-    key = str(error["loc"][0])
-    if error["type"] == "extra_forbidden":
+def _top_level_problems(errors: list[Any]) -> list[str]:
+    by_key: dict[str, list[Any]] = {}
+    for error in errors:
+        by_key.setdefault(str(error["loc"][0]), []).append(error)
+    return [_top_level_problem(key, its) for key, its in by_key.items()]
+
+
+def _top_level_problem(key: str, errors: list[Any]) -> str:
+    if errors[0]["type"] == "extra_forbidden":
         return f"{key}: there is no such key{nearest(key, list(TrainSettings.model_fields))}"
-    if error["type"] == "missing":
+    if errors[0]["type"] == "missing":
         return f"{key} is missing"
-    return f"{key}={_shown(error['input'])}: {_said(error)}"
+    return f"{key}={_shown(errors[0]['input'])}: {_said(errors)}"
 
 
 def _problems(where: str, node: Any) -> Iterator[str]:
@@ -88,12 +105,12 @@ def _problems(where: str, node: Any) -> Iterator[str]:
             yield from _problems(f"{where}.{key}", value)
         return
     try:
-        target = _located(node["_target_"])
+        target = located(node["_target_"])
     except (ImportError, AttributeError, ValueError) as error:
         yield f"{where}._target_={node['_target_']}: {first_line(error)}"
         return
     parameters = inspect.signature(target).parameters
-    annotations = _annotations(target)
+    expected = annotations(target)
     for key, value in node.items():
         if key.startswith("_"):
             continue
@@ -103,11 +120,11 @@ def _problems(where: str, node: Any) -> Iterator[str]:
             takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
             if not takes_any:
                 yield f"{where}.{key}: there is no such key{nearest(key, list(parameters))}"
-        elif problem := _misfit(value, annotations.get(key, Any), parameters[key].default):
+        elif problem := _misfit(value, expected.get(key, Any), parameters[key].default):
             yield f"{where}.{key}={_shown(value)}: {problem}"
 
 
-def _located(target: str) -> Any:
+def located(target: str) -> Any:
     """Import what a dotted name stands for.
 
     Raises:
@@ -117,38 +134,78 @@ def _located(target: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _annotations(target: Any) -> Plain:
+def annotations(target: Any) -> Plain:
+    """Return what a constructor or function says its arguments are, by name.
+
+    An annotation that only a type checker can read is left out, and the others are kept.
+    """
+    function: Any = inspect.unwrap(target.__init__ if inspect.isclass(target) else target)
+    found: Plain = {}
+    for name, annotation in getattr(function, "__annotations__", {}).items():
+        alone = types.SimpleNamespace(__annotations__={name: annotation})
+        with contextlib.suppress(NameError, TypeError, AttributeError):
+            found |= typing.get_type_hints(
+                alone, vars(sys.modules[function.__module__]), None, True
+            )
+    return found
+
+
+def adapter(annotation: Any) -> TypeAdapter[Any] | None:
+    """Return what holds values to an annotation; None where pydantic cannot tell what fits it."""
     try:
-        return typing.get_type_hints(
-            target.__init__ if inspect.isclass(target) else target, include_extras=True
+        return TypeAdapter(
+            annotation, config=ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
         )
-    except (NameError, TypeError):  # an annotation that only a type checker can read
-        return {}
+    except Exception:  # a foreign annotation can fail in any way
+        return None
 
 
 def _misfit(value: Any, annotation: Any, default: Any) -> str | None:
     """Say why a value does not fit an annotation; None if it does."""
     if value is None and default is None:
         return None
-    try:
-        adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
-    except Exception:  # an annotation that pydantic has no schema for checks nothing
+    if (fits := adapter(annotation)) is None:
         return None
     try:
         # Strictly, so that `no` is not taken for a number or `"3"` for 3; as JSON, because a YAML
         # has lists where an annotation may say tuple.
-        adapter.validate_json(json.dumps(value), strict=True)
+        fits.validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        # A union gives a line a member; members that stand for objects say nothing to a user.
-        lines = [_said(e) for e in error.errors() if e["type"] not in NO_USERS_BUSINESS]
-        return " or ".join(dict.fromkeys(lines)) or "this is not what is expected here"
+        return _said(error.errors())
     return None
 
 
-def _said(error: Any) -> str:
-    """Return pydantic's words for an error as the end of a sentence."""
-    message = str(error["msg"]).replace("Input should be", "must be")
-    return message[0].lower() + message[1:]
+def _said(errors: list[Any]) -> str:
+    """Return pydantic's words as the end of one sentence.
+
+    A union gives an error a member; members that stand for objects say nothing to a user, and of
+    the others those that are right but for a part say most.
+    """
+    errors = [error for error in errors if _place(error)] or errors
+    said = [_sentence(error) for error in errors if error["type"] not in NO_USERS_BUSINESS]
+    if not said:
+        return "this is not what is expected here"
+    if not all(text.startswith("must be ") for text in said):
+        return " or ".join(dict.fromkeys(said))
+    choices = ", ".join(dict.fromkeys(text.removeprefix("must be ") for text in said))
+    *others, last = choices.split(", ")
+    return f"must be {', '.join(others)} or {last}" if others else f"must be {last}"
+
+
+def _sentence(error: Any) -> str:
+    if error["type"] == "bool_type":
+        return "must be true or false"
+    if error["type"] == "literal_error":
+        return f"must be {error['ctx']['expected']}".replace(" or ", ", ")
+    message = str(error["msg"]).replace("Input should be", "must be").replace("array", "list")
+    message = message[0].lower() + message[1:]
+    message = "is missing" if error["type"] == "missing" else message
+    return f"{_place(error)} {message}".strip()
+
+
+def _place(error: Any) -> str:
+    """Return which item of a list an error is about, as `[0]`; nothing where it is about all."""
+    return "".join(f"[{part}]" for part in error["loc"] if isinstance(part, int))
 
 
 def _shown(value: Any) -> str:

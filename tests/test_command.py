@@ -26,7 +26,7 @@ WRONG = {
     "model.hidden_features=0": "greater than 0",
     "data.num_digits=3": "greater than or equal to 7",
     "optimizer.lr=-0.1": "Invalid learning rate: -0.1",
-    "optimizer.lr=nan": "Invalid learning rate: nan",
+    "optimizer.lr=nan": "must be a finite number",
     "seed=-1": "seed=-1",
     "steps_per_execution=0": "steps_per_execution=0",
     "trainer.devices=0": "devices=0",

@@ -307,6 +307,29 @@ def test_a_value_that_is_long_is_cut_short_in_the_message():
     assert len(problems({"model.hidden_features": "x" * 5000})["model.hidden_features"]) < 300
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("compile", "no", "must be true or false"),
+        ("model.signed_digits", "true", "must be true or false"),
+        ("trainer.deterministic", "no", "must be true or false or 'warn'"),
+        ("trainer.devices", 1.5, "must be a valid list, a valid string or a valid integer"),
+        ("trainer.devices", ["a"], "[0] must be a valid integer"),
+        ("optimizer.betas", [0.9], "[1] is missing"),
+        ("callbacks.checkpointing.mode", "most", "must be 'min' or 'max'"),
+        ("data.num_digits", 3, "must be greater than or equal to 7"),
+    ],
+)
+def test_says_what_would_be_right_in_one_sentence(key, value, said):
+    assert problems({key: value})[key].partition(": ")[2] == said
+
+
+@pytest.mark.parametrize("key", ["offline", "project"])
+def test_an_annotation_that_cannot_be_read_leaves_the_others_to_be_checked(key):
+    logger = {"_target_": "lightning.pytorch.loggers.WandbLogger", key: 3}
+    assert list(problems({"logger": {"wandb": logger}})) == [f"logger.wandb.{key}"]
+
+
 # A user's own model -----------------------------------------------------------------------------
 
 SOURCE = """
@@ -359,7 +382,7 @@ def test_a_users_own_model_is_taken_by_its_annotations(own, arguments):
         ("mode", "slow", "'fast' or 'exact'"),
         ("names", "a", "list|array"),
         ("names", [1], "string"),
-        ("flag", None, "boolean"),
+        ("flag", None, "must be true or false"),
         ("wide", 3, "'width'"),
     ],
 )
@@ -524,7 +547,7 @@ def test_imports_nothing_that_a_refused_configuration_names(tmp_path, monkeypatc
     refusal_of({"model": {"_target_": "kindling_trap.Model"}})
     assert "kindling_trap" not in sys.modules
     assert not (tmp_path / "sprung").exists()
-    config._located("kindling_trap.pathlib")  # the trap does work
+    config.located("kindling_trap.pathlib")  # the trap does work
     assert (tmp_path / "sprung").exists()
     sys.modules.pop("kindling_trap")
 

@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 TRAINING = {"setup", "train", "evaluate", "predict", "tour", "tensorboard"}
-CHECKING = {"test", "lint", "format", "typecheck", "bench"}
+CHECKING = {"check", "schema", "test", "lint", "format", "typecheck", "bench"}
 CLEANING = {"clean", "clean-logs"}
 
 

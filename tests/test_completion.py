@@ -1,0 +1,134 @@
+"""The console scripts start the commands, and TAB completes what is typed to them in bash."""
+
+import os
+import re
+import select
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, environment
+
+SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+PATIENCE = 60  # seconds; a completion takes half a one
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """A PATH with the console scripts of pyproject.toml, written as pip writes them."""
+    for name, target in SCRIPTS.items():
+        module, function = target.split(":")
+        script = tmp_path / "bin" / name
+        script.parent.mkdir(exist_ok=True)
+        script.write_text(
+            f"#!{sys.executable}\nimport sys\nfrom {module} import {function}\n"
+            f"if __name__ == '__main__':\n    sys.exit({function}())\n"
+        )
+        script.chmod(0o755)
+    return f"{script.parent}:{os.environ['PATH']}"
+
+
+def started(path: str, *words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        words,
+        cwd=folder,
+        env=environment(PATH=path, PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+def test_there_is_a_script_for_each_command_that_has_a_configuration() -> None:
+    commands = {path.stem for path in (ROOT / "conf").glob("*.yaml")} - {"command"}
+    assert commands >= {"train", "evaluate", "predict"}
+    assert SCRIPTS.items() >= {f"kindling-{name}": f"src.{name}:main" for name in commands}.items()
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_composes_its_configuration_in_any_folder(
+    name: str, path: str, tmp_path: Path
+) -> None:
+    done = started(path, name, "--cfg", "job", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "log_dir: logs\n" in done.stdout
+
+
+def test_a_script_says_what_is_wrong_in_one_line(path: str, tmp_path: Path) -> None:
+    done = started(path, "kindling-train", "model=fizbuzz", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (
+        done.stderr == "error: model=fizbuzz: there is no such option: did you mean 'fizzbuzz'?\n"
+    )
+
+
+def test_a_script_trains(path: str, tmp_path: Path) -> None:
+    done = started(path, "kindling-train", "model=linear_regression", "debug=fast", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+class Terminal:
+    """An interactive bash in a terminal of its own, in which keys are pressed."""
+
+    def __init__(self, path: str, folder: Path) -> None:
+        self.keys, other = os.openpty()
+        self.said = ""
+        self.shell = subprocess.Popen(
+            ["bash", "--norc", "--noprofile", "-i"],
+            stdin=other,
+            stdout=other,
+            stderr=other,
+            cwd=folder,
+            env=environment(PATH=path, PYTHONPATH=str(ROOT), TERM="dumb", PS1="> "),
+            start_new_session=True,
+        )
+        os.close(other)
+
+    def press(self, keys: str, until: str) -> None:
+        """Press keys, and wait until something new is to be read."""
+        seen, end = len(self.said), time.monotonic() + PATIENCE
+        os.write(self.keys, keys.encode())
+        while until not in self.said[seen:]:
+            ready, _, _ = select.select([self.keys], [], [], max(0.0, end - time.monotonic()))
+            assert ready, f"{until!r} did not come after {keys!r}:\n{self.said}"
+            self.said += re.sub("[\r\a]", "", os.read(self.keys, 4096).decode())
+
+    def close(self) -> None:
+        self.shell.kill()
+        self.shell.wait()
+        os.close(self.keys)
+
+
+@pytest.fixture
+def terminal(path: str, tmp_path: Path):
+    if shutil.which("bash") is None:
+        pytest.skip("bash is not installed")
+    opened = Terminal(path, tmp_path)
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("kindling-train model=fi", "model=fizzbuzz"),
+        ("kindling-train trainer.max_ep", "trainer.max_epochs="),
+        ("kindling-train optimizer=muon optimizer.mom", "optimizer.momentum="),
+        ("kindling-train model=fizbuzz trainer.max_epo", "> "),  # what is wrong is left as it is
+        ("kindling-predict outp", "output="),
+    ],
+)
+def test_tab_completes_what_is_typed(typed: str, completed: str, terminal: Terminal) -> None:
+    script = typed.split()[0]
+    terminal.press(f'eval "$({script} -sc install=bash)"; echo installed $?\n', "installed 0")
+    if completed == "> ":
+        terminal.press(f"{typed}\t", typed)
+        terminal.press("\x15echo unharmed $?\n", "unharmed 0")  # Ctrl-U clears the line
+        assert "rror" not in terminal.said
+    else:
+        terminal.press(f"{typed}\t", completed)
