@@ -1,12 +1,17 @@
 """Checkpoints on disk: written whole or not at all, read as plain data and nothing else."""
 
 import io
-from pathlib import Path
+import struct
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
+from torch import nn
 
+from src import trust
 from src.atomic_write import write_atomically
 
 
@@ -47,16 +52,123 @@ def load(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such local file (an address is none).
-        ValueError: the file is no checkpoint, is damaged, or holds more than plain data.
+        ValueError: the file is no checkpoint, is damaged, holds more than plain data, or would
+            take more memory than it has bytes.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}")
     try:
-        # Said outright, so that TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD has nothing to change.
+        _check_archive(path)
+        # First what it says of its tensors, on a device that allocates none; then the tensors.
+        # weights_only is said outright: TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD has nothing to change.
+        _check_tensors(torch.load(path, map_location="meta", weights_only=True), path)
         content = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # torch raises many kinds for a file that it cannot read
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"{path} is no checkpoint of plain data: {reason}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+    state = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise ValueError(f"{path} is no checkpoint: it has no state_dict")
-    return content
+    whole: dict[str, Any] = content
+    return whole
+
+
+def described(kind: Any, path: str | Path, map_location: Any = "cpu") -> tuple[Any, Any]:
+    """Return a local checkpoint's content, and its arguments for a module's or data's constructor.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no checkpoint, holds arguments that do not fit, or is an address.
+    """
+    if "://" in str(path):
+        raise ValueError(f"{path}: only checkpoints on this machine are read")
+    content = load(Path(path), map_location)
+    held = content.get(kind.CHECKPOINT_HYPER_PARAMS_KEY)
+    return content, trust.arguments(kind, held, Path(path))
+
+
+def check_weights(build: Callable[[], nn.Module], path: Path) -> None:
+    """Refuse a model with more weights than its checkpoint has bytes, before it is allocated.
+
+    A model whose constructor computes with numbers (`.item()`) cannot be laid out without them, and
+    is let through; what else is wrong with it is said when it is built.
+
+    Raises:
+        ValueError: saying both.
+    """
+    try:
+        with torch.device("meta"):  # allocates nothing
+            outline = build()
+    except Exception:  # a user's constructor can fail in any way
+        return
+    count, size = sum(p.numel() for p in outline.parameters()), path.stat().st_size
+    if count > size:
+        raise ValueError(f"{path} describes a model of {count:,} weights, and has {size:,} bytes")
+
+
+# The end of a zip archive as torch writes it: a 64-bit record (signature, size and place of the
+# directory), its locator (signature, place of the record), a 32-bit record (signature, comment).
+TAIL = struct.Struct("<4s36xQQ4s4xQ4x4s16xH")
+MOST = 10**6  # dicts, lists, numbers and strings in a checkpoint
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse an archive that torch has not written, such as one that grows when it is read.
+
+    Raises:
+        ValueError: saying what torch would not have done.
+    """
+    whole = path.stat().st_size
+    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        members = archive.infolist()
+        file.seek(max(whole - TAIL.size, 0))
+        tail = file.read()
+    for member in members:
+        if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+            raise ValueError(f"its member {member.filename!r} is compressed")
+        name = PurePosixPath(member.filename)
+        if name.is_absolute() or ".." in name.parts:
+            raise ValueError(f"its member {member.filename!r} lies outside of it")
+    if sum(member.file_size for member in members) > whole:
+        raise ValueError("its members overlap")
+    if not _is_plain_end(tail, whole):
+        raise ValueError("it does not end as torch ends a file")
+
+
+def _is_plain_end(tail: bytes, whole: int) -> bool:
+    """Say whether a zip's directory is where every reader looks, so that torch reads what we did.
+
+    Zip has several ways to say where it is, and readers that trust different ones.
+    """
+    if len(tail) < TAIL.size:
+        return False
+    record, size, place, locator, located, end, comment = TAIL.unpack(tail)
+    signed = (record, locator, end) == (b"PK\x06\x06", b"PK\x06\x07", b"PK\x05\x06")
+    return signed and comment == 0 and place + size == located == whole - TAIL.size
+
+
+def _check_tensors(content: Any, path: Path) -> None:
+    """Refuse a tensor larger than the file: one that repeats its numbers, is sparse, or has none.
+
+    Raises:
+        ValueError: saying its shape.
+    """
+    size = path.stat().st_size
+    for tensor in _tensors(content):
+        stored = tensor.layout is torch.strided and tensor.untyped_storage().nbytes() <= size
+        if not stored or tensor.numel() * tensor.element_size() > size:
+            raise ValueError(f"a tensor of {list(tensor.shape)} is more than its {size:,} bytes")
+
+
+def _tensors(content: Any) -> Iterator[torch.Tensor]:
+    left, count = [content], 0
+    while left:
+        node, count = left.pop(), count + 1
+        if count > MOST:  # a short file can hold a list of lists of the same list, and so on
+            raise ValueError("it contains itself")
+        if isinstance(node, torch.Tensor):
+            yield node
+        elif isinstance(node, dict):
+            left += [*node.keys(), *node.values()]
+        elif isinstance(node, list | tuple | set):
+            left += node

@@ -79,7 +79,8 @@ def _exit(line: str, status: int) -> typing.NoReturn:
         import traceback
 
         traceback.print_exc()
-    print(f"error: {line}", file=sys.stderr)
+    # What a file or an argument brought into the line stays in it, and commands no terminal.
+    print("error:", "".join(c if c.isprintable() else " " for c in line)[:2000], file=sys.stderr)
     sys.exit(status)
 
 

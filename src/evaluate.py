@@ -13,7 +13,7 @@ def main(settings: DictConfig) -> None:
     from src import experiment, summary
 
     trained, data, model = experiment.load(checkpoint)
-    if data.split("test") is None:
+    if not data.provides("test"):
         raise config.InputError(f"{checkpoint}: its data has no test rows (data.targets=random?)")
     run = run_directory.new_path(plain["log_dir"], "evaluate", config.model_stem(trained))
     trainer = experiment.build_tester(trained, plain["accelerator"], plain["devices"], run)

@@ -51,7 +51,9 @@ def build(settings: Plain, run: Path) -> Experiment:
 def build_data(settings: Plain) -> Any:
     """Build the DataModule."""
     with _blamed_on("data"):
-        return instantiate(settings["data"], _convert_="all")
+        data = instantiate(settings["data"], _convert_="all")
+        data.check_memory()
+    return data
 
 
 def build_model(settings: Plain) -> Any:
@@ -223,12 +225,12 @@ def load(checkpoint: Path) -> tuple[Plain, Any, Any]:
         InputError: the file is no checkpoint of this project, or names what it may not.
     """
     quiet_lightning()
-    try:
+    with _said_of_the_file():
         content = checkpoint_io.load(checkpoint)
-    except (OSError, ValueError) as error:
-        raise InputError(str(error)) from error
     settings = trust.trusted(content.get("config"), checkpoint)
     config.validate(settings)
+    with _said_of_the_file():
+        checkpoint_io.check_weights(lambda: build_model(settings), checkpoint)
     data, model = build_data(settings), build_model(settings)
     check_match(data, model)
     try:
@@ -255,6 +257,25 @@ def answers(
         outputs = model.predict_step(inputs.to(next(model.parameters()).dtype))
     rows: list[dict[str, Any]] = data.prediction_rows(inputs, outputs)
     return rows
+
+
+def check_checkpoint(settings: Plain, checkpoint: Path) -> None:
+    """Refuse a checkpoint that a run cannot go on from, before the run is touched.
+
+    Raises:
+        InputError: the file is no checkpoint, or the configuration describes a larger model.
+    """
+    with _said_of_the_file():
+        checkpoint_io.load(checkpoint)
+        checkpoint_io.check_weights(lambda: build_model(settings), checkpoint)
+
+
+@contextmanager
+def _said_of_the_file() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise InputError(str(error)) from error
 
 
 def build_tester(settings: Plain, accelerator: str, devices: int, run: Path) -> pl.Trainer:

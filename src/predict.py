@@ -51,9 +51,18 @@ def _write(output: Path, rows: list[dict[str, Any]]) -> None:
         if output.suffix == ".json":
             json.dump(rows, file, indent=1)
             return
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+        writer = csv.writer(file)
+        writer.writerow(map(_cell, rows[0]))
+        writer.writerows(map(_cell, row.values()) for row in rows)
+
+
+def _cell(value: Any) -> Any:
+    """Return a value as a spreadsheet should see it: text that would start a formula is quoted.
+
+    Source: OWASP, "CSV Injection". Numbers are no text; a negative one stays what it is.
+    """
+    formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+    return f"'{value}" if formula else value
 
 
 if __name__ == "__main__":

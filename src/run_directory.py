@@ -16,7 +16,7 @@ from typing import Any, TextIO
 import yaml
 
 from src.atomic_write import write_atomically
-from src.config import InputError
+from src.config import InputError, first_line
 
 PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "tensorboard", "numpy")
 VARIABLE = "KINDLING_RUN_DIRECTORY"  # tells the processes that a run starts where it is
@@ -67,15 +67,22 @@ def find(run: str, log_dir: str) -> Path:
     if "://" in run:
         raise InputError(f"{run}: only runs and checkpoints on this machine are read")
     path = Path(log_dir) / "latest" if run == "latest" else Path(run)
-    if run == "latest" and not path.exists():
+    if run == "latest" and not _exists(path):
         raise InputError(f"{path}: there is no run yet; `python -m src.train` makes one")
-    if not path.exists():
+    if not _exists(path):
         raise InputError(f"{run}: there is no such run directory")
     if path.is_symlink():  # what is said later should name the run itself
         path = Path(os.path.normpath(path.parent / os.readlink(path)))
     if not (path / "config.yaml").is_file():
         raise InputError(f"{run} is no run directory: it has no config.yaml")
     return path
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long for any file
+        return False
 
 
 def find_checkpoint(run: str, log_dir: str) -> Path:
@@ -85,7 +92,7 @@ def find_checkpoint(run: str, log_dir: str) -> Path:
         InputError: there is none.
     """
     if run.endswith(".ckpt") and "://" not in run:
-        if not Path(run).is_file():
+        if not _exists(Path(run)) or not Path(run).is_file():
             raise InputError(f"{run}: there is no such checkpoint file")
         return Path(run)
     folder = find(run, log_dir) / "checkpoints"
@@ -120,10 +127,8 @@ def read_config(run: Path) -> Any:
     """
     try:
         return yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InputError(
-            f"{run}/config.yaml cannot be read: {str(error).splitlines()[0]}"
-        ) from None
+    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
+        raise InputError(f"{run}/config.yaml cannot be read: {first_line(error)}") from None
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -179,7 +184,7 @@ def is_finished(run: Path) -> bool:
     """Say whether run.json says that the run came to its end."""
     try:
         return bool(json.loads((run / "run.json").read_text())["status"] == "finished")
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False
 
 

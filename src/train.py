@@ -24,7 +24,7 @@ def main(settings: DictConfig) -> None:
     if plain["resume"] is None:
         start(plain)
     else:
-        resume(plain["resume"], plain["log_dir"], list(HydraConfig.get().overrides.task))
+        resume(str(plain["resume"]), str(plain["log_dir"]), list(HydraConfig.get().overrides.task))
 
 
 def start(settings: Plain) -> None:
@@ -61,7 +61,7 @@ def resume(name: str, log_dir: str, overrides: list[str]) -> None:
     """
     run = run_directory.find(name, log_dir)
     settings = trust.trusted(run_directory.read_config(run), run / "config.yaml")
-    epochs = settings["trainer"]["max_epochs"]
+    epochs = settings["trainer"].get("max_epochs")
     for override in overrides:
         key, _, value = override.partition("=")
         if key == "trainer.max_epochs" and value.isdigit():
@@ -80,6 +80,7 @@ def resume(name: str, log_dir: str, overrides: list[str]) -> None:
         raise InputError(f"{run} has no checkpoints/last.ckpt to continue from")
     from src import experiment
 
+    experiment.check_checkpoint(settings, checkpoint)
     built = experiment.build(settings, run)
     run_directory.announce(run)
     run_directory.write_config(run, settings)
@@ -139,7 +140,7 @@ def _fit_and_test(built: "Experiment", run: Path, checkpoint: Path | None) -> di
 
     trainer: Any = built.trainer
     hyperparameters = summary.hyperparameters(built.config)
-    if built.data.split("val") is None:
+    if not built.data.provides("val"):
         print(
             "this data has no validation rows: the best checkpoint is that of the least train/loss"
         )
@@ -147,7 +148,7 @@ def _fit_and_test(built: "Experiment", run: Path, checkpoint: Path | None) -> di
         logger.log_hyperparams(hyperparameters)
     trainer.fit(built.model, datamodule=built.data, ckpt_path=checkpoint, weights_only=True)
     metrics = summary.metrics(trainer)
-    if built.data.split("test") is None:
+    if not built.data.provides("test"):
         print("this data has no test rows: nothing to test")
     else:
         best: Any = run / "checkpoints" / "best.ckpt"

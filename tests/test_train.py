@@ -188,9 +188,9 @@ def test_fizzbuzz_is_played_and_counted(command: Command, tmp_path: Path) -> Non
     right = sum(a == b for a, b in zip(game[:100], plain, strict=True))
     assert f"{right} of 100 right" in " ".join(game)
     assert right >= 97
-    said = command("predict", "numbers=[15,300]").stdout
+    said = command.here("predict", "numbers=[15,300]")
     assert said.split()[:2] == ["fizzbuzz", "fizzbuzz"]
-    command("predict", "numbers=1..1000", f"output={tmp_path}/game.json")
+    command.here("predict", "numbers=1..1000", f"output={tmp_path}/game.json")
     assert len(json.loads((tmp_path / "game.json").read_text())) == 1000
     refused = command("predict", "numbers=1024", status=2).stderr
     assert refused.startswith("error: ")
@@ -201,10 +201,10 @@ def test_fizzbuzz_is_played_and_counted(command: Command, tmp_path: Path) -> Non
 def test_linear_regression_answers_with_its_coefficients(command: Command, tmp_path: Path) -> None:
     command("train", "model=linear_regression", "trainer.accelerator=cpu")
     (tmp_path / "ask.csv").write_text("x1,x2\n1,0\n0,1\n")
-    command("predict", f"file={tmp_path}/ask.csv", f"output={tmp_path}/answers.json")
+    command.here("predict", f"file={tmp_path}/ask.csv", f"output={tmp_path}/answers.json")
     answers = [row["y1"] for row in json.loads((tmp_path / "answers.json").read_text())]
     assert answers == pytest.approx([-1, 2], abs=0.1)
-    said = command("predict", "features=[1,1]").stdout
+    said = command.here("predict", "features=[1,1]")
     assert f"{sum(answers):.4f}" in said
 
 
@@ -219,7 +219,7 @@ def test_two_processes_share_one_run_and_count_each_sample_once(command: Command
     assert round(metrics["test/accuracy"] * 100, 3).is_integer()
     assert "2 process(es)" in json.loads((path / "run.json").read_text())["device"]
     assert done.stdout.count("run directory") == 1
-    command("evaluate", f"run={path}")
+    command.here("evaluate", f"run={path}")
     [evaluated] = (command.log_dir / "evaluate" / "fizzbuzz").iterdir()
     again = json.loads((evaluated / "metrics.json").read_text())
     assert again["test/accuracy"] == pytest.approx(metrics["test/accuracy"], abs=1e-6)
@@ -299,7 +299,7 @@ def test_a_finished_run_says_so_and_a_longer_one_goes_on(command: Command) -> No
     command("train", *short)
     path = command.latest
     before = (path / "checkpoints" / "last.ckpt").read_bytes()
-    assert "is finished" in command("train", "resume=latest").stdout
+    assert "is finished" in command.here("train", "resume=latest")
     assert (path / "checkpoints" / "last.ckpt").read_bytes() == before
     command("train", f"resume={path}", "trainer.max_epochs=30")
     last = torch.load(path / "checkpoints" / "last.ckpt", weights_only=True)

@@ -7,12 +7,14 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
 from torch import Tensor
 
+from src import checkpoint_io, trust
 from src.data.loader import EpochSampler, TensorLoader
 
 Split = tuple[Tensor, Tensor]  # inputs [N, D] and targets, [N, C] or class numbers [N]
@@ -66,6 +68,51 @@ class BaseData(pl.LightningDataModule):
         """Return the rows as a person wants to read them."""
         raise NotImplementedError(f"{type(self).__name__} defines no prediction_text")
 
+    # From a file ------------------------------------------------------------------------------
+
+    @_restricted_classmethod  # as Lightning's: on data that is there it would change nothing
+    def load_from_checkpoint(  # type: ignore[override] # none of the options that trust the file
+        cls,  # noqa: N805 - a class, which the decorator hides
+        checkpoint_path: str | Path,
+        **changes: Any,
+    ) -> Self:
+        """Rebuild the data that a model was trained on, from its local checkpoint alone.
+
+        Args:
+            checkpoint_path: the file; it is read as plain data, whoever wrote it.
+            changes: constructor's arguments to be other than the checkpoint says.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is no checkpoint with this data, no local file, or asks for more memory
+                than there is.
+        """
+        content, arguments = checkpoint_io.described(cls, checkpoint_path)
+        data = cls(**arguments | changes)
+        data.check_memory()
+        if cls.__qualname__ in content:  # what its `state_dict` returned, if it has one
+            data.load_state_dict(content[cls.__qualname__])
+        return data
+
+    def check_memory(self) -> None:
+        """Refuse sizes whose rows would not fit into memory, before they are made.
+
+        Counted are the hyperparameters that are named as sizes are here: `rows`, `val_rows`, ...
+        and `in_features`, `teacher_features`, ..., four bytes a number.
+
+        Raises:
+            ValueError: saying how much is needed.
+        """
+        sizes = {"in_features": self.in_features, "out_features": self.out_features, **self.hparams}
+        rows = sum(sizes[name] or 0 for name in sizes if name.endswith("rows"))
+        width = sum(sizes[name] for name in sizes if name.endswith("features"))
+        needed, there = 4 * (rows + width) * width, trust.memory()
+        if needed > there:
+            raise ValueError(
+                f"rows of {rows:,} times {width:,} numbers take {needed / 1e9:,.0f} GB of memory;"
+                f" there are {there / 1e9:,.0f}"
+            )
+
     # What Lightning calls ---------------------------------------------------------------------
 
     def split(self, stage: str) -> Split | None:
@@ -73,6 +120,10 @@ class BaseData(pl.LightningDataModule):
         if self._splits is None:
             self._splits = self.splits()
         return self._splits.get(stage)
+
+    def provides(self, stage: str) -> bool:
+        """Say whether there are "val" or "test" rows; data with loaders of its own has them."""
+        return type(self).splits is BaseData.splits or self.split(stage) is not None
 
     def train_dataloader(self) -> Any:
         """Yield training batches, shuffled by (seed, epoch), equally many on each rank."""

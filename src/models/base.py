@@ -5,14 +5,17 @@ Letters: B batch, D input features, C outputs.
 """
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import lightning.pytorch as pl
+from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
+from src import checkpoint_io
 from src.models.execution import Execution
 
 Batch = tuple[Tensor, Tensor]  # inputs [B, D] and targets, [B, C] or class numbers [B]
@@ -69,6 +72,34 @@ class BaseModule(pl.LightningModule):
         """Return metrics of the weights themselves, which need no batch."""
         return {}
 
+    # In a notebook ----------------------------------------------------------------------------
+
+    @_restricted_classmethod  # as Lightning's: on a model that is there it would change nothing
+    def load_from_checkpoint(  # type: ignore[override] # none of the options that trust the file
+        cls,  # noqa: N805 - a class, which the decorator hides
+        checkpoint_path: str | Path,
+        map_location: Any = "cpu",
+        **changes: Any,
+    ) -> Self:
+        """Rebuild a model, with its weights, from a local checkpoint alone.
+
+        Args:
+            checkpoint_path: the file; it is read as plain data, whoever wrote it.
+            map_location: where the weights go.
+            changes: constructor's arguments to be other than the checkpoint says; an optimizer.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is no checkpoint of this class, or no local file.
+        """
+        content, arguments = checkpoint_io.described(cls, checkpoint_path, map_location)
+        arguments |= changes
+        checkpoint_io.check_weights(lambda: cls(**arguments), Path(checkpoint_path))
+        model = cls(**arguments)
+        model.on_load_checkpoint(content)
+        model.load_state_dict(content["state_dict"])
+        return model
+
     # What Lightning calls -------------------------------------------------------------------
 
     def configure_model(self) -> None:
@@ -93,11 +124,10 @@ class BaseModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the precision that the weights were trained in, so that none of it is lost."""
-        weights = [
-            value for value in checkpoint["state_dict"].values() if value.is_floating_point()
-        ]
-        if weights:
-            self.to(weights[0].dtype)
+        for value in checkpoint["state_dict"].values():
+            if isinstance(value, Tensor) and value.is_floating_point():
+                self.to(value.dtype)
+                return
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map inputs [B, D] to outputs [B, C]."""

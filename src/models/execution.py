@@ -83,12 +83,21 @@ class Execution:
             )
 
     def total_steps(self, trainer: pl.Trainer) -> int | None:
-        """Return how many optimizer steps the whole run takes; None if only the clock ends it."""
+        """Return how many optimizer steps the whole run takes; None if only the clock ends it.
+
+        Raises:
+            ValueError: several steps an execution, of a loader that does not yield several batches.
+        """
         if self.steps == 1:
             total = trainer.estimated_stepping_batches
         else:
             trainer.fit_loop.setup_data()
             loader: Any = trainer.train_dataloader
+            if not hasattr(loader, "batches"):
+                raise ValueError(
+                    "steps_per_execution > 1 needs a loader that yields lists of batches, as"
+                    " src/data/loader.py does; set steps_per_execution=1"
+                )
             total = trainer.max_steps
             if total == -1 and trainer.max_epochs != -1:
                 total = (trainer.max_epochs or 0) * math.ceil(loader.batches / self.accumulate)

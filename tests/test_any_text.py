@@ -1,0 +1,109 @@
+"""Any text that is typed ends in a run or in one line: never in a traceback, never in a hang."""
+
+import contextlib
+import io
+import os
+import sys
+from unittest import mock
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src import train
+
+KEYS = [
+    # of each type: text, whole number, number, truth, list, nothing, a group, a key of no one
+    "log_dir",
+    "resume",
+    "seed",
+    "threads",
+    "model",
+    "model.hidden_features",
+    "data.val_fraction",
+    "data.shuffle",
+    "optimizer.lr",
+    "optimizer.betas",
+    "trainer.max_epochs",
+    "trainer.precision",
+    "trainer.max_time",
+    "callbacks",
+    "experiment",
+    "+new.key",
+    "~scheduler",
+]
+# What a shell can pass: no zero byte. Whole arguments that stop or sweep are another matter.
+CHARACTERS = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
+SPECIAL = st.sampled_from([*"[]{}:,='-\"\\\n", "${", "1e"])
+TEXTS = st.one_of(
+    st.text(CHARACTERS, max_size=20),
+    st.lists(st.one_of(SPECIAL, st.text(CHARACTERS, max_size=2)), max_size=6).map("".join),
+    st.integers(-(10**20), 10**20).map(str),
+    st.floats().map(str),
+)
+
+
+def status_of(folder, *arguments):
+    """Return how a training command ends that builds all, and trains nothing."""
+    said = io.StringIO()
+    words = ["src/train.py", *arguments, "logger=none", "trainer.accelerator=cpu"]
+    with (
+        contextlib.chdir(folder),
+        mock.patch.object(sys, "argv", words),
+        mock.patch.object(train, "_run"),
+        mock.patch.dict(os.environ),
+        contextlib.redirect_stderr(said),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        try:
+            train.main()
+        except SystemExit as stop:
+            return stop.code, said.getvalue()
+    return 0, said.getvalue()
+
+
+def check(folder, *arguments):
+    status, said = status_of(folder, *arguments)
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert status in (0, 2), said
+    assert len(errors) == (status == 2)
+    assert "Traceback" not in said
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("any_text")
+
+
+@settings(max_examples=44, deadline=None, derandomize=True, database=None)
+@given(key=st.sampled_from(KEYS), text=TEXTS)
+def test_any_text_as_a_value(folder, key, text):
+    check(folder, f"{key}={text}")
+
+
+@settings(max_examples=16, deadline=None, derandomize=True, database=None)
+@given(text=TEXTS)
+def test_any_text_as_an_argument(folder, text):
+    check(folder, text)
+
+
+LONG = "x" * 5000
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("log_dir", LONG),
+        ("resume", LONG),
+        ("resume", "0"),
+        ("model", LONG),
+        ("optimizer.lr", "[" * 300),
+        ("seed", "9" * 5000),
+        ("model", "\x1b[2J"),
+        ("log_dir", "a\nb"),
+        ("log_dir", "\udcff"),  # what Python makes of a byte that is no UTF-8
+    ],
+    ids=lambda text: repr(text[:20]),
+)
+def test_text_that_breaks_programs(folder, key, text):
+    check(folder, f"{key}={text}")
