@@ -128,7 +128,14 @@ def test_tensorboard_has_the_same_final_values_and_no_step_twice(run: Run) -> No
         steps = [point.step for point in points]
         assert steps == sorted(set(steps))
     trained = torch.load(run.path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
-    assert events.Scalars("train/loss")[-1].step == trained - 1  # Lightning counts from 0
+    # Optimizer steps in every chart, from 0; the test comes after the last one.
+    assert events.Scalars("train/loss")[-1].step == trained - 1
+    every = yaml.safe_load((run.path / "config.yaml").read_text())["trainer"][
+        "check_val_every_n_epoch"
+    ]
+    validated = 25 // every * every * trained // 25
+    assert events.Scalars("val/loss")[-1].step == validated - 1
+    assert events.Scalars("test/loss")[-1].step == trained
 
 
 def test_hparams_lists_the_run_with_real_settings_and_its_metrics(run: Run) -> None:

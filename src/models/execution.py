@@ -43,12 +43,16 @@ class Execution:
             `loss`, the mean over the batches, and `batches`, how many there were.
         """
         total, count = torch.zeros((), device=module.device), 0
+        before = module.trainer.global_step
         for start in range(0, len(batches), self.accumulate):
             if module.trainer.global_step == module.trainer.max_steps:
                 break
             group = batches[start : start + self.accumulate]
             total += self._step(module, group)
             count += len(group)
+        # Lightning counts this call as one step of the charts' axis; it was several.
+        axis = module.trainer.fit_loop.epoch_loop
+        axis._batches_that_stepped += module.trainer.global_step - before - 1
         return {"loss": total / max(count, 1), "batches": count}
 
     def _step(self, module: Any, group: list[Any]) -> Tensor:
