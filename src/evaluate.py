@@ -16,7 +16,7 @@ def main(settings: DictConfig) -> None:
     if not data.provides("test"):
         raise config.InputError(f"{checkpoint}: its data has no test rows (data.targets=random?)")
     run = run_directory.new_path(plain["log_dir"], "evaluate", config.model_stem(trained))
-    trainer = experiment.build_tester(trained, plain["accelerator"], plain["devices"], run)
+    trainer = experiment.build_tester(trained, plain["accelerator"], run)
     run_directory.create(run)
     run_directory.write_config(run, trained)
     with run_directory.recorded(run, summary.device_name(trainer)) as record:

@@ -17,6 +17,8 @@ from hydra.utils import instantiate
 from src import checkpoint_io, config, trust
 from src.config import InputError, Plain
 
+FOR_GPUS = ("16", "16-mixed")  # precisions that the CPU does not have
+
 
 @dataclass
 class Experiment:
@@ -144,11 +146,26 @@ def _take_over_steps(steps: int, options: Plain, model: Any, data: Any) -> None:
         options["val_check_interval"] = interval // data.group
 
 
-def _check_device(accelerator: str, devices: Any = 1, precision: Any = "32-true") -> None:
+def _check_device(accelerator: str, devices: Any, precision: Any) -> None:
     """Refuse what this machine lacks, and what Lightning would replace by something else.
 
     Raises:
         InputError: no such accelerator, more processes than cores, or no such precision on a CPU.
+    """
+    if not _runs_on_cpu(accelerator):
+        return
+    cores = os.cpu_count() or 1
+    if isinstance(devices, int) and devices > cores:
+        raise InputError(f"trainer.devices={devices}: this machine has {cores} cores")
+    if str(precision) in FOR_GPUS:
+        raise InputError("trainer.precision=16-mixed needs a GPU; on the CPU use bf16-mixed")
+
+
+def _runs_on_cpu(accelerator: str) -> bool:
+    """Say whether an accelerator means the CPU here.
+
+    Raises:
+        InputError: it is one that this machine lacks.
     """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     present = {"gpu": cuda or mps, "cuda": cuda, "mps": mps}
@@ -157,13 +174,7 @@ def _check_device(accelerator: str, devices: Any = 1, precision: Any = "32-true"
             f"trainer.accelerator={accelerator}: torch finds none on this machine;"
             " use trainer.accelerator=cpu or auto"
         )
-    if accelerator != "cpu" and (accelerator != "auto" or cuda or mps):
-        return
-    cores = os.cpu_count() or 1
-    if isinstance(devices, int) and devices > cores:
-        raise InputError(f"trainer.devices={devices}: this machine has {cores} cores")
-    if str(precision) in ("16", "16-mixed"):
-        raise InputError("trainer.precision=16-mixed needs a GPU; on the CPU use bf16-mixed")
+    return accelerator == "cpu" or (accelerator == "auto" and not (cuda or mps))
 
 
 @contextmanager
@@ -278,14 +289,21 @@ def _said_of_the_file() -> Iterator[None]:
         raise InputError(str(error)) from error
 
 
-def build_tester(settings: Plain, accelerator: str, devices: int, run: Path) -> pl.Trainer:
-    """Build a Trainer that only tests, with the precision that the model was trained in."""
+def build_tester(settings: Plain, accelerator: str, run: Path) -> pl.Trainer:
+    """Build a Trainer that only tests, on one device, so that each sample counts once.
+
+    It tests in the precision that the model was trained in; where that one needs a GPU and there is
+    none, in that of the weights, and says so.
+    """
+    precision = settings["trainer"]["precision"]
     with _blamed_on("trainer"):
-        _check_device(accelerator, devices, settings["trainer"]["precision"])
+        if _runs_on_cpu(accelerator) and str(precision) in FOR_GPUS:
+            print(f"trained with precision={precision}, which needs a GPU: tested with 32-true")
+            precision = "32-true"
         return pl.Trainer(
             accelerator=accelerator,
-            devices=devices,
-            precision=settings["trainer"]["precision"],
+            devices=1,
+            precision=precision,
             default_root_dir=str(run),
             logger=False,
             enable_checkpointing=False,

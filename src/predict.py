@@ -17,18 +17,13 @@ def main(settings: DictConfig) -> None:
     plain = command.resolved(settings)
     output = _checked_output(plain["output"])
     checkpoint = run_directory.find_checkpoint(str(plain["run"]), plain["log_dir"])
-    import torch
-
     from src import experiment
 
     _, data, model = experiment.load(checkpoint)
     try:
-        inputs = data.prediction_inputs(plain["numbers"], plain["features"], plain["file"])
+        rows = experiment.answers(data, model, plain["numbers"], plain["features"], plain["file"])
     except (ValueError, NotImplementedError) as error:
         raise InputError(str(error)) from error
-    with torch.inference_mode():
-        answers = model.predict_step(inputs.to(next(model.parameters()).dtype))
-    rows = data.prediction_rows(inputs, answers)
     print(data.prediction_text(rows))
     if output is not None:
         _write(output, rows)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import ROOT, Command, environment
+from src import experiment
+from tests.conftest import ROOT, Command, compose, environment
 
 WRONG = {
     # what is typed -> what the line must name
@@ -225,3 +226,10 @@ def test_help_lists_every_group_and_an_example(command: Command) -> None:
     for group in ("model", "data", "optimizer", "scheduler", "trainer", "logger", "callbacks"):
         assert f"\n{group}: " in said
     assert "python -m src.train model=two_layer_net seed=3" in said
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_what_a_gpu_trained_in_half_precision_is_tested_on_the_cpu(tmp_path: Path) -> None:
+    settings = compose("trainer.precision=16-mixed")
+    trainer = experiment.build_tester(settings, "auto", tmp_path)
+    assert trainer.precision == "32-true"

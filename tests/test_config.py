@@ -534,12 +534,12 @@ def test_refuses_targets_that_are_almost_in_conf(change):
     ids=["a group", "the top", "a list", "a target"],
 )
 def test_refuses_what_is_still_to_interpolate(place, text):
-    refusal_of(place(text))
+    assert "is not carried out" in refusal_of(place(text)) or "not built" in refusal_of(place(text))
 
 
 @pytest.mark.parametrize("content", [None, [], [{"model": 1}], "text", 3, b"bytes"])
 def test_refuses_what_is_no_configuration(content):
-    refusal_of(content)
+    assert "holds no configuration" in refusal_of(content)
 
 
 def test_imports_nothing_that_a_refused_configuration_names(tmp_path, monkeypatch):

@@ -447,7 +447,7 @@ def test_a_tensor_that_says_it_is_larger_than_stored_is_refused(stranger):
 
     stranger.plant({**honest(), "state_dict": {"x": torch.ones(1000)}})
     stranger.plant(edited(stranger.checkpoint.read_bytes(), edit))
-    stranger.refused_by("evaluate")
+    assert stranger.refused_by("evaluate")
 
 
 def edited(whole, edit):
@@ -471,7 +471,7 @@ STATES = {
 @pytest.mark.parametrize("kind", STATES)
 def test_weights_that_are_none_get_one_line(stranger, kind):
     stranger.plant({**honest(), "state_dict": STATES[kind]})
-    stranger.refused_by("evaluate")
+    assert stranger.refused_by("evaluate")
 
 
 # Places -------------------------------------------------------------------------------------------
@@ -491,14 +491,14 @@ def test_an_address_is_not_read(stranger, address):
 @pytest.mark.parametrize("name", ["../../etc", "/etc", "..", "'~'", "latest/../..", "x" * 5000])
 def test_a_run_that_is_elsewhere_is_none(stranger, name):
     for command, key in (("train", "resume"), ("evaluate", "run"), ("predict", "run")):
-        stranger.refused(command, f"{key}={name}")
+        assert stranger.refused(command, f"{key}={name}")
 
 
 def test_a_link_to_elsewhere_is_no_run(stranger):
     (stranger.folder / "logs").mkdir()
     (stranger.folder / "logs" / "latest").symlink_to("../../../../etc")
     for command, key in (("train", "resume"), ("evaluate", "run"), ("predict", "run")):
-        stranger.refused(command, f"{key}=latest")
+        assert stranger.refused(command, f"{key}=latest")
 
 
 def test_a_checkpoint_does_not_choose_where_results_go(stranger):
