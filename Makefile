@@ -8,8 +8,8 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train evaluate predict tour check schema test lint format typecheck bench tensorboard lock \
-	clean clean-logs
+.PHONY: help setup train evaluate predict tour check schema test soak lint format typecheck bench tensorboard \
+	lock clean clean-logs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
@@ -36,6 +36,9 @@ schema: $(VENV)/.base ## renew .schema/, from which editors complete and check t
 
 test: $(VENV)/.dev ## run the tests
 	@$(RUN) pytest $(ARGS)
+
+soak: $(VENV)/.dev ## the long tests (kills, faults, many steps), minutes each: ARGS="-k kills"
+	@$(RUN) pytest tests/soak -o addopts= -o python_files='soak_*.py' -o python_functions='soak_*' -s $(ARGS)
 
 lint: $(VENV)/.dev ## check style and find common mistakes
 	@$(RUN) ruff check . $(ARGS)

@@ -1,0 +1,1 @@
+"""Long tests of what a run survives: `make soak`, minutes each; `make test` has short forms."""
