@@ -45,6 +45,7 @@ class BaseData(pl.LightningDataModule):
         self.group = 1
         self.limit_train_batches: float | None = None
         self._splits: dict[str, Split] | None = None
+        self._moved: dict[str, Split] = {}  # to the accelerator
 
     # What a data set defines ------------------------------------------------------------------
 
@@ -172,7 +173,40 @@ class BaseData(pl.LightningDataModule):
             world_size=self.trainer.world_size if self.trainer else 1,
             pad=pad,
         )
-        return TensorLoader(split, self.batch_size, sampler=sampler, group=group, limit=limit)
+        device = self.trainer.strategy.root_device if self.trainer else split[0].device
+        return TensorLoader(
+            self._near(device, stage, split),
+            self.batch_size,
+            sampler=sampler,
+            group=group,
+            limit=limit,
+            device=device,
+        )
+
+    def _near(self, device: torch.device, stage: str, split: Split) -> Split:
+        """Return the rows on the device, moved there once, if half of its free memory holds them.
+
+        Batches are then gathered on the device. Larger rows stay in main memory, and the loader
+        moves them a block at a time.
+        """
+        if split[0].device == device:
+            return split
+        moved = self._moved.get(stage)
+        if moved is None or moved[0].device != device:
+            if 2 * sum(tensor.nbytes for tensor in split) > free_memory(device):
+                return split
+            inputs, targets = split
+            self._moved[stage] = moved = inputs.to(device), targets.to(device)
+        return moved
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that are free on an accelerator; 0 where torch does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return 0
 
 
 def first_tensor(batch: Any) -> Tensor:

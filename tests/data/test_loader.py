@@ -1,6 +1,8 @@
 """TensorLoader against torch's DataLoader; orders against what (seed, epoch, rank) promise."""
 
 import itertools
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
@@ -8,6 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, TensorDataset
 
+from src.data import base
+from src.data import loader as loader_module
 from src.data.loader import EpochSampler, TensorLoader
 
 examples = settings(max_examples=80, derandomize=True, deadline=None)
@@ -98,6 +102,66 @@ def test_groups_are_lists_of_batches_and_the_last_is_what_is_left(rows, batch_si
     assert flat(groups) == batches
     assert len(loader(group)) == len(groups)
     assert loader(group).batches == len(batches)
+
+
+# Blocks and devices -----------------------------------------------------------------------------
+
+
+@examples
+@given(
+    rows=ROWS,
+    batch_size=BATCHES,
+    group=st.integers(1, 3),
+    shuffle=st.booleans(),
+    block=st.integers(1, 400),  # bytes; a row has 20
+    data=st.data(),
+)
+def test_the_size_of_a_block_changes_no_batch(rows, batch_size, group, shuffle, block, data):
+    def batches(skip):
+        sampler = EpochSampler(rows, shuffle=shuffle, seed=1)
+        loader = TensorLoader(tensors(rows), batch_size, sampler=sampler, group=group)
+        loader.load_state_dict({"given": skip})
+        return [seen(item if group > 1 else [item]) for item in loader]
+
+    skip = data.draw(st.integers(0, -(-rows // batch_size // group)))
+    expected = batches(skip)  # in one block
+    with mock.patch.object(loader_module, "BLOCK_BYTES", block):
+        assert batches(skip) == expected
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_large_epoch_is_never_in_memory_at_once(shuffle):
+    rows, features = 1000, torch.zeros(1000, 3)
+    sampler = EpochSampler(rows, shuffle=shuffle)
+    with mock.patch.object(loader_module, "BLOCK_BYTES", 12 * 50):
+        batches = list(TensorLoader([features], 10, sampler=sampler))
+    sizes = {batch.untyped_storage().nbytes() for (batch,) in batches}
+    # Unshuffled rows are not copied at all: their batches are parts of the data.
+    assert sizes == {12 * 50 if shuffle else 12 * rows}
+
+
+def test_batches_come_on_the_device_that_was_asked_for():
+    meta = torch.device("meta")  # shapes without values, but a device as any other
+    for group, shuffle in itertools.product((1, 2), (False, True)):
+        sampler = EpochSampler(5, shuffle=shuffle)
+        loader = TensorLoader(tensors(5), 2, sampler=sampler, group=group, device=meta)
+        batches = [batch for item in loader for batch in (item if group > 1 else [item])]
+        assert [len(classes) for _, classes in batches] == [2, 2, 1]
+        assert {part.device for batch in batches for part in batch} == {meta}
+
+
+@pytest.mark.parametrize(("free", "where"), [(0, "cpu"), (959, "cpu"), (960, "meta")])
+def test_rows_that_fit_twice_move_to_the_device_once(free, where, build, monkeypatch):
+    monkeypatch.setattr(base, "free_memory", lambda device: free)
+    data = build("model=linear_regression", "data.rows=40").data  # 3 numbers a row: 480 bytes
+    meta = torch.device("meta")
+    strategy = SimpleNamespace(root_device=meta)
+    data.trainer = SimpleNamespace(strategy=strategy, global_rank=0, world_size=1)
+    loader = data.train_dataloader()
+    assert loader.tensors[0].device.type == where
+    assert data.train_dataloader().tensors[0] is loader.tensors[0]
+    batch = next(iter(loader))
+    assert data.transfer_batch_to_device(batch, meta, 0) is batch
 
 
 # Orders -----------------------------------------------------------------------------------------
