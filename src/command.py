@@ -3,6 +3,7 @@
 import functools
 import os
 import re
+import shlex
 import sys
 import typing
 from collections.abc import Callable, Iterator
@@ -125,6 +126,16 @@ def _check_flags(arguments: list[str]) -> None:
 
 def _refuse(message: str) -> typing.NoReturn:
     raise InputError(f"{message} (flags such as -m go before or after all settings, not between)")
+
+
+def line(name: str, **settings: str) -> str:
+    """Return what to type for a command with these settings, quoted for Hydra and for a shell."""
+    words = ["python", "-m", f"src.{name}"]
+    for key, value in settings.items():
+        if not re.fullmatch(r"[\w./@%+-]+", value, re.ASCII):
+            value = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        words.append(f"{key}={value}")
+    return shlex.join(words)
 
 
 def resolved(config: DictConfig) -> Plain:

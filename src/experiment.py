@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Checkpoint
 
 from src import checkpoint_io, config, trust
 from src.config import InputError, Plain
@@ -111,7 +112,7 @@ def build_trainer(settings: Plain, model: Any, data: Any, run: Path) -> pl.Train
             callbacks=callbacks,
             plugins=[checkpoint_io.AtomicCheckpointIO()],
             enable_progress_bar="progress" in settings["callbacks"],
-            enable_checkpointing="checkpointing" in settings["callbacks"],
+            enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
             _convert_="all",
         )
     return trainer

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 import yaml
 
+from src import stopping
 from src.atomic_write import write_atomically
 from src.config import InputError, first_line
 
@@ -160,8 +161,13 @@ def recorded(run: Path, device: str) -> Iterator[dict[str, Any]]:
     }
     with (run / "run.log").open("a", encoding="utf-8") as log:
         write_json(run / "run.json", record)
+
+        def stop() -> None:  # a signal ends the process without unwinding
+            log.flush()
+            write_json(run / "run.json", record | {"status": "stopped", "end": now()})
+
         try:
-            with _copied(log):
+            with _copied(log), stopping.last_act(stop):
                 yield record
             record["status"] = "finished"
         except SystemExit:

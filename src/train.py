@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from src import command, config, run_directory, trust
+from src import command, config, run_directory, stopping, trust
 from src.config import InputError, Plain
 
 if TYPE_CHECKING:
@@ -104,15 +104,15 @@ def _run(built: "Experiment", run: Path, checkpoint: Path | None) -> None:
         _fit_and_test(built, run, checkpoint)
         return
     trainer: Any = built.trainer
-    with run_directory.recorded(run, summary.device_name(trainer)):
+    record = run_directory.recorded(run, summary.device_name(trainer))
+    with record, stopping.last_act(lambda: _say_how_to_go_on(run, "stopped at once")):
         verb = "continuing in" if checkpoint else "run directory"
         print(f"{config.model_stem(built.config)}: {verb} {run}", flush=True)
         try:
             metrics = _fit_and_test(built, run, checkpoint)
-        except SystemExit as stop:
-            print(f"stopped and saved after step {trainer.global_step}; to continue:")
-            print(f"  python -m src.train resume={run}")
-            raise stop
+        except stopping.Stopped as stop:
+            _say_how_to_go_on(run, stop.how)
+            raise
         if trainer.fast_dev_run:
             print("a fast development run: nothing was saved or logged")
         else:
@@ -123,6 +123,14 @@ def _run(built: "Experiment", run: Path, checkpoint: Path | None) -> None:
         _show_answers(built)
         print(f"next: python -m src.predict run={run}")
         print(f"      tensorboard --logdir {built.config['log_dir']}/train")
+
+
+def _say_how_to_go_on(run: Path, what: str) -> None:
+    """Say how a run ended that was stopped, and the command that continues it."""
+    if (run / "checkpoints" / "last.ckpt").is_file():
+        stopping.say(f"{what}; to continue:\n  {command.line('train', resume=str(run))}")
+    else:
+        stopping.say_nothing_is_saved(stopping.noted())
 
 
 def _show_answers(built: "Experiment") -> None:

@@ -6,7 +6,6 @@ import math
 import os
 import pty
 import select
-import signal
 import subprocess
 import termios
 import time
@@ -252,53 +251,6 @@ def test_eight_runs_started_at_once_never_share_a_directory(command: Command) ->
     assert seeds == set(range(8))
     assert command.latest in [path.resolve() for path in runs]
     assert [path.name for path in command.log_dir.iterdir() if path.name.startswith(".")] == []
-
-
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_and_the_run_goes_on_to_the_same_end(
-    number: signal.Signals, status: int, command: Command, tmp_path: Path
-) -> None:
-    long = ("trainer.max_epochs=400", "trainer.accelerator=cpu", "model.hidden_features=64")
-    process = subprocess.Popen(
-        command.line("train", *long),
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    wait_for_steps(command, 2)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == status, err
-    assert err == ""
-    assert f"python -m src.train resume={command.log_dir}" in out
-    path = command.latest
-    assert json.loads((path / "run.json").read_text())["status"] == "stopped"
-
-    command("train", "resume=latest")
-    assert command.latest == path
-    assert json.loads((path / "run.json").read_text())["status"] == "finished"
-    straight = Command(tmp_path / "straight")
-    straight("train", *long)
-    resumed, whole = (
-        torch.load(p / "checkpoints" / "last.ckpt", weights_only=True)
-        for p in (path, straight.latest)
-    )
-    assert resumed["global_step"] == whole["global_step"]
-    for name, weight in whole["state_dict"].items():
-        assert torch.equal(resumed["state_dict"][name], weight)
-
-
-def wait_for_steps(command: Command, points: int) -> None:
-    """Wait until the history on disk shows that training is under way."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        for path in command.log_dir.glob("train/*/*/metrics.csv"):
-            if len(path.read_text().splitlines()) > points:
-                return
-        time.sleep(0.05)
-    raise AssertionError("training did not begin")
 
 
 def test_a_finished_run_says_so_and_a_longer_one_goes_on(command: Command) -> None:

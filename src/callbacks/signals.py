@@ -1,34 +1,50 @@
-"""Stop cleanly on Ctrl-C and SIGTERM: finish the step, save, and say so with the exit status."""
+"""Stop cleanly on Ctrl-C, SIGTERM and SIGUSR1: finish the step, save, and exit with its status."""
 
-import signal
-import threading
-from types import FrameType
+import contextlib
+import time
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+
+from src import stopping
+
+LONGEST = 3.0  # seconds that a validation may go on after a signal
 
 
-class StopOnSignal(Callback):
-    """Save `checkpoints/last.ckpt` and leave with 130 (SIGINT) or 143 (SIGTERM).
+class StopOnSignal(Checkpoint):
+    """Save `checkpoints/last.ckpt` and leave with 130 (SIGINT), 143 (SIGTERM) or 0 (SIGUSR1).
 
-    The handler only takes a note; the step that is under way is finished first, because in the
-    middle of an optimizer's update there is no consistent state to save. A second Ctrl-C stops at
-    once. The signal that came to one rank stops all ranks after the same step.
+    The signal is only noted; the step that is under way is finished first, because in the middle of
+    an optimizer's update there is no consistent state to save. A second Ctrl-C stops at once. The
+    signal that came to one rank stops all ranks after the same step.
+
+    A validation that is under way is finished if that takes no more than some seconds, so that what
+    is saved has its metrics; a longer one is left without saving, which loses the steps since the
+    last checkpoint and no more.
+
+    A `Checkpoint` to Lightning, which then calls it last at an epoch's end: when the schedule has
+    moved and the best checkpoint is written.
 
     Raises:
-        SystemExit: with 128 + the signal's number, out of `Trainer.fit`, after saving.
+        Stopped: with that status, out of `Trainer.fit`.
     """
 
     def __init__(self) -> None:
-        self._signal = 0
-        self._previous: dict[signal.Signals, Any] = {}
+        self._stepping = contextlib.ExitStack()
+        self._seen: float | None = None  # when a validation found that a signal had come
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Keep Lightning's own handlers out."""
+        # There is no public way. They save in the middle of a step (its SLURM requeue), wait for
+        # other ranks from within the handler, and make SIGTERM an exit status of 0.
+        connector: Any = trainer._signal_connector
+        connector.register_signal_handlers = lambda: None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take over both signals; Lightning has set its own handlers just before."""
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._note)
+        """From here on a signal waits for the end of the step."""
+        self._stepping.enter_context(stopping.step_by_step())
 
     def on_train_batch_end(
         self,
@@ -42,26 +58,41 @@ class StopOnSignal(Callback):
         if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             self._stop_if_noted(trainer)
 
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Leave a validation that takes long. Rank 0 decides alone: ranks differ in batches."""
+        if not (stopping.noted() and trainer.is_global_zero):
+            return
+        self._seen = self._seen or time.monotonic()
+        if time.monotonic() - self._seen > LONGEST:
+            how = f"stopped in the validation after step {trainer.global_step}, without saving"
+            raise stopping.Stopped(stopping.noted(), how)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop at the end of an epoch."""
         self._stop_if_noted(trainer)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Give the signals back."""
-        while self._previous:
-            number, handler = self._previous.popitem()
-            signal.signal(number, handler)
+        """From here on a signal ends the process at once."""
+        self._stepping.close()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._signal and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self._signal = number
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """From here on a signal ends the process at once."""
+        self._stepping.close()
 
     def _stop_if_noted(self, trainer: pl.Trainer) -> None:
-        number = self._signal
+        number = stopping.noted()
         if trainer.world_size > 1:  # all ranks must save together
-            noted = trainer.strategy.reduce_boolean_decision(bool(number), all=False)
-            number = number or (signal.SIGTERM if noted else 0)
+            number = int(trainer.strategy.reduce(torch.tensor(number), reduce_op="max"))
         if number:
             trainer.save_checkpoint(f"{trainer.default_root_dir}/checkpoints/last.ckpt")
-            raise SystemExit(128 + number)
+            raise stopping.Stopped(number, f"stopped and saved after step {trainer.global_step}")

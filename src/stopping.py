@@ -1,0 +1,160 @@
+"""Ctrl-C, SIGTERM and SIGUSR1, from a command's first import to its last line.
+
+A signal ends a command at once, in one line, except while training takes its steps: then it is
+noted, and `callbacks/signals.py` stops the run after the step that is under way. Python's own way,
+an exception wherever the program happens to be, ends in tracebacks, and imports swallow it.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+STATUS = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 0}  # exit status; Windows lacks the last one
+SIGNALS = [getattr(signal, name) for name in STATUS if hasattr(signal, name)]
+PATIENCE = 1.0  # seconds that the main thread may be deaf, waiting in a library, to a signal
+
+_noted: list[int] = []  # the signals that have come
+_stepping = False  # someone looks at `noted()` after each step
+_last_acts: list[Callable[[], None]] = []  # what is done and said before a signal ends the process
+_leaving = threading.Lock()
+
+
+def listen() -> None:
+    """Take over the signals for the rest of this process; commands do, notebooks do not."""
+    for number in SIGNALS:
+        signal.signal(number, _arrived)
+    if os.name != "posix":
+        return
+    # The byte is written the moment that a signal comes, even while the main thread waits in a
+    # library (for another rank, say) and Python's own handler cannot run.
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(reader,), name="signals", daemon=True).start()
+    # A loader's worker process lives on until the loader ends it: Ctrl-C reaches it too.
+    os.register_at_fork(after_in_child=_hand_back)
+
+
+def _hand_back() -> None:
+    signal.set_wakeup_fd(-1)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
+
+
+def noted() -> int:
+    """Return the number of the signal that asks the run to stop after this step; 0 for none."""
+    return _noted[0] if _noted else 0
+
+
+def status(number: int) -> int:
+    """Return the exit status of a run that a signal has stopped."""
+    return STATUS[signal.Signals(number).name]
+
+
+class Stopped(SystemExit):
+    """A run was stopped by a signal, in order.
+
+    Args:
+        number: the signal; its exit status becomes the process's.
+        how: what was stopped and saved, for the user.
+    """
+
+    def __init__(self, number: int, how: str) -> None:
+        super().__init__(status(number))
+        self.how = how
+
+
+@contextlib.contextmanager
+def step_by_step() -> Iterator[None]:
+    """Only note a first signal; whoever asks for this looks at `noted()` after each step.
+
+    Takes the signals over where `listen` has not; a second Ctrl-C is then a KeyboardInterrupt.
+    """
+    global _stepping
+    main = threading.current_thread() is threading.main_thread()
+    before: dict[int, Any] = {}
+    if main and signal.getsignal(signal.SIGINT) is not _arrived:
+        _noted.clear()
+        before = {number: signal.signal(number, _only_noted) for number in SIGNALS}
+    _stepping = True
+    try:
+        yield
+    finally:
+        _stepping = False
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def last_act(act: Callable[[], None]) -> Iterator[None]:
+    """Have something done or said, should a signal end the process meanwhile; the newest first."""
+    _last_acts.append(act)
+    try:
+        yield
+    finally:
+        _last_acts.remove(act)
+
+
+def _only_noted(number: int, frame: FrameType | None) -> None:
+    _noted.append(number)
+    if number == signal.SIGINT and len(_noted) > 1:
+        raise KeyboardInterrupt
+
+
+def _arrived(number: int, frame: FrameType | None) -> None:
+    _noted.append(number)
+    again = len(_noted) > 1  # then a stop is under way already, and only Ctrl-C hastens it
+    if number == signal.SIGINT if again else not _stepping:
+        leave(number)
+
+
+def _watch(reader: int) -> None:
+    """Do what `_arrived` would, where the main thread does not come to it."""
+    came = 0
+    while True:
+        number = os.read(reader, 1)[0]
+        if number not in SIGNALS:
+            continue
+        came += 1
+        time.sleep(PATIENCE)
+        deaf = len(_noted) < came
+        if deaf and (number == signal.SIGINT if came > 1 else not _stepping):
+            leave(number)
+        if _leaving.locked():  # and cannot end: the reader of its output has stopped, say
+            time.sleep(2 * PATIENCE)
+            os._exit(status(number))
+
+
+def leave(number: int) -> None:
+    """End the process because of a signal, without unwinding: nothing can swallow that."""
+    if not _leaving.acquire(blocking=False):  # it is on its way out
+        return
+    silent = bool(_last_acts) or os.environ.get("LOCAL_RANK", "0") != "0"
+    for act in [*reversed(_last_acts), sys.stdout.flush]:
+        # The signal may have come amid a print, which cannot be entered twice.
+        with contextlib.suppress(OSError, RuntimeError, ValueError):
+            act()
+    if not silent:
+        say_nothing_is_saved(number)
+    os._exit(status(number))
+
+
+def say_nothing_is_saved(number: int) -> None:
+    """Say that a signal came too early; the one that asks for a requeue is no error."""
+    prefix = "error: " if status(number) else ""
+    say(f"{prefix}interrupted before anything was saved", sys.__stderr__)
+
+
+def say(line: str, stream: Any = None) -> None:
+    """Print a line, even from amid another print."""
+    stream = stream or sys.stdout
+    try:
+        print(line, file=stream, flush=True)
+    except RuntimeError:
+        os.write(2 if stream is sys.__stderr__ else 1, f"{line}\n".encode())
