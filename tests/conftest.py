@@ -1,4 +1,9 @@
-"""What the tests share: configurations composed in process, and commands run as users run them."""
+"""What the tests share: configurations composed in process, and commands run as users run them.
+
+A command costs what it does itself, about half a second, and not the seconds of importing torch:
+see tests/warm.py. `[*PYTHON, "-m", "src.x"]` in place of `[sys.executable, "-m", "src.x"]`, and the
+`command` fixture, start it so.
+"""
 
 import importlib
 import io
@@ -17,6 +22,8 @@ import torch
 
 from src import command as commands
 from src import config, experiment
+from tests import warm
+from tests.warm import PYTHON
 
 ROOT = Path(__file__).resolve().parent.parent
 Plain = dict[str, Any]
@@ -33,6 +40,13 @@ def compose(*overrides: str) -> Plain:
     """Return the resolved configuration that `python -m src.train` would train with."""
     with hydra.initialize_config_dir(str(config.CONF), version_base="1.3"):
         return commands.resolved(hydra.compose("train", list(overrides)))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start what commands are forked from; all processes of the tests share it."""
+    server = warm.server()
+    server.__enter__()
+    config.add_cleanup(lambda: server.__exit__(None, None, None))
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +76,7 @@ class Command:
 
     def line(self, name: str, *arguments: str) -> list[str]:
         """Return the command line."""
-        return [sys.executable, "-m", f"src.{name}", *arguments, f"log_dir={self.log_dir}"]
+        return [*PYTHON, "-m", f"src.{name}", *arguments, f"log_dir={self.log_dir}"]
 
     def __call__(
         self, name: str, *arguments: str, status: int = 0

@@ -3,18 +3,18 @@
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from src import check
 from tests.conftest import ROOT, environment, options
+from tests.warm import PYTHON
 
 
 def checked(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "src.check"],
+        [*PYTHON, "-m", "src.check"],
         cwd=folder,
         env=environment(PYTHONPATH=str(folder)),
         capture_output=True,
@@ -53,8 +53,16 @@ def test_every_yaml_is_part_of_a_composition(path: Path) -> None:
         assert [way[0] for way in ways] == [f"model={model}" for model in options("model")]
 
 
+# What a run is made of, and where faults are planted.
+CHOSEN = {"fizzbuzz", "two_layer_net", "adamw", "rmsprop", "one_cycle", "step", "default", "mps",
+          "csv", "tensorboard", "overfit", "fizzbuzz_adamw"}  # fmt: skip
+
+
 def test_each_fault_is_said_once_with_its_yaml(scratch: Path) -> None:
     conf = scratch / "conf"
+    for path in conf.glob("*/**/*.yaml"):  # few options: each costs a composition for each model
+        if path.stem not in CHOSEN and path.parent.name != "callbacks":
+            path.unlink()
     for group in ("model", "data"):  # a new model is checked without an edit
         shutil.copy2(conf / group / "fizzbuzz.yaml", conf / group / "own.yaml")
     plant(conf / "data" / "own.yaml", "val_fraction: 0.05", "val_fraction: 1.5")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, environment
+from tests.warm import PYTHON
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SCRATCH = ("src", "conf", "tests", "pyproject.toml", "README.md")
@@ -38,7 +39,7 @@ def run(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     words = shlex.split(line)
     assert words[0] == "python", line
     done = subprocess.run(
-        [sys.executable, *words[1:]],
+        [*PYTHON, *words[1:]],
         cwd=folder,
         env=environment(PYTHONPATH=str(folder)),
         capture_output=True,
@@ -66,18 +67,23 @@ def test_a_model_is_added_with_the_four_files_of_the_text(scratch: Path) -> None
     said = run("python -m src.train model=xor", scratch).stdout
     accuracy = float(said.partition("test/accuracy")[2].split()[0])
     assert accuracy > 0.9
-    run(
-        "python -m pytest -n 0 -q tests/models/test_every_model.py tests/test_architecture.py"
-        " -k 'xor or architecture'",
-        scratch,
+    words = "-m pytest -n 0 -q tests/models/test_every_model.py tests/test_architecture.py"
+    done = subprocess.run(
+        [sys.executable, *words.split(), "-k", "xor or architecture"],
+        cwd=scratch,
+        env=environment(PYTHONPATH=str(scratch)),
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_an_error_reads_as_the_text_says(scratch: Path) -> None:
     [block] = [block for block in blocks("console") if "error:" in block]
     command, expected = block.strip().split("\n")
     done = subprocess.run(
-        [sys.executable, *shlex.split(command.removeprefix("$ python"))],
+        [*PYTHON, *shlex.split(command.removeprefix("$ python"))],
         cwd=scratch,
         env=environment(PYTHONPATH=str(scratch)),
         capture_output=True,

@@ -37,11 +37,8 @@ class Run:
         return content
 
 
-# A run is made once and looked at often, so its tests go to one worker.
-MODELS = [pytest.param(model, marks=pytest.mark.xdist_group(model)) for model in options("model")]
-
-
-@pytest.fixture(scope="module", params=MODELS)
+# A run is made once and looked at often. Tests that follow one another mostly go to one worker.
+@pytest.fixture(scope="module", params=options("model"))
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     command = Command(tmp_path_factory.mktemp(request.param) / "logs")
     overrides = ["data.rows=256"] if request.param == "two_layer_net" else []

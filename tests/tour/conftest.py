@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+
+from tests.warm import PYTHON
 
 ROOT = Path(__file__).resolve().parents[2]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -26,7 +27,7 @@ def tour() -> Run:
     """`python -m src.tour` with the words given, at the repository's root, warnings as errors."""
 
     def run(*words: str, flags: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-W", "error", *flags, "-m", "src.tour", *words]
+        command = [*PYTHON, "-W", "error", *flags, "-m", "src.tour", *words]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
     return run

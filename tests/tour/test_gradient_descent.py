@@ -5,8 +5,6 @@ import torch
 
 from src.tour.gradient_descent import closed_form, descend, parabola
 
-pytestmark = pytest.mark.xdist_group("tour-gradient-descent")  # so that the chapter runs once
-
 TUTORIAL = """\
 0 5.000 9.000 6.000
 1 3.500 2.250 3.000

@@ -6,8 +6,6 @@ import torch
 
 from src.tour.tensors import broadcast
 
-pytestmark = pytest.mark.xdist_group("tour-tensors")  # so that the chapter runs once
-
 
 @pytest.mark.parametrize(
     ("a", "b"),

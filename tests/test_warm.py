@@ -1,0 +1,81 @@
+"""The stand-in for the interpreter behaves as the interpreter does, seen from outside."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import environment
+from tests.warm import ADDRESS, PYTHON
+
+pytestmark = pytest.mark.skipif(ADDRESS not in os.environ, reason="no pidfd here, so no stand-in")
+WORDS = ["-m", "probe", "a b", "", "ü"]
+SURROUNDINGS = """
+import os, sys
+print(__name__, sys.argv[1:], sys.orig_argv[1:], os.getcwd(), os.environ["COLUMNS"], sys.path[:2])
+print(repr(sys.stdin.read()), os.path.basename(sys.argv[0]), __spec__.name)
+print("said", file=sys.stderr)
+"""
+
+
+@pytest.fixture
+def probe(tmp_path: Path) -> Path:
+    return tmp_path / "probe.py"
+
+
+def ended(python: list[str], folder: Path, *options: str) -> tuple[int, str, str]:
+    """Return how a program ends and what it says, whatever the line numbers of a traceback."""
+    done = subprocess.run(
+        [*python, *options, *WORDS],
+        cwd=folder,
+        env=environment(PYTHONPATH="/somewhere"),
+        input="typed\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.returncode, done.stdout, (done.stderr.splitlines() or [""])[-1]
+
+
+@pytest.mark.parametrize(
+    ("program", "status"),
+    [
+        (SURROUNDINGS, 0),
+        ("import sys; sys.exit(3)", 3),
+        ("import sys; sys.exit('a word')", 1),
+        ("print('begun'); raise ValueError('wrong')", 1),
+        ("import atexit; atexit.register(print, 'last')", 0),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM),
+        ("import warnings; warnings.warn('loud')", 1),
+    ],
+)
+def test_a_program_ends_as_it_would(program: str, status: int, probe: Path) -> None:
+    probe.write_text(program)
+    found = ended(PYTHON, probe.parent, "-W", "error")
+    assert found == ended([sys.executable], probe.parent, "-W", "error")
+    assert found[0] == status
+
+
+def test_torch_is_there_before_the_program_is(probe: Path) -> None:
+    probe.write_text("import sys; print('lightning.pytorch' in sys.modules, 'src' in sys.modules)")
+    assert ended(PYTHON, probe.parent)[1] == "True False\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_signals_reach_the_program(number: signal.Signals, probe: Path) -> None:
+    probe.write_text("import os, signal\nprint(os.getpid(), flush=True)\nsignal.pause()\n")
+    with subprocess.Popen(
+        [*PYTHON, "-m", "probe"], cwd=probe.parent, stdout=-1, stderr=-1, text=True
+    ) as process:
+        assert process.stdout is not None
+        program = int(process.stdout.readline())
+        process.send_signal(number)
+        assert process.wait(timeout=60) == -number
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{program}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -1,0 +1,185 @@
+"""A stand-in for the interpreter that has imported torch and Lightning before it is asked.
+
+Their import takes seconds, and the tests start some hundred commands. So a server imports them
+once, and forks itself for each command. `python tests/warm.py -m src.train seed=3` asks it to,
+hands over its streams, folder and environment, passes signals on, and ends as the command ends.
+
+What the command does is real: a process of its own, with its arguments, streams, exit status, and
+every import of this project's code. What is not: the import of packages, and limits and masks that
+a process inherits (ulimit, SIGSTOP). Where they matter, start `sys.executable`. Where there is no
+server, or options other than -m and -W error, this becomes the plain interpreter.
+"""
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+PYTHON = [sys.executable, "-I", "-S", __file__]  # how a command line begins
+ADDRESS = "KINDLING_WARM"  # the environment variable that says where the server listens
+PASSED_ON = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
+# What commands import from others; a command that needs more imports it by itself.
+PACKAGES = (
+    "hydra.core.hydra_config", "hydra.utils", "lightning.pytorch", "matplotlib.pyplot", "pydantic",
+    "torch", "torch.utils.tensorboard", "torchmetrics.classification", "tqdm",
+)  # fmt: skip
+
+
+# The command's side -------------------------------------------------------------------------------
+
+
+def ask(words: list[str]) -> None:
+    """Have the server run `python <words>`, and end as that ends."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # until it is known to whom
+    with socket.socket(socket.AF_UNIX) as server:
+        server.connect(os.environ[ADDRESS])
+        asked = json.dumps([words, os.getcwd(), dict(os.environ)]).encode() + b"\n"
+        socket.send_fds(server, [asked[:1]], [0, 1, 2])
+        server.sendall(asked[1:])
+        answers = server.makefile()
+        command = int(answers.readline())
+
+        def pass_on(number: int, _: object) -> None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(command, number)
+
+        for number in PASSED_ON:
+            signal.signal(number, pass_on)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
+        status = os.waitstatus_to_exitcode(int(answers.readline()))
+    if status < 0:  # a signal ended it
+        signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    os._exit(status)
+
+
+# The server's side --------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def server():
+    """Keep a server while the tests run, for all their processes."""
+    if ADDRESS in os.environ or not hasattr(os, "pidfd_open"):
+        yield  # tests that tests start have one already
+        return
+    with TemporaryDirectory() as folder:
+        address = f"{folder}/socket"
+        words = [sys.executable, __file__, "--serve", address]
+        one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # a fork keeps no other
+        with subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=one_thread, process_group=0
+        ) as process:
+            assert process.stdout is not None
+            process.stdout.readline()  # it listens
+            os.environ[ADDRESS] = address
+            yield
+            del os.environ[ADDRESS]
+
+
+def serve(address: str) -> list[str]:
+    """Fork a process for each command that is asked for, until standard input ends.
+
+    Returns:
+        The words of a command line, in a process that is there to run it.
+    """
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen(64)
+        print("listening", flush=True)
+        while True:
+            if sys.stdin in select.select([listener, sys.stdin], [], [])[0]:
+                os.killpg(0, signal.SIGKILL)  # whoever is left too
+            asker, _ = listener.accept()
+            prepare()
+            if os.fork() == 0:
+                listener.close()
+                return keep(asker)
+            asker.close()
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                    pass
+
+
+def prepare() -> None:
+    """Import what commands import, once, when the first is asked for."""
+    for name in PACKAGES:
+        importlib.import_module(name)
+    gc.freeze()
+    [_] = os.listdir("/proc/self/task")  # a fork would keep this thread alone
+
+
+def keep(asker: socket.socket) -> list[str]:
+    """Fork once more, tell who asked how that ends, and end it if who asked is gone.
+
+    Returns:
+        As `serve`, in the forked process.
+    """
+    first, streams, _, _ = socket.recv_fds(asker, 1, 3)
+    words, folder, environment = json.loads(first + asker.makefile("rb").readline())
+    if (command := os.fork()) == 0:
+        asker.close()
+        become(folder, environment, streams)
+        return words
+    asker.sendall(f"{command}\n".encode())
+    for stream in streams:
+        os.close(stream)
+    ended = os.pidfd_open(command)
+    if ended not in select.select([ended, asker], [], [])[0]:
+        os.kill(command, signal.SIGKILL)
+    status = os.waitpid(command, 0)[1]
+    with contextlib.suppress(BrokenPipeError):
+        asker.sendall(f"{status}\n".encode())
+    os._exit(0)
+
+
+def become(folder: str, environment: dict[str, str], streams: list[int]) -> None:
+    """Make this process as a new one would be, started in a folder, with an environment."""
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    here = Path(__file__).parent
+    shared = [path for path in sys.path if path != str(here)]
+    added = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.path[:] = [folder, *added, *shared]
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.__stdout__ = open(1, "w", 1 if os.isatty(1) else -1, closefd=False)  # noqa: SIM115
+    sys.stderr = sys.__stderr__ = open(  # noqa: SIM115
+        2, "w", 1, errors="backslashreplace", closefd=False
+    )
+
+
+def run(words: list[str]) -> None:
+    """Run `python <words>` in this process."""
+    sys.orig_argv[:] = [sys.executable, *words]
+    if words[0] == "-W":
+        sys.warnoptions.append(words[1])
+        warnings.simplefilter("error")
+    _, module, *sys.argv[1:] = words[-len(without_warnings(words)) :]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def without_warnings(words: list[str]) -> list[str]:
+    """Return a command line without `-W error`."""
+    return words[2:] if words[:2] == ["-W", "error"] else words
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--serve":
+        run(serve(sys.argv[2]))
+    elif ADDRESS in os.environ and without_warnings(sys.argv[1:])[0] == "-m":
+        ask(sys.argv[1:])
+    else:
+        os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
