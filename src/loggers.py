@@ -1,6 +1,7 @@
 """Lightning's TensorBoard and CSV loggers, writing where a run directory keeps them."""
 
 import csv
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,42 +10,103 @@ from lightning.pytorch.loggers import TensorBoardLogger as LightningTensorBoardL
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from src import dashboard
+from src.config import first_line
+
+BINS = 64  # of a histogram; TensorBoard shows 30
+
 
 class TensorBoardLogger(LightningTensorBoardLogger):
-    """Event files in `<save_dir>/tensorboard/`, and one HPARAMS row that has the final metrics.
+    """Event files in `<save_dir>/tensorboard/`, for all tabs of TensorBoard that have something.
+
+    What does not change (hyperparameters, configuration, graph, layout) is written once, when the
+    run starts; a resumed run finds it there.
 
     Args:
         save_dir: the run directory.
         flush_secs: seconds until a written point is on disk.
+        graph: whether the network is traced, at the start, for the Graphs tab.
+        histograms: whether weights and gradients are counted when the pictures are drawn.
     """
 
-    def __init__(self, save_dir: str, flush_secs: int = 10) -> None:
+    def __init__(
+        self, save_dir: str, flush_secs: int = 10, graph: bool = True, histograms: bool = True
+    ) -> None:
         super().__init__(
             save_dir, name="tensorboard", version="", default_hp_metric=False, flush_secs=flush_secs
         )
+        self.graph, self.histograms = graph, histograms
+        resumed = any(Path(save_dir, "tensorboard").glob("events.out.tfevents.*"))
+        self._started = self._traced = resumed
 
     @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """Write a point of each metric, but for the epoch: as a chart it would say nothing."""
         super().log_metrics({k: v for k, v in metrics.items() if k != "epoch"}, step)
 
+    @rank_zero_only
     def log_hyperparams(self, params: Any, metrics: Any = None, step: Any = None) -> None:
-        """Do nothing yet: the HPARAMS row is written once, when the final metrics are known."""
+        """Write what the run is: its row of the HPARAMS tab, its texts, the layout of its charts.
+
+        The row's metrics are the last scalars, so that a run that goes on, or failed, has them too.
+        """
+        if self._started:
+            return
+        self._started = True
+        run = Path(self.save_dir)
+        self._add(dashboard.session_start(f"{run.parent.name}/{run.name}", params))
+        self.experiment.add_custom_scalars(dashboard.LAYOUT)
+        for tag, text in dashboard.texts(run).items():
+            self.experiment.add_text(tag, text)
 
     @rank_zero_only
-    def log_final_metrics(self, params: dict[str, Any], metrics: dict[str, float]) -> None:
-        """Write the HPARAMS row of this run.
+    def log_graph(self, model: Any, input_array: Any = None) -> None:
+        """Write the network's graph; Lightning calls this when training, or a test, starts."""
+        inputs = dashboard.example(model)
+        if self._traced or not self.graph or inputs is None:
+            return
+        self._traced = True
+        try:
+            graph = dashboard.graph(model.net, inputs)
+        except Exception as error:  # a network may do what cannot be traced: no reason to stop
+            print(f"warning: the network has no graph: {first_line(error)}", file=sys.stderr)
+        else:
+            self.experiment._get_file_writer().add_graph(graph)
 
-        The columns of metrics show the last scalars that were logged under the same names.
-        """
-        from torch.utils.tensorboard.summary import hparams
+    @rank_zero_only
+    def log_histograms(self, model: Any, step: int) -> None:
+        """Write how weights, and the gradients of the last step, are distributed."""
+        if not self.histograms:
+            return
+        for name, weights in model.named_parameters():
+            for kind, values in (("weights", weights), ("gradients", weights.grad)):
+                if values is not None and values.numel() and values.isfinite().all():
+                    values = values.detach().float()  # NumPy knows no bfloat16
+                    self.experiment.add_histogram(f"{kind}/{name}", values, step, bins=BINS)
 
-        for summary in hparams(params, metrics):  # type: ignore[no-untyped-call]
-            # The writer that fit() closed is opened again by asking for it.
-            self.experiment._get_file_writer().add_summary(summary)
+    @rank_zero_only
+    def log_picture(
+        self, name: str, png: bytes, size: tuple[int, int], description: str, step: int
+    ) -> None:
+        """Write a picture, which is PNG already, of width and height in pixels."""
+        self._add(dashboard.picture(f"figures/{name}", png, size, description), step)
+
+    @rank_zero_only
+    def log_precision_recall(self, name: str, true: Any, probabilities: Any, step: int) -> None:
+        """Write a class's curve for the PR Curves tab: is it one [N]? its probabilities [N]."""
+        self.experiment.add_pr_curve(f"precision_recall/{name}", true, probabilities, step)
+
+    @rank_zero_only
+    def log_success(self) -> None:
+        """Write that the run came to a good end."""
+        self._add(dashboard.session_end())
 
     def save(self) -> None:
         """Do nothing: the writer flushes by itself, and config.yaml has the hyperparameters."""
+
+    def _add(self, summary: Any, step: int | None = None) -> None:
+        # The writer that fit() closed is opened again by asking for it.
+        self.experiment._get_file_writer().add_summary(summary, step)
 
 
 class _Rows(ExperimentWriter):

@@ -1,5 +1,6 @@
 """A run in numbers and words: its metrics, its hyperparameters, its device."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import lightning.pytorch as pl
@@ -7,27 +8,56 @@ import torch
 
 from src.config import Plain
 
+GROUPS = ("model", "optimizer", "scheduler")  # known by their name
+USUAL = (
+    "seed",
+    "optimizer.lr",
+    "optimizer.weight_decay",
+    "data.batch_size",
+    "trainer.max_epochs",
+    "trainer.precision",
+)
+UNIMPORTANT = ("log_dir", "resume", "logger")  # where a run is kept, and who keeps its history
+
 
 def metrics(trainer: pl.Trainer) -> dict[str, float]:
     """Return the trainer's latest metrics as plain numbers."""
     return {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
 
 
-def hyperparameters(settings: Plain) -> dict[str, Any]:
-    """Return the settings that make a run what it is, flat: {"optimizer.lr": 0.01, ...}."""
-    groups = ("model", "data", "optimizer", "scheduler")
-    chosen = {name: settings[name] for name in groups}
-    trainer = ("max_epochs", "precision", "accumulate_grad_batches", "gradient_clip_val")
-    chosen["trainer"] = {name: settings["trainer"][name] for name in trainer}
-    flat = {
-        f"{group}.{key}": value if isinstance(value, int | float | str) else str(value)
-        for group, values in chosen.items()
-        for key, value in values.items()
-        if value is not None and not key.startswith("_")
+def hyperparameters(settings: Plain, overrides: list[str]) -> dict[str, Any]:
+    """Return the settings that runs are compared by, flat: {"optimizer.lr": 0.01, ...}.
+
+    They are the recipe's usual ones, the model's own, and whatever the command line set.
+
+    Args:
+        settings: the resolved configuration.
+        overrides: what the command line set: ["optimizer=muon", "data.noise=0.5", ...].
+    """
+    model, optimizer, scheduler = (settings[g]["_target_"] for g in GROUPS)
+    chosen = {
+        "model": model.split(".")[-2],
+        "optimizer": optimizer.rpartition(".")[2],
+        "scheduler": scheduler.rpartition(".")[2],
     }
-    for group in ("optimizer", "scheduler"):
-        flat[group] = settings[group]["_target_"].rpartition(".")[2]
-    return {"seed": settings["seed"], **flat}
+    flat = dict(_flat(settings))
+    own = [key for key in flat if key.startswith("model.") and isinstance(flat[key], int | float)]
+    given = [override.lstrip("+~").partition("=") for override in overrides]
+    for key in [*USUAL, *own, *(key for key, _, _ in given if key not in UNIMPORTANT)]:
+        if flat.get(key) is not None:
+            chosen[key] = flat[key]
+    # A group's option has no value in the configuration: its name stands for it.
+    options = {key: value for key, _, value in given if "." not in key and key not in flat}
+    return {key: v for key, v in options.items() if key not in UNIMPORTANT} | chosen
+
+
+def _flat(node: Plain, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of a configuration by their dotted keys; lists as text."""
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif not key.startswith("_"):
+            yield prefix + key, str(value) if isinstance(value, list) else value
 
 
 def device_name(trainer: pl.Trainer) -> str:

@@ -147,7 +147,7 @@ def _fit_and_test(built: "Experiment", run: Path, checkpoint: Path | None) -> di
     from src import summary
 
     trainer: Any = built.trainer
-    hyperparameters = summary.hyperparameters(built.config)
+    hyperparameters = summary.hyperparameters(built.config, list(HydraConfig.get().overrides.task))
     if not built.data.provides("val"):
         print(
             "this data has no validation rows: the best checkpoint is that of the least train/loss"
@@ -170,8 +170,8 @@ def _fit_and_test(built: "Experiment", run: Path, checkpoint: Path | None) -> di
         )
         metrics |= summary.metrics(trainer)
     for logger in trainer.loggers:
-        if hasattr(logger, "log_final_metrics"):
-            logger.log_final_metrics(hyperparameters, metrics)
+        if hasattr(logger, "log_success"):
+            logger.log_success()
             logger.finalize("success")
     return metrics
 

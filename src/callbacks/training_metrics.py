@@ -1,10 +1,13 @@
-"""Log how training goes: loss, learning rate and throughput, every few optimizer steps.
+"""Log how training goes: is it learning, is it fast, is it healthy? Every few optimizer steps.
 
 Logged across epochs, not within each: a small data set has epochs of a few steps, and a point for
 each would cost more than the steps.
 """
 
+import os
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,14 +15,19 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from src.callbacks.checkpointing import is_last_epoch
+from src.callbacks.magnitudes import Magnitudes
 
 
 class TrainingMetrics(Callback):
     """Log a point every `trainer.log_every_n_steps` optimizer steps and at the end of training.
 
-    `train/loss` is the mean over the batches since the last point; `train/lr` the learning rate of
-    the step (of the first parameter group); `train/samples_per_second` counts all ranks' samples
-    over the time spent in training steps and loaders, without validation.
+    - `train/loss`: the mean over the batches since the last point.
+    - `train/lr`, `train/momentum`: of the step, of the first parameter group; Adam's first beta.
+    - `train/gradient_norm`, `train/update_to_weight`: see magnitudes.py; of logged points alone.
+    - `train/samples_per_second`: all ranks' samples over the time spent in training steps and
+      loaders, without validation.
+    - `train/memory_mb`: megabytes; on CUDA the most that tensors took so far, elsewhere what this
+      process has in memory.
     """
 
     def __init__(self) -> None:
@@ -28,11 +36,20 @@ class TrainingMetrics(Callback):
         self._last_step = 0
         self._seconds = 0.0
         self._started = 0.0
+        self._magnitudes = Magnitudes()
+        self._measured: dict[str, float] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
         self._last_step = trainer.global_step
         self._started = time.perf_counter()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Copy the weights if a point is due when this batch, or group of batches, is done."""
+        if self._due(trainer, trainer.global_step + _steps(pl_module)):
+            self._magnitudes.remember(trainer, pl_module)
 
     def on_train_batch_end(
         self,
@@ -49,6 +66,7 @@ class TrainingMetrics(Callback):
         self._loss = loss if self._loss is None else self._loss + loss
         self._batches += batches
         self._samples += _samples(batch)
+        self._measured = self._magnitudes.measured(trainer, pl_module) or self._measured
         if trainer.global_step - self._last_step >= trainer.log_every_n_steps:
             self._log(trainer, pl_module)
 
@@ -65,6 +83,13 @@ class TrainingMetrics(Callback):
         if self._batches and is_last_epoch(trainer):
             self._log(trainer, pl_module)
 
+    def _due(self, trainer: Any, step: int) -> bool:
+        """Say whether a point is logged at a step that this call may reach."""
+        if step - self._last_step >= trainer.log_every_n_steps or step == trainer.max_steps:
+            return True
+        last_batch = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        return bool(last_batch and trainer.current_epoch + 1 == trainer.max_epochs)
+
     def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         now = time.perf_counter()
         seconds = self._seconds + now - self._started
@@ -73,16 +98,45 @@ class TrainingMetrics(Callback):
         metrics = {
             "train/loss": float(loss),
             "train/lr": float(optimizer.param_groups[0]["lr"]),
+            **_momentum(optimizer.param_groups[0]),
+            **self._measured,
             "train/samples_per_second": self._samples * trainer.world_size / max(seconds, 1e-9),
+            **_memory(pl_module.device),
         }
         # Known to monitors (checkpoints, early stopping, plateau), and written to each logger here:
         # Lightning itself would write only where its own count of batches falls on its interval.
         pl_module.log_dict(metrics, logger=False, batch_size=1)
         for logger in trainer.loggers:
             logger.log_metrics({**metrics, "epoch": trainer.current_epoch}, trainer.global_step - 1)
-        self._loss, self._batches, self._samples = None, 0, 0
+        self._loss, self._batches, self._samples, self._measured = None, 0, 0, {}
         self._last_step = trainer.global_step
         self._seconds, self._started = 0.0, now
+
+
+def _steps(module: Any) -> int:
+    """Return how many optimizer steps a call takes at most."""
+    return module.execution.steps if hasattr(module, "execution") else 1
+
+
+def _momentum(group: dict[str, Any]) -> dict[str, float]:
+    momentum = group["betas"][0] if "betas" in group else group.get("momentum", 0)
+    return {"train/momentum": float(momentum)} if momentum else {}
+
+
+def _memory(device: torch.device) -> dict[str, float]:
+    """Return the memory in use by name; nothing where the system does not say."""
+    statm = Path("/proc/self/statm")
+    if device.type == "cuda":
+        used = torch.cuda.max_memory_allocated(device)
+    elif statm.exists():
+        used = int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    elif sys.platform == "darwin":
+        import resource
+
+        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    else:
+        return {}
+    return {"train/memory_mb": used / 1e6}
 
 
 def _samples(batch: Any) -> int:

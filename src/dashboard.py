@@ -1,0 +1,143 @@
+"""What TensorBoard shows beside scalars: each function makes the record of one of its tabs."""
+
+import contextlib
+import copy
+import io
+import json
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensorboard.compat.proto.summary_pb2 import (  # type: ignore[import-untyped]
+    Summary,
+    SummaryMetadata,
+)
+from tensorboard.plugins.hparams import api_pb2, metadata  # type: ignore[import-untyped]
+from tensorboard.plugins.hparams.plugin_data_pb2 import (  # type: ignore[import-untyped]
+    HParamsPluginData,
+    SessionEndInfo,
+    SessionStartInfo,
+)
+from torch import Tensor, nn
+from torch.utils.tensorboard import _pytorch_graph
+
+# The Custom Scalars tab: category -> chart -> the tags of its lines, as regular expressions.
+LAYOUT = {
+    "Is it learning?": {
+        "loss of training and validation": ["Multiline", ["train/loss", "val/loss"]],
+        "validation metrics": ["Multiline", ["val/(?!loss$)"]],
+    },
+    "Is it fast?": {
+        "samples a second": ["Multiline", ["train/samples_per_second"]],
+        "memory (MB)": ["Multiline", ["train/memory_mb"]],
+    },
+    "Is it healthy?": {
+        "gradient norm": ["Multiline", ["train/gradient_norm"]],
+        "update of a step, as a share of the weights": ["Multiline", ["train/update_to_weight"]],
+        "learning rate": ["Multiline", ["train/lr"]],
+        "momentum": ["Multiline", ["train/momentum"]],
+    },
+}
+
+
+def session_start(name: str, hyperparameters: dict[str, Any]) -> Any:
+    """Return the record of a run's hyperparameters, its row of the HPARAMS tab.
+
+    The columns of metrics are the last scalars of the runs: TensorBoard finds them by itself, over
+    runs of several models too, as long as no run says which there are.
+
+    Args:
+        name: the row's name; what is found twice under one name (by way of a link) is one row.
+        hyperparameters: numbers, texts and truth values by name.
+    """
+    info = SessionStartInfo(group_name=name, start_time_secs=time.time())
+    for key, value in hyperparameters.items():
+        if isinstance(value, bool):
+            info.hparams[key].bool_value = value
+        elif isinstance(value, int | float):
+            info.hparams[key].number_value = value
+        else:
+            info.hparams[key].string_value = str(value)
+    return _session(metadata.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=info))
+
+
+def session_end() -> Any:
+    """Return the record that a run came to a good end."""
+    success = api_pb2.Status.Value("STATUS_SUCCESS")
+    info = SessionEndInfo(status=success, end_time_secs=time.time())
+    return _session(metadata.SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=info))
+
+
+def _session(tag: str, content: Any) -> Any:
+    about = metadata.create_summary_metadata(content)
+    return Summary(value=[Summary.Value(tag=tag, metadata=about, tensor=metadata.NULL_TENSOR)])
+
+
+def texts(run: Path) -> dict[str, str]:
+    """Return what a run directory says about its run, as Markdown by tag."""
+    found = {}
+    if (run / "config.yaml").is_file():
+        lines = (run / "config.yaml").read_text(encoding="utf-8").splitlines()
+        found["configuration"] = "\n".join(f"    {line}" for line in lines)
+    if (run / "run.json").is_file():
+        facts = _flat(json.loads((run / "run.json").read_text(encoding="utf-8")))
+        rows = [f"| {key} | {_cell(value)} |" for key, value in facts.items() if value is not None]
+        found["run"] = "\n".join(["| what | value |", "|---|---|", *rows])
+    return found
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        flat |= _flat(value, f"{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _cell(value: Any) -> str:
+    text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def picture(tag: str, png: bytes, size: tuple[int, int], description: str) -> Any:
+    """Return the record of a picture that is PNG already.
+
+    Args:
+        tag: its name in the Images tab.
+        png: the file's content.
+        size: width and height in pixels.
+        description: what it shows, in a sentence; TensorBoard shows it beside the name.
+    """
+    image = Summary.Image(width=size[0], height=size[1], colorspace=3, encoded_image_string=png)
+    about = SummaryMetadata(display_name=tag, summary_description=description)
+    return Summary(value=[Summary.Value(tag=tag, image=image, metadata=about)])
+
+
+def graph(net: nn.Module, inputs: Any) -> Any:
+    """Return the network's graph, traced with example inputs; its modes stay as they are.
+
+    Raises:
+        Exception: whatever the network, or the tracing of it, raises.
+    """
+    modes = [(module, module.training) for module in net.modules()]
+    # A copy that shares its weights and is not compiled; and torch calls its tracer deprecated.
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        try:
+            return _pytorch_graph.graph(copy.copy(net), inputs)  # type: ignore[no-untyped-call]
+        finally:
+            for module, training in modes:
+                module.training = training
+
+
+def example(model: Any) -> Any:
+    """Return inputs that a model's network takes; None where the model does not say."""
+    if getattr(model, "example_input_array", None) is not None:
+        return model.example_input_array
+    if not isinstance(getattr(model, "net", None), nn.Module):
+        return None
+    weight: Tensor | None = next(model.net.parameters(), None)
+    if weight is None or not isinstance(getattr(model, "in_features", None), int):
+        return None
+    return torch.zeros(1, model.in_features, dtype=weight.dtype, device=weight.device)
