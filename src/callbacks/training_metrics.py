@@ -62,7 +62,7 @@ class TrainingMetrics(Callback):
         """Count the batch; log when enough steps have passed."""
         batches = outputs.get("batches", 1)  # more when an execution takes several steps
         # Lightning divides the loss of a batch by the batches that are accumulated.
-        loss = outputs["loss"] * trainer.accumulate_grad_batches * batches
+        loss = outputs["loss"] * (trainer.accumulate_grad_batches * batches)
         self._loss = loss if self._loss is None else self._loss + loss
         self._batches += batches
         self._samples += _samples(batch)
