@@ -197,6 +197,7 @@ class BaseModule(pl.LightningModule):
         if self.optimizer_factory is None:
             raise ValueError("this model was made to predict: give it an optimizer to train it")
         optimizer = self.optimizer_factory(self.parameters())
+        self.execution.begin()
         self.total_steps = self.execution.total_steps(self.trainer)
         if self.scheduler_factory is None:
             return optimizer

@@ -6,14 +6,14 @@ uses nothing of this file but `total_steps`.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from src.models.steps import EagerSteps, Stepper
 
 # A module here is a BaseModule, which imports this file.
 
@@ -35,47 +35,34 @@ class Execution:
     accumulate: int = 1
     clip_val: float | None = None
     clip_algorithm: str = "norm"
+    _stepper: Stepper | None = field(default=None, init=False, repr=False)
 
     def run(self, module: Any, batches: list[Any]) -> dict[str, Any]:
-        """Take a step for each `accumulate` of the batches.
+        """Take a step for each `accumulate` of the batches, up to `trainer.max_steps`.
 
         Returns:
-            `loss`, the mean over the batches, and `batches`, how many there were.
+            `losses` [steps], the loss of each step before it was taken; `loss`, the mean over the
+            batches; and `batches`, how many there were.
         """
-        total, count = torch.zeros((), device=module.device), 0
-        before = module.trainer.global_step
-        for start in range(0, len(batches), self.accumulate):
-            if module.trainer.global_step == module.trainer.max_steps:
-                break
-            group = batches[start : start + self.accumulate]
-            total += self._step(module, group)
-            count += len(group)
+        if self._stepper is None:
+            self._stepper = self._chosen(module)
+        trainer, size = module.trainer, self.accumulate
+        groups = [batches[start : start + size] for start in range(0, len(batches), size)]
+        if trainer.max_steps != -1:
+            groups = groups[: trainer.max_steps - trainer.global_step]
+        losses = self._stepper.take(groups)
         # Lightning counts this call as one step of the charts' axis; it was several.
-        axis = module.trainer.fit_loop.epoch_loop
-        axis._batches_that_stepped += module.trainer.global_step - before - 1
-        return {"loss": total / max(count, 1), "batches": count}
+        trainer.fit_loop.epoch_loop._batches_that_stepped += len(groups) - 1
+        sizes = [len(group) for group in groups]
+        return {"losses": losses, "loss": _mean(losses, sizes), "batches": sum(sizes)}
 
-    def _step(self, module: Any, group: list[Any]) -> Tensor:
-        """Take one step; return the sum of the losses before it."""
-        optimizer: Any = module.optimizers()
-        losses: list[Tensor] = []  # LBFGS asks again; the first answers are those of this step
+    def begin(self) -> None:
+        """Choose anew who takes the steps: there is a new optimizer, or a new Trainer."""
+        self._stepper = None
 
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            total = torch.zeros((), device=module.device)
-            for batch in group:
-                # Divided by `accumulate` in a shorter last group too, as Lightning does.
-                loss = module.training_loss(batch) / self.accumulate
-                module.manual_backward(loss)
-                total += loss.detach()
-            losses.append(total)
-            return total
-
-        optimizer.step(closure)
-        for scheduler in self._schedulers(module):
-            if not isinstance(scheduler, ReduceLROnPlateau):
-                scheduler.step()
-        return losses[0] * self.accumulate
+    def _chosen(self, module: Any) -> Stepper:
+        """Decide, once a fit, who takes the steps of this module."""
+        return EagerSteps(module)
 
     def clip(self, module: Any, optimizer: Optimizer) -> None:
         """Clip the gradients of one step."""
@@ -110,9 +97,10 @@ class Execution:
         trainer.fit_loop._combined_loader = None
         return None if total == -1 or math.isinf(total) else max(int(total), 1)
 
-    @staticmethod
-    def _schedulers(module: Any) -> list[Any]:
-        schedulers = module.lr_schedulers()
-        if schedulers is None:
-            return []
-        return schedulers if isinstance(schedulers, list) else [schedulers]
+
+def _mean(losses: Tensor, sizes: list[int]) -> Tensor:
+    """Return the mean over the batches of losses [S] that are means over groups of these sizes."""
+    if min(sizes) == max(sizes):
+        return losses.mean()
+    weights = losses.new_tensor(sizes)  # [S]
+    return (losses * weights).sum() / weights.sum()
