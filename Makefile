@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train evaluate predict tour check schema test soak lint format typecheck bench tensorboard \
+.PHONY: help setup train evaluate predict compare tour check schema test soak lint format typecheck bench tensorboard \
 	lock clean clean-logs
 
 help: ## list the targets
@@ -24,6 +24,9 @@ evaluate: $(VENV)/.base ## test a trained model: ARGS="run=latest"
 
 predict: $(VENV)/.base ## ask a trained model: ARGS="run=latest numbers=1..30"
 	@$(RUN) src.predict $(ARGS)
+
+compare: $(VENV)/.base ## which settings are better, over seeds: ARGS="logs/train/fizzbuzz last=6"
+	@$(RUN) src.compare $(ARGS)
 
 tour: $(VENV)/.base ## the tutorials, runnable: ARGS=autograd; without one, the list of chapters
 	@$(RUN) src.tour $(ARGS)

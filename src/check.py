@@ -118,7 +118,7 @@ def problems_of(path: Path, overrides: list[str]) -> Iterator[tuple[Path | None,
         yield home(key, path), f"{key}: {first_line(error)}"
         return
     # A command that trains nothing has no constructor to be held to.
-    for text in config.problems(whole) if "model" in whole else []:
+    for text in config.problems(whole) if "trainer" in whole else []:
         key = re.split("[=:]", text)[0]
         yield home(key, path, at(whole, key)), text
 

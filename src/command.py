@@ -21,8 +21,14 @@ from omegaconf.errors import OmegaConfBaseException
 from src.config import CONF, InputError, Plain, first_line, nearest
 
 
-def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+def command(
+    name: str, words: str | None = None
+) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
     """Make a function of a configuration into a command that composes conf/<name>.yaml.
+
+    Args:
+        name: the command's, and its YAML's.
+        words: the key whose values may be given without it, as the files of `ls` are.
 
     What goes wrong is said in one line: exit status 2 for bad input, 1 for a failure while running.
     HYDRA_FULL_ERROR=1, or any `debug=`, shows the traceback as well.
@@ -30,19 +36,26 @@ def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], 
 
     def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
         full_error = os.environ.get("HYDRA_FULL_ERROR")
+        taken: Plain = {}
 
         @hydra.main(config_path=str(CONF), config_name=name, version_base="1.3")
         def composed(config: DictConfig) -> None:
             debugging = HydraConfig.get().runtime.choices.get("debug") not in (None, "null")
             wanted = "1" if debugging else full_error
             with _environment("HYDRA_FULL_ERROR", wanted), one_line_errors():
+                config.update(taken)
                 task(config)
 
         @functools.wraps(task)
         def main() -> None:
             with one_line_errors(name):
                 _check_flags(sys.argv[1:])
-                with _environment("HYDRA_FULL_ERROR", "1"):  # Hydra then raises instead of exiting
+                arguments, found = _taken(name, words, sys.argv[1:])
+                _complete_keys_alone(name, words)
+                taken.clear()
+                taken.update(found)
+                # Hydra then raises instead of exiting.
+                with _environment("HYDRA_FULL_ERROR", "1"), _typed(arguments):
                     composed()
 
         return main
@@ -122,6 +135,60 @@ def _check_flags(arguments: list[str]) -> None:
             f"unknown flag {flag}: settings are key=value, as {flag.strip('-')}={value}"
         )
     parser.parse_args(arguments)
+
+
+def _taken(name: str, words: str | None, arguments: list[str]) -> tuple[list[str], Plain]:
+    """Take from a command line what Hydra would not understand.
+
+    That is words which are no key=value, and values of a key that is called as a group is: Hydra
+    would look for an option of it (`model=fizzbuzz`, where the command has no such choice to make).
+
+    Returns:
+        What is left for Hydra, and the values that were taken, by key.
+
+    Raises:
+        InputError: a value is not readable, or words are given both ways.
+    """
+    if words is None:
+        return arguments, {}
+    own = yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8"))
+    overrides = get_args_parser().parse_args(arguments).overrides
+    left, taken = list(arguments), Plain()
+    for argument in overrides:
+        key, equals, value = argument.partition("=")
+        if not equals or os.path.exists(argument):  # a folder may be called a=b
+            taken.setdefault(words, []).append(argument)
+        elif key == words and any("=" not in other for other in overrides):
+            raise InputError(f"{argument}: name all with {words}=, or all without it")
+        elif key in own and key in _groups():
+            try:
+                taken[key] = yaml.safe_load(value)
+            except (yaml.YAMLError, ValueError, RecursionError) as error:
+                raise InputError(f"{argument}: not readable ({first_line(error)})") from None
+        else:
+            continue
+        left.remove(argument)
+    return left, taken
+
+
+def _complete_keys_alone(name: str, words: str | None) -> None:
+    """Leave what Hydra would not understand out of the line that a shell wants completed."""
+    if words is None or not (line := os.environ.get("COMP_LINE", "")):
+        return
+    script, *typed = line.split()
+    last = typed.pop() if typed and not line[-1].isspace() else ""
+    os.environ["COMP_LINE"] = " ".join([script, *_taken(name, words, typed)[0], last])
+
+
+@contextmanager
+def _typed(arguments: list[str]) -> Iterator[None]:
+    """Let Hydra see these arguments as those of the command line."""
+    before = sys.argv[1:]
+    sys.argv[1:] = arguments
+    try:
+        yield
+    finally:
+        sys.argv[1:] = before
 
 
 def _refuse(message: str) -> typing.NoReturn:

@@ -94,7 +94,7 @@ def composition(path: Path) -> Plain | None:
     for overrides in check.ways(path):
         with contextlib.suppress(OmegaConfBaseException):  # data, with a model of other data
             whole = check.composed(path, overrides)
-            return whole if "model" in whole else None
+            return whole if "trainer" in whole else None
     return None
 
 

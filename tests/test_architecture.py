@@ -120,7 +120,7 @@ def test_config_imports_neither_torch_nor_lightning():
     assert PACKAGES["src.config"] & heavy == set()
 
 
-@pytest.mark.parametrize("name", ["src.config", "src.train", "src.evaluate", "src.predict"])
+@pytest.mark.parametrize("name", ["src.config", *ENTRY_POINTS])
 def test_a_command_is_read_without_importing_torch(name):
     code = f"import {name}, sys; print([m for m in ('torch', 'lightning') if m in sys.modules])"
     command = [sys.executable, "-c", code]

@@ -1,6 +1,7 @@
 """Files from strangers: none runs code, fills the memory or writes elsewhere; a line says so."""
 
 import copy
+import csv
 import importlib
 import io
 import json
@@ -14,7 +15,7 @@ import pytest
 import torch
 import yaml
 
-from src import experiment, predict, trust
+from src import experiment, tables, trust
 from src.config import located
 from tests.conftest import ROOT, compose, options
 from tests.test_checkpoint_io import Hostile
@@ -514,16 +515,16 @@ def test_a_checkpoint_does_not_choose_where_results_go(stranger):
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1+cmd|' /C calc'!A0", "@SUM(A1)", "\t=1", "\r=1"])
 def test_text_that_would_be_a_formula_is_quoted(tmp_path, text):
-    predict._write(tmp_path / "a.csv", [{"number": -1.5, text: text, "word": "fizz", "none": ""}])
+    rows = [{"number": -1.5, text: text, "word": "fizz", "none": ""}]
+    (tmp_path / "a.csv").write_text(tables.rows_as(".csv", rows), newline="")
     with (tmp_path / "a.csv").open(newline="") as file:
-        header, row = predict.csv.reader(file)
+        header, row = csv.reader(file)
     assert header == ["number", f"'{text}", "word", "none"]
     assert row == ["-1.5", f"'{text}", "fizz", ""]
 
 
-def test_json_is_left_as_it_is(tmp_path):
-    predict._write(tmp_path / "a.json", [{"answer": "=1"}])
-    assert json.loads((tmp_path / "a.json").read_text()) == [{"answer": "=1"}]
+def test_json_is_left_as_it_is():
+    assert json.loads(tables.rows_as(".json", [{"answer": "=1"}])) == [{"answer": "=1"}]
 
 
 def test_tensorboard_is_for_this_machine():
