@@ -162,12 +162,14 @@ def recorded(run: Path, device: str) -> Iterator[dict[str, Any]]:
     with (run / "run.log").open("a", encoding="utf-8") as log:
         write_json(run / "run.json", record)
 
-        def stop() -> None:  # a signal ends the process without unwinding
+        def end(failure: str | None) -> None:  # the process ends without unwinding
+            log.write(f"{failure}\n" if failure else "")
             log.flush()
-            write_json(run / "run.json", record | {"status": "stopped", "end": now()})
+            status = "failed" if failure else "stopped"
+            write_json(run / "run.json", record | {"status": status, "end": now()})
 
         try:
-            with _copied(log), stopping.last_act(stop):
+            with _copied(log), stopping.last_act(end):
                 yield record
             record["status"] = "finished"
         except SystemExit:
@@ -184,6 +186,24 @@ def recorded(run: Path, device: str) -> Iterator[dict[str, Any]]:
             record["end"] = now()
             with contextlib.suppress(OSError):  # a full disk must not hide the first error
                 write_json(run / "run.json", record)
+
+
+@contextlib.contextmanager
+def recorded_by_first(run: Path) -> Iterator[None]:
+    """Leave a further rank's traceback in run.log, and the rest to rank 0, which speaks for all.
+
+    Raises:
+        SystemExit: with status 1, where the rank has failed.
+    """
+    try:
+        yield
+    except Exception:
+        import traceback
+
+        with (run / "run.log").open("a", encoding="utf-8") as log:
+            rank = os.environ.get("LOCAL_RANK", "?")
+            log.write(f"rank {rank}:\n{traceback.format_exc()}")
+        raise SystemExit(1) from None
 
 
 def is_finished(run: Path) -> bool:

@@ -6,6 +6,7 @@ an exception wherever the program happens to be, ends in tracebacks, and imports
 """
 
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -21,8 +22,9 @@ PATIENCE = 1.0  # seconds that the main thread may be deaf, waiting in a library
 
 _noted: list[int] = []  # the signals that have come
 _stepping = False  # someone looks at `noted()` after each step
-_last_acts: list[Callable[[], None]] = []  # what is done and said before a signal ends the process
-_leaving = threading.Lock()
+LastAct = Callable[[str | None], None]  # is given what failed; None where a signal has come
+_last_acts: list[LastAct] = []  # what is done and said before the process ends without unwinding
+_ending = threading.Lock()
 
 
 def listen() -> None:
@@ -92,8 +94,8 @@ def step_by_step() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def last_act(act: Callable[[], None]) -> Iterator[None]:
-    """Have something done or said, should a signal end the process meanwhile; the newest first."""
+def last_act(act: LastAct) -> Iterator[None]:
+    """Have something done or said, should the process end at once meanwhile; the newest first."""
     _last_acts.append(act)
     try:
         yield
@@ -126,23 +128,41 @@ def _watch(reader: int) -> None:
         deaf = len(_noted) < came
         if deaf and (number == signal.SIGINT if came > 1 else not _stepping):
             leave(number)
-        if _leaving.locked():  # and cannot end: the reader of its output has stopped, say
+        if _ending.locked():  # and cannot end: the reader of its output has stopped, say
             time.sleep(2 * PATIENCE)
             os._exit(status(number))
 
 
 def leave(number: int) -> None:
-    """End the process because of a signal, without unwinding: nothing can swallow that."""
-    if not _leaving.acquire(blocking=False):  # it is on its way out
+    """End the process at once because of a signal."""
+    end(status(number), signal_number=number)
+
+
+def end(code: int, failure: str | None = None, signal_number: int = 0) -> None:
+    """End the process without unwinding, which nothing can swallow, after the last acts.
+
+    Args:
+        code: its exit status.
+        failure: what went wrong, in a line; None where a signal has come.
+        signal_number: that signal.
+    """
+    if not _ending.acquire(blocking=False):  # it is on its way out
         return
     silent = bool(_last_acts) or os.environ.get("LOCAL_RANK", "0") != "0"
-    for act in [*reversed(_last_acts), sys.stdout.flush]:
-        # The signal may have come amid a print, which cannot be entered twice.
-        with contextlib.suppress(OSError, RuntimeError, ValueError):
-            act()
-    if not silent:
-        say_nothing_is_saved(number)
-    os._exit(status(number))
+    if failure is not None:
+        _try(lambda: say(f"error: {failure}", sys.__stderr__))
+    elif not silent:
+        _try(lambda: say_nothing_is_saved(signal_number))
+    for act in reversed(_last_acts):
+        _try(functools.partial(act, failure))
+    _try(sys.stdout.flush)
+    os._exit(code)
+
+
+def _try(act: Callable[[], None]) -> None:
+    # The signal may have come amid a print, which cannot be entered twice; a disk may be full.
+    with contextlib.suppress(OSError, RuntimeError, ValueError):
+        act()
 
 
 def say_nothing_is_saved(number: int) -> None:

@@ -1,5 +1,6 @@
 """python -m src.train: train, validate, test the best checkpoint, and say where it all is."""
 
+import functools
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -101,11 +102,12 @@ def _run(built: "Experiment", run: Path, checkpoint: Path | None) -> None:
     from src import summary
 
     if run_directory.is_child():
-        _fit_and_test(built, run, checkpoint)
+        with run_directory.recorded_by_first(run):
+            _fit_and_test(built, run, checkpoint)
         return
     trainer: Any = built.trainer
     record = run_directory.recorded(run, summary.device_name(trainer))
-    with record, stopping.last_act(lambda: _say_how_to_go_on(run, "stopped at once")):
+    with record, stopping.last_act(functools.partial(_stopped_at_once, run)):
         verb = "continuing in" if checkpoint else "run directory"
         print(f"{config.model_stem(built.config)}: {verb} {run}", flush=True)
         try:
@@ -123,6 +125,11 @@ def _run(built: "Experiment", run: Path, checkpoint: Path | None) -> None:
         _show_answers(built)
         print(f"next: python -m src.predict run={run}")
         print(f"      tensorboard --logdir {built.config['log_dir']}/train")
+
+
+def _stopped_at_once(run: Path, failure: str | None) -> None:
+    if failure is None:
+        _say_how_to_go_on(run, "stopped at once")
 
 
 def _say_how_to_go_on(run: Path, what: str) -> None:

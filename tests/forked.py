@@ -1,69 +1,91 @@
-"""Commands in forks of a process that has imported torch: half a second each instead of six."""
+"""Commands with something in them that goes wrong, and commands of two ranks.
+
+Started as tests/warm.py starts commands, so that rank 1 costs no import of torch either.
+"""
 
 import contextlib
-import multiprocessing
+import importlib
+import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
-from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
-WARM = ["src.train", "src.experiment", "src.summary", "src.callbacks.signals", "src.loggers"]
-WARM += ["src.models.fizzbuzz", "src.data.fizzbuzz", "torch.utils.tensorboard", "torch._dynamo"]
-FORKS = multiprocessing.get_context("forkserver")
+from tests.conftest import ROOT, environment
+from tests.warm import PYTHON
 
 
 class Forked:
-    """A command under way: `python -m src.<name> ...` but for the imports.
+    """`python -m src.train ...` under way, in a folder of its own.
 
     Args:
         folder: where its output goes, and its runs, to `folder/logs`.
-        words: the command's name and its settings.
-        first: called in the command's process before it starts.
+        words: the settings.
+        first: a function of a module that is called, in the command's process, before it starts.
+        ranks: how many processes of a run there are, 1 or 2.
     """
 
-    def __init__(self, folder: Path, *words: str, first: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, folder: Path, *words: str, first: Callable[[], None] | None = None, ranks: int = 1
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.logs, self._out, self._err = folder / "logs", folder / "out", folder / "err"
-        FORKS.set_forkserver_preload([*WARM, __name__])
-        arguments = (folder, [*words, f"log_dir={self.logs}"], first)
-        self.process: BaseProcess = FORKS.Process(target=_run, args=arguments)
-        self.process.start()
+        self.folder, self.logs = folder, folder / "logs"
+        self._pid = folder / "pid"
+        self._pid.unlink(missing_ok=True)
+        called = f"{first.__module__}:{first.__name__}" if first else ""
+        program = ["-m", "tests.forked", str(folder), called, str(ranks)]
+        with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
+            self.process = subprocess.Popen(
+                [*PYTHON, *program, *words, f"log_dir={self.logs}"],
+                cwd=ROOT,
+                env=environment(),
+                stdout=out,
+                stderr=err,
+            )
+        self.wait_until(lambda: self._pid.exists() and self._pid.read_text().endswith("."))
+        self.pid = int(self._pid.read_text()[:-1])  # the command's; the process only stands for it
 
     def send(self, number: int) -> None:
         """Send a signal, if the command has not ended."""
-        assert self.process.pid is not None
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.process.pid, number)
+            os.kill(self.pid, number)
 
-    def wait(self, seconds: float = 120.0, *, kill: bool = True) -> int:
+    def wait(self, seconds: float = 120.0) -> int:
         """Return the exit status; a command that has not ended by then is killed, and fails."""
-        self.process.join(seconds)
-        if self.process.exitcode is None:
-            if kill:
-                self.send(signal.SIGKILL)
-            raise AssertionError(f"still running after {seconds} s: {self.out[-500:]} {self.err}")
-        return self.process.exitcode
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.send(signal.SIGKILL)
+            said = f"{self.out[-500:]} {self.err}"
+            raise AssertionError(f"still running after {seconds} s: {said}") from None
 
     def wait_until(self, ready: Callable[[], object], seconds: float = 120.0) -> None:
         """Wait for something to become true while the command runs."""
         deadline = time.monotonic() + seconds
         while not ready():
-            assert self.process.exitcode is None, f"it has ended: {self.out[-500:]} {self.err}"
+            assert self.process.poll() is None, f"it has ended: {self.out[-500:]} {self.err}"
             assert time.monotonic() < deadline, f"not in {seconds} s: {self.out[-500:]} {self.err}"
             time.sleep(0.005)
+
+    def children(self) -> list[int]:
+        """Return the processes that it has started and that have not ended."""
+        return [
+            int(p) for p in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        ]
 
     @property
     def out(self) -> str:
         """What it has printed."""
-        return self._out.read_text() if self._out.exists() else ""
+        return (self.folder / "out").read_text()
 
     @property
     def err(self) -> str:
         """What it has printed to standard error."""
-        return self._err.read_text() if self._err.exists() else ""
+        return (self.folder / "err").read_text()
 
     @property
     def run(self) -> Path:
@@ -71,17 +93,71 @@ class Forked:
         return (self.logs / "latest").resolve()
 
 
-def _run(folder: Path, words: list[str], first: Callable[[], None] | None) -> None:
+def main(folder: str, first: str, ranks: str, *words: str) -> None:
+    """Be the command."""
+    Path(folder, "pid").write_text(f"{os.getpid()}.")
     import torch
 
-    from src import stopping, train
+    from src import stopping, strategies, train
 
-    for name, descriptor in (("out", 1), ("err", 2)):
-        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     torch.set_num_threads(1)
-    sys.argv = [f"src/{words[0]}.py", *words[1:]]
+    sys.argv = ["src/train.py", *words]
+    if ranks == "2":
+        rank = Rank()
+        strategies._Launcher._call_children_scripts = lambda launcher: rank.start(launcher)
     stopping.listen()
-    if first is not None:
-        first()
-    assert words[0] == "train"
+    if first:
+        module, _, name = first.partition(":")
+        getattr(importlib.import_module(module), name)()
     train.main()
+
+
+class Rank:
+    """Rank 1 of data-parallel training: forked early, and let go where Lightning would start it."""
+
+    def __init__(self) -> None:
+        reader, self._writer = os.pipe()
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(self._writer)
+            with os.fdopen(reader) as environment:
+                os.environ.update(json.loads(environment.read() or os._exit(0)))
+
+    def start(self, launcher: Any) -> None:
+        """Do what the launcher does: say in the environment where the ranks meet, start one."""
+        meeting = launcher.cluster_environment
+        os.environ.update(MASTER_ADDR=meeting.main_address, MASTER_PORT=str(meeting.main_port))
+        os.environ.update(NODE_RANK="0", LOCAL_RANK="0", WORLD_SIZE="2")
+        with os.fdopen(self._writer, "w") as environment:
+            json.dump({**os.environ, "LOCAL_RANK": "1"}, environment)
+        launcher.procs = [self]
+
+    def poll(self) -> int | None:
+        """Return the exit status, as `subprocess.Popen` does."""
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self, timeout: float) -> int:
+        """Return the exit status, once there is one."""
+        deadline = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired("rank 1", timeout)
+            time.sleep(0.01)
+        return self.returncode or 0
+
+    def kill(self) -> None:
+        """End it, if it has not ended."""
+        self.send_signal(signal.SIGKILL)
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, if it has not ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -58,7 +58,8 @@ def ask(words: list[str]) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
         status = os.waitstatus_to_exitcode(int(answers.readline()))
     if status < 0:  # a signal ended it
-        signal.signal(-status, signal.SIG_DFL)
+        with contextlib.suppress(OSError):  # SIGKILL has no other handler
+            signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     os._exit(status)
 

@@ -11,14 +11,16 @@ from lightning.pytorch.callbacks import Checkpoint
 from src import stopping
 
 LONGEST = 3.0  # seconds that a validation may go on after a signal
+APART = 0.1  # seconds between two questions of ranks whether one of them has had a signal
 
 
 class StopOnSignal(Checkpoint):
     """Save `checkpoints/last.ckpt` and leave with 130 (SIGINT), 143 (SIGTERM) or 0 (SIGUSR1).
 
     The signal is only noted; the step that is under way is finished first, because in the middle of
-    an optimizer's update there is no consistent state to save. A second Ctrl-C stops at once. The
-    signal that came to one rank stops all ranks after the same step.
+    an optimizer's update there is no consistent state to save. A second Ctrl-C stops at once. Ranks
+    ask each other ten times a second, at steps that all of them know, so that the signal that came
+    to one stops all of them after the same step; asking at each step took longer than the step.
 
     A validation that is under way is finished if that takes no more than some seconds, so that what
     is saved has its metrics; a longer one is left without saving, which loses the steps since the
@@ -33,6 +35,8 @@ class StopOnSignal(Checkpoint):
 
     def __init__(self) -> None:
         self._stepping = contextlib.ExitStack()
+        self._countdown = self._apart = 1  # calls until ranks ask each other, and between that
+        self._asked = 0.0
         self._seen: float | None = None  # when a validation found that a signal had come
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -41,9 +45,12 @@ class StopOnSignal(Checkpoint):
         # other ranks from within the handler, and make SIGTERM an exit status of 0.
         connector: Any = trainer._signal_connector
         connector.register_signal_handlers = lambda: None
+        loop: Any = trainer.fit_loop.epoch_loop
+        loop._broadcast_sigterm_tensor = lambda: None  # at each step, about a signal it cannot see
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """From here on a signal waits for the end of the step."""
+        self._countdown, self._apart, self._asked = 1, 1, time.monotonic()
         self._stepping.enter_context(stopping.step_by_step())
 
     def on_train_batch_end(
@@ -79,6 +86,12 @@ class StopOnSignal(Checkpoint):
         """Stop at the end of an epoch."""
         self._stop_if_noted(trainer)
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop before the test; all is saved."""
+        self._countdown = 1
+        if number := self._noted_by_any(trainer):
+            raise stopping.Stopped(number, f"stopped after the last step, {trainer.global_step}")
+
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """From here on a signal ends the process at once."""
         self._stepping.close()
@@ -90,9 +103,23 @@ class StopOnSignal(Checkpoint):
         self._stepping.close()
 
     def _stop_if_noted(self, trainer: pl.Trainer) -> None:
-        number = stopping.noted()
-        if trainer.world_size > 1:  # all ranks must save together
-            number = int(trainer.strategy.reduce(torch.tensor(number), reduce_op="max"))
-        if number:
+        if number := self._noted_by_any(trainer):
             trainer.save_checkpoint(f"{trainer.default_root_dir}/checkpoints/last.ckpt")
             raise stopping.Stopped(number, f"stopped and saved after step {trainer.global_step}")
+
+    def _noted_by_any(self, trainer: pl.Trainer) -> int:
+        """Return the signal that a rank has had, the same number on all ranks; 0 for none."""
+        number = stopping.noted()
+        if trainer.world_size == 1:
+            return number
+        self._countdown -= 1
+        if self._countdown:
+            return 0
+        now = time.monotonic()
+        pace, self._asked = (now - self._asked) / self._apart, now
+        mine = torch.tensor([number, pace], device=trainer.strategy.root_device)
+        highest, slowest = trainer.strategy.reduce(mine, reduce_op="max").tolist()
+        # As many calls as the slowest rank makes in that time; it may have been a hasty one.
+        self._apart = max(1, min(int(APART / max(slowest, 1e-6)), 2 * self._apart))
+        self._countdown = self._apart
+        return int(highest)
