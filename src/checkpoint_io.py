@@ -14,12 +14,15 @@ from torch import nn
 from src import trust
 from src.atomic_write import write_atomically
 
+BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
+
 
 class AtomicCheckpointIO(CheckpointIO):
     """Write a checkpoint beside its target, force it to disk, and rename it into place.
 
     Lightning's own writer stages in the temporary directory: killed in the middle, or on a full
-    disk, it can leave half a file where the last good one was.
+    disk, it can leave half a file where the last good one was. The last.ckpt before the newest
+    stays as previous.ckpt, for a disk that damages what it was given.
     """
 
     def save_checkpoint(
@@ -34,7 +37,8 @@ class AtomicCheckpointIO(CheckpointIO):
         content = io.BytesIO()
         torch.save(checkpoint, content)
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, content.getbuffer())
+        previous = target.with_name(PREVIOUS) if target.name == LAST else None
+        write_atomically(target, content.getbuffer(), previous)
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = True
@@ -109,30 +113,43 @@ def check_weights(build: Callable[[], nn.Module], path: Path) -> None:
 # The end of a zip archive as torch writes it: a 64-bit record (signature, size and place of the
 # directory), its locator (signature, place of the record), a 32-bit record (signature, comment).
 TAIL = struct.Struct("<4s36xQQ4s4xQ4x4s16xH")
+FOLDER = 0x10  # the attribute of a folder, as MS-DOS had it
 MOST = 10**6  # dicts, lists, numbers and strings in a checkpoint
 
 
 def _check_archive(path: Path) -> None:
-    """Refuse an archive that torch has not written, such as one that grows when it is read.
+    """Refuse an archive that torch has not written, or that is not as torch has written it.
+
+    Such is one that grows when it is read, and one whose bytes a disk has changed.
 
     Raises:
         ValueError: saying what torch would not have done.
     """
     whole = path.stat().st_size
-    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
-        members = archive.infolist()
+    with path.open("rb") as file:
         file.seek(max(whole - TAIL.size, 0))
         tail = file.read()
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        _check_members(members, whole)
+        if not _is_plain_end(tail, whole):
+            raise ValueError("it does not end as torch ends a file")
+        # torch writes the CRC-32 of each member, and never looks at it.
+        if damaged := archive.testzip():
+            raise ValueError(f"its member {damaged!r} is damaged (CRC-32)")
+
+
+def _check_members(members: list[zipfile.ZipInfo], whole: int) -> None:
     for member in members:
         if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
             raise ValueError(f"its member {member.filename!r} is compressed")
+        if member.external_attr & FOLDER:  # torch would read zeros
+            raise ValueError(f"its member {member.filename!r} is a folder")
         name = PurePosixPath(member.filename)
         if name.is_absolute() or ".." in name.parts:
             raise ValueError(f"its member {member.filename!r} lies outside of it")
     if sum(member.file_size for member in members) > whole:
         raise ValueError("its members overlap")
-    if not _is_plain_end(tail, whole):
-        raise ValueError("it does not end as torch ends a file")
 
 
 def _is_plain_end(tail: bytes, whole: int) -> bool:

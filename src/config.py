@@ -45,6 +45,8 @@ class TrainSettings(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     log_dir: str
     resume: str | None
+    allow_changes: bool = False  # where a default stands, files of older versions have no such key
+    init_from: str | None = None
     steps_per_execution: PositiveInt
     compile: bool
     threads: PositiveInt | None
@@ -75,7 +77,13 @@ def problems(config: Plain) -> list[str]:
         TrainSettings.model_validate(config, strict=True)
     except ValidationError as error:
         return _top_level_problems(error.errors())
-    return [problem for key, node in config.items() for problem in _problems(key, node)]
+    missing = [f"trainer.{key} is missing" for key in _trainer_keys() - config["trainer"].keys()]
+    return missing or [problem for key, node in config.items() for problem in _problems(key, node)]
+
+
+def _trainer_keys() -> set[str]:
+    """Return the keys that every trainer has; a file from elsewhere may lack them."""
+    return set(yaml.safe_load((CONF / "trainer" / "default.yaml").read_text(encoding="utf-8")))
 
 
 def _top_level_problems(errors: list[Any]) -> list[str]:

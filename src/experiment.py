@@ -254,6 +254,36 @@ def load(checkpoint: Path) -> tuple[Plain, Any, Any]:
     return settings, data, model.eval()
 
 
+def take_weights(built: Experiment) -> list[str]:
+    """Begin with the weights of the checkpoint that `init_from` names, as far as they fit.
+
+    Returns:
+        A line that says what was taken and what was not; nothing where none was asked for.
+
+    Raises:
+        InputError: the file is no checkpoint, or none of its tensors fits.
+    """
+    if built.config["init_from"] is None:
+        return []
+    with _said_of_the_file():
+        held = checkpoint_io.load(Path(built.config["init_from"]))["state_dict"]
+    own = built.model.state_dict()
+    taken = {k: held[k] for k, v in own.items() if k in held and held[k].shape == v.shape}
+    misfits = [
+        f"{name} {list(held[name].shape)} does not fit {list(tensor.shape)}"
+        if name in held
+        else f"{name} is not there"
+        for name, tensor in own.items()
+        if name not in taken
+    ]
+    line = f"init_from: {len(taken)} of {len(own)} tensors taken from {built.config['init_from']}"
+    line += "".join(f"; {misfit}" for misfit in misfits)
+    if not taken:
+        raise InputError(line)
+    built.model.load_state_dict(taken, strict=False)
+    return [line]
+
+
 def answers(
     data: Any, model: Any, numbers: Any = None, features: Any = None, file: str | None = None
 ) -> list[dict[str, Any]]:

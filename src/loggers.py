@@ -1,6 +1,12 @@
-"""Lightning's TensorBoard and CSV loggers, writing where a run directory keeps them."""
+"""Lightning's TensorBoard and CSV loggers, writing where a run directory keeps them.
+
+Both know how to go back: `mark` says how far the history is on disk when a checkpoint is written,
+and `cut` lets a resumed run begin with what was there then, no point missing and none twice.
+"""
 
 import csv
+import io
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +17,7 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from src import dashboard
+from src.atomic_write import write_atomically
 from src.config import first_line
 
 BINS = 64  # of a histogram; TensorBoard shows 30
@@ -101,8 +108,29 @@ class TensorBoardLogger(LightningTensorBoardLogger):
         """Write that the run came to a good end."""
         self._add(dashboard.session_end())
 
+    @rank_zero_only
     def save(self) -> None:
-        """Do nothing: the writer flushes by itself, and config.yaml has the hyperparameters."""
+        """Put on disk what was written; config.yaml has the hyperparameters."""
+        if self._experiment is not None:
+            self.experiment.flush()
+
+    def mark(self) -> dict[str, int]:
+        """Put on disk what was written, and return the size of each event file."""
+        self.save()
+        return {path.name: path.stat().st_size for path in self._files()}
+
+    def cut(self, mark: dict[str, int] | None) -> None:
+        """Remove what was written after a mark, which no record crosses; None removes all."""
+        for path in self._files():
+            size = (mark or {}).get(path.name, 0)
+            if size == 0 or path.is_symlink():  # a link may lead to a file that is none of ours
+                path.unlink()
+            elif path.stat().st_size > size:
+                os.truncate(path, size)
+        self._started = self._traced = bool(self._files())
+
+    def _files(self) -> list[Path]:
+        return sorted(Path(self.log_dir).glob("*tfevents*"))
 
     def _add(self, summary: Any, step: int | None = None) -> None:
         # The writer that fit() closed is opened again by asking for it.
@@ -110,13 +138,48 @@ class TensorBoardLogger(LightningTensorBoardLogger):
 
 
 class _Rows(ExperimentWriter):
-    """Lightning's writer, but going on with the file that a resumed run finds."""
+    """Lightning's writer, but going on with the file that a resumed run finds.
+
+    Rows are added in one call of the system, and a new column makes a new file, whole or not at
+    all: a process that is killed leaves no row without its end but the last, and loses none.
+    """
 
     def _check_log_dir_exists(self) -> None:
+        self.metrics_keys, rows = _read(Path(self.metrics_file_path))
+        self.written = len(rows)
+
+    def save(self) -> None:
+        """Write the rows that are new."""
+        if not self.metrics:
+            return
         path = Path(self.metrics_file_path)
-        if path.is_file():
-            with path.open(newline="") as lines:
-                self.metrics_keys = next(csv.reader(lines), [])
+        if self._record_new_keys():
+            rows = [*_read(path)[1], *self.metrics]
+            write_atomically(path, _text(self.metrics_keys, rows, header=True))
+        else:
+            with path.open("ab", buffering=0) as file:
+                file.write(_text(self.metrics_keys, self.metrics))
+        self.written += len(self.metrics)
+        self.metrics = []
+
+
+def _read(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return the columns and rows of a CSV file, without a row whose end is missing."""
+    if not path.is_file():
+        return [], []
+    with path.open(newline="", encoding="utf-8") as lines:
+        reader = csv.DictReader(lines)
+        rows = [row for row in reader if None not in row.values()]
+    return list(reader.fieldnames or []), rows
+
+
+def _text(columns: list[str], rows: list[dict[str, Any]], header: bool = False) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns)
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
 
 
 class CSVLogger(LightningCSVLogger):
@@ -142,3 +205,18 @@ class CSVLogger(LightningCSVLogger):
     @rank_zero_only
     def log_hyperparams(self, params: Any = None, metrics: Any = None) -> None:
         """Do nothing: config.yaml has them."""
+
+    @rank_zero_only
+    def mark(self) -> int:
+        """Put on disk what was written, and return how many rows there are."""
+        self.save()
+        return int(self.experiment.written)
+
+    def cut(self, mark: int | None) -> None:
+        """Remove the rows that were written after a mark; None removes all."""
+        path = Path(self.log_dir) / ExperimentWriter.NAME_METRICS_FILE
+        columns, rows = _read(path)
+        if not mark:
+            path.unlink(missing_ok=True)
+        elif columns:
+            write_atomically(path, _text(columns, rows[:mark], header=True))

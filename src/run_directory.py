@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import secrets
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,8 +16,13 @@ from typing import Any, TextIO
 
 import yaml
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 from src import stopping
-from src.atomic_write import write_atomically
+from src.atomic_write import remove_leftovers, write_atomically
 from src.config import InputError, first_line
 
 PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "tensorboard", "numpy")
@@ -49,9 +55,83 @@ def create(run: Path) -> None:
     announce(run)
 
 
+@contextlib.contextmanager
+def held(run: Path) -> Iterator[None]:
+    """Keep other processes from training in a run directory; the lock dies with its owner.
+
+    Further ranks of a run need none: their first rank holds it. Windows has no such lock, nor has a
+    network drive without a lock service: there two processes are told nothing of each other. What a
+    killed process has left behind is removed.
+
+    Raises:
+        InputError: another process trains in it.
+    """
+    if is_child() or fcntl is None:
+        yield
+        return
+    path = run / ".lock"
+    file = _locked(path)
+    try:
+        remove_leftovers(run)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        if file is not None:
+            file.close()
+
+
+def _locked(path: Path) -> Any:
+    """Open and lock a file; None, with a warning, where the file system has no locks."""
+    while True:
+        file = path.open("w")
+        try:
+            # Of this process alone, unlike flock's, which a loader's worker would go on holding.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise InputError(f"{path.parent}: another process is training this run") from None
+        except OSError as error:
+            print(f"warning: {path} is no lock here ({error.strerror}): start no second process")
+            file.close()
+            return None
+        try:
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except FileNotFoundError:
+            pass
+        file.close()  # the owner before has just removed it: another process may lock a new one
+
+
+def is_writable(run: Path) -> bool:
+    """Say whether this process may write in a run directory."""
+    folders = [run, *(p for p in (run / "checkpoints", run / "tensorboard") if p.is_dir())]
+    return all(os.access(folder, os.W_OK) for folder in folders)
+
+
+def copy(run: Path, target: Path) -> None:
+    """Copy what a run goes on from; links and whatever else lies there stay where they are.
+
+    Raises:
+        InputError: the place cannot be written to.
+    """
+    create(target)
+    for folder in (run, run / "checkpoints", run / "tensorboard"):
+        to = target / folder.relative_to(run)
+        to.mkdir(exist_ok=True)
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.is_file() and not path.is_symlink() and path.name != ".lock":
+                shutil.copyfile(path, to / path.name)
+
+
 def announce(run: Path) -> None:
     """Tell the processes that this run will start where it is."""
     os.environ[VARIABLE] = str(run)
+
+
+def started() -> Path | None:
+    """Return the directory of the run that started this process as a further rank, if one did."""
+    return Path(os.environ[VARIABLE]) if is_child() else None
 
 
 def is_child() -> bool:
@@ -142,8 +222,13 @@ def _write(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def recorded(run: Path, device: str) -> Iterator[dict[str, Any]]:
+def recorded(run: Path, device: str, **more: Any) -> Iterator[dict[str, Any]]:
     """Keep run.json and run.log while a run goes on, and say in run.json how it ended.
+
+    Args:
+        run: the run directory.
+        device: what it runs on.
+        more: what else run.json shall say.
 
     Yields:
         The content of run.json; what is put in stays in.
@@ -158,6 +243,7 @@ def recorded(run: Path, device: str) -> Iterator[dict[str, Any]]:
         "start": now(),
         "end": None,
         "status": "running",
+        **more,
     }
     with (run / "run.log").open("a", encoding="utf-8") as log:
         write_json(run / "run.json", record)

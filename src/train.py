@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from src import command, config, run_directory, stopping, trust
+from src import command, config, resume, run_directory, stopping, trust
 from src.config import InputError, Plain
 
 if TYPE_CHECKING:
@@ -25,24 +25,29 @@ def main(settings: DictConfig) -> None:
     if plain["resume"] is None:
         start(plain)
     else:
-        resume(str(plain["resume"]), str(plain["log_dir"]), list(HydraConfig.get().overrides.task))
+        go_on(plain, list(HydraConfig.get().overrides.task))
 
 
 def start(settings: Plain) -> None:
     """Train in a new run directory."""
     config.validate(settings)
+    if settings["init_from"] is not None:
+        source = run_directory.find_checkpoint(str(settings["init_from"]), settings["log_dir"])
+        settings["init_from"] = str(source)  # `latest` will soon be this run
     from src import experiment  # imports torch and Lightning: not for a configuration that is wrong
 
     run = run_directory.new_path(settings["log_dir"], "train", config.model_stem(settings))
     built = experiment.build(settings, run)
+    said = experiment.take_weights(built)
     _refuse_parallel_sweep(built)
     for line in _surely_unmeant(settings):
         print(f"warning: {line}", file=sys.stderr)
     run_directory.create(run)
-    if not run_directory.is_child():
-        run_directory.write_config(run, settings)
-        run_directory.point_latest_at(run, settings["log_dir"])
-    _run(built, run, checkpoint=None)
+    with run_directory.held(run):
+        if not run_directory.is_child():
+            run_directory.write_config(run, settings)
+            run_directory.point_latest_at(run, settings["log_dir"])
+        _run(built, run, None, said)
 
 
 def _surely_unmeant(settings: Plain) -> Iterator[str]:
@@ -53,39 +58,60 @@ def _surely_unmeant(settings: Plain) -> Iterator[str]:
         yield "optimizer.lr=0: the weights stay as they were drawn"
 
 
-def resume(name: str, log_dir: str, overrides: list[str]) -> None:
+def go_on(command_line: Plain, overrides: list[str]) -> None:
     """Continue a run in its own directory, with its own configuration.
 
+    A directory that cannot be written to is copied to a new one first.
+
     Raises:
-        InputError: there is nothing to continue, or settings were given that would change the run
-            (only a longer `trainer.max_epochs` may be).
+        InputError: there is nothing to continue, another process does, or settings were given that
+            would change the run, without `allow_changes`.
     """
-    run = run_directory.find(name, log_dir)
+    log_dir, said = str(command_line["log_dir"]), []
+    run = run_directory.started() or run_directory.find(str(command_line["resume"]), log_dir)
     settings = trust.trusted(run_directory.read_config(run), run / "config.yaml")
-    epochs = settings["trainer"].get("max_epochs")
-    for override in overrides:
-        key, _, value = override.partition("=")
-        if key == "trainer.max_epochs" and value.isdigit():
-            settings["trainer"]["max_epochs"] = int(value)
-        elif key not in ("resume", "log_dir"):
-            raise InputError(
-                f"{key}: a resumed run keeps its own configuration; only trainer.max_epochs may be"
-                " raised. Leave out resume= to start a new run"
-            )
+    saved, settings = settings, resume.with_overrides(settings, overrides) | {"log_dir": log_dir}
     config.validate(settings)
-    if run_directory.is_finished(run) and settings["trainer"]["max_epochs"] == epochs:
-        print(f"{run} is finished; trainer.max_epochs={2 * epochs}, say, would make it longer")
+    epochs, changes = settings["trainer"]["max_epochs"], resume.changes(saved, settings)
+    if run_directory.is_finished(run) and "trainer.max_epochs" not in changes:
+        resume.check_allowed(run, changes, bool(command_line["allow_changes"]))
+        longer = f"; trainer.max_epochs={2 * epochs}, say, would make it longer" if epochs else ""
+        print(f"{run} is finished{longer}")
         return
-    checkpoint = run / "checkpoints" / "last.ckpt"
-    if not checkpoint.is_file():
-        raise InputError(f"{run} has no checkpoints/last.ckpt to continue from")
+    if not run_directory.is_writable(run):
+        copy = run_directory.new_path(log_dir, "train", config.model_stem(settings))
+        said.append(f"{run} cannot be written to: this is a copy of it")
+        run_directory.copy(run, copy)
+        run_directory.point_latest_at(copy, log_dir)
+        run = copy
+    with run_directory.held(run):
+        _go_on(run, settings, bool(command_line["allow_changes"]), said)
+
+
+def _go_on(run: Path, settings: Plain, allow_changes: bool, said: list[str]) -> None:
+    """Continue a run that no other process continues; nothing is changed before all is known."""
+    checkpoint, content, found = resume.newest_whole(run)
+    trained_with = content.get("config") if content else run_directory.read_config(run)
+    changes = resume.changes(trained_with, settings)
+    if checkpoint:
+        resume.check_length(run, content, settings, changes)
+    resume.check_allowed(run, changes, allow_changes)
+    if checkpoint:
+        resume.check_possible(changes)
     from src import experiment
 
-    experiment.check_checkpoint(settings, checkpoint)
+    if checkpoint:
+        experiment.check_checkpoint(settings, checkpoint)
     built = experiment.build(settings, run)
+    if checkpoint:
+        resume.check_fit(built, content, checkpoint)
+    else:
+        said += experiment.take_weights(built)
     run_directory.announce(run)
-    run_directory.write_config(run, settings)
-    _run(built, run, checkpoint)
+    if not run_directory.is_child():
+        checkpoint = resume.prepare(built, run, checkpoint, content, changes)
+        run_directory.write_config(run, settings)
+    _run(built, run, checkpoint, said + found)
 
 
 def _refuse_parallel_sweep(built: "Experiment") -> None:
@@ -97,8 +123,8 @@ def _refuse_parallel_sweep(built: "Experiment") -> None:
         )
 
 
-def _run(built: "Experiment", run: Path, checkpoint: Path | None) -> None:
-    """Fit and test; rank 0 keeps the record."""
+def _run(built: "Experiment", run: Path, checkpoint: Path | None, said: list[str]) -> None:
+    """Fit and test; rank 0 keeps the record, and begins it with what there was to say."""
     from src import summary
 
     if run_directory.is_child():
@@ -106,10 +132,13 @@ def _run(built: "Experiment", run: Path, checkpoint: Path | None) -> None:
             _fit_and_test(built, run, checkpoint)
         return
     trainer: Any = built.trainer
-    record = run_directory.recorded(run, summary.device_name(trainer))
+    begun = {"init_from": said[-1]} if built.config["init_from"] and not checkpoint else {}
+    record = run_directory.recorded(run, summary.device_name(trainer), **begun)
     with record, stopping.last_act(functools.partial(_stopped_at_once, run)):
         verb = "continuing in" if checkpoint else "run directory"
         print(f"{config.model_stem(built.config)}: {verb} {run}", flush=True)
+        for line in said:
+            print(line, flush=True)
         try:
             metrics = _fit_and_test(built, run, checkpoint)
         except stopping.Stopped as stop:

@@ -4,7 +4,8 @@ import math
 from typing import Any, Literal
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.trainer.states import TrainerFn
 from pydantic import PositiveInt
 
@@ -15,6 +16,10 @@ class Checkpointing(Checkpoint):
     Both are written after each validation; where nothing is validated, every `every_n_epochs`
     epochs; and at the end of training. A checkpoint that falls on an epoch's end is written when
     the epoch has ended, never inside its last batch: a resumed run then starts at a clean edge.
+
+    Beside what Lightning keeps, each checkpoint of this run holds what else the steps after it
+    depend on: the latest metrics (which monitors look at), gradients that wait for the rest of
+    their accumulated batches (on one process), and how far the history on disk had come.
 
     Args:
         monitor: the metric that says what is best; None means the model's own `monitor`, or
@@ -32,6 +37,10 @@ class Checkpointing(Checkpoint):
         self.monitor, self.mode, self.every_n_epochs = monitor, mode, every_n_epochs
         self.best_score: float | None = None
         self._validated = False
+        self._metrics: dict[str, Any] = {}  # both from the checkpoint of a resumed run
+        self._gradients: dict[str, Any] = {}
+
+    # Saving -----------------------------------------------------------------------------------
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save after a validation amid an epoch; leave the others to the epoch's end."""
@@ -78,9 +87,54 @@ class Checkpointing(Checkpoint):
         """Return the best score so far, for the checkpoint."""
         return {"best_score": self.best_score}
 
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Put the history on disk, and into the checkpoint what else a resumed run needs."""
+        state = checkpoint["callbacks"][self.state_key]
+        state["metrics"] = {
+            name: value.detach().cpu().clone() for name, value in trainer.callback_metrics.items()
+        }
+        if trainer.fit_loop.epoch_loop._should_accumulate():  # Lightning says it nowhere else
+            gradients = {n: p.grad for n, p in pl_module.named_parameters() if p.grad is not None}
+            state["gradients"] = {name: grad.cpu().clone() for name, grad in gradients.items()}
+        state["history"] = history(trainer)
+
+    # Going on ---------------------------------------------------------------------------------
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the best score of the run that is resumed."""
+        """Take up the best score of the run that is resumed, and what its next steps depend on."""
         self.best_score = state_dict["best_score"]
+        self._metrics = state_dict.get("metrics", {})
+        self._gradients = state_dict.get("gradients", {})
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Know the latest metrics again; Lightning has just cleared them."""
+        for name, value in self._metrics.items():
+            trainer.callback_metrics[name] = value.to(pl_module.device)
+        self._metrics = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take up gradients that wait for a step, and an early stop that was decided on.
+
+        Not sooner: the loop would then leave out the end of the epoch that was being stopped.
+        """
+        for name, parameter in pl_module.named_parameters():
+            if name in self._gradients:
+                parameter.grad = self._gradients[name].to(parameter.device)
+        self._gradients = {}
+        trainer.should_stop = trainer.should_stop or has_stopped_early(trainer)
+
+
+def history(trainer: Any) -> dict[str, Any]:
+    """Put the history on disk; return how far each logger has come, of those that can go back."""
+    return {type(log).__name__: log.mark() for log in trainer.loggers if hasattr(log, "mark")}
+
+
+def has_stopped_early(trainer: Any) -> bool:
+    """Say whether early stopping has decided to end this run."""
+    stoppers = [c for c in trainer.callbacks if isinstance(c, EarlyStopping)]
+    return any(c.stopping_reason != EarlyStoppingReason.NOT_STOPPED for c in stoppers)
 
 
 def is_last_epoch(trainer: pl.Trainer) -> bool:

@@ -28,6 +28,9 @@ class TrainingMetrics(Callback):
       loaders, without validation.
     - `train/memory_mb`: megabytes; on CUDA the most that tensors took so far, elsewhere what this
       process has in memory.
+
+    What has been added up since the last point is in each checkpoint, so that the next point of a
+    resumed run is that of a run that was never stopped.
     """
 
     def __init__(self) -> None:
@@ -41,7 +44,8 @@ class TrainingMetrics(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
-        self._last_step = trainer.global_step
+        if self._loss is not None:  # from the checkpoint
+            self._loss = self._loss.to(pl_module.device)
         self._started = time.perf_counter()
 
     def on_train_batch_start(
@@ -89,6 +93,40 @@ class TrainingMetrics(Callback):
             return True
         last_batch = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         return bool(last_batch and trainer.current_epoch + 1 == trainer.max_epochs)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Put what has been added up since the last point into the checkpoint."""
+        losses: Any = self._loss
+        if losses is not None:  # of each rank its own: [ranks]
+            losses = pl_module.all_gather(losses.detach())
+            losses = losses.reshape(-1).cpu()
+        seconds = self._seconds
+        if trainer.training:  # in a validation the clock stands still
+            seconds += time.perf_counter() - self._started
+        checkpoint["callbacks"][self.state_key] = {
+            "losses": losses,
+            "batches": self._batches,
+            "samples": self._samples,
+            "last_step": self._last_step,
+            "measured": self._measured,
+            "seconds": seconds,
+        }
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Go on adding where the run was interrupted."""
+        state = checkpoint["callbacks"].get(self.state_key)
+        if not state:
+            return
+        losses = state["losses"]
+        if losses is not None:
+            losses = losses[trainer.global_rank % len(losses)]
+        self._loss, self._batches, self._samples = losses, state["batches"], state["samples"]
+        self._last_step, self._seconds = state["last_step"], state["seconds"]
+        self._measured = state["measured"]
 
     def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         now = time.perf_counter()
