@@ -20,24 +20,30 @@ from tests.warm import PYTHON
 
 
 class Forked:
-    """`python -m src.train ...` under way, in a folder of its own.
+    """`python -m src.<name> ...` under way, in a folder of its own.
 
     Args:
         folder: where its output goes, and its runs, to `folder/logs`.
-        words: the settings.
+        name: the command.
+        words: its settings.
         first: a function of a module that is called, in the command's process, before it starts.
         ranks: how many processes of a run there are, 1 or 2.
     """
 
     def __init__(
-        self, folder: Path, *words: str, first: Callable[[], None] | None = None, ranks: int = 1
+        self,
+        folder: Path,
+        name: str,
+        *words: str,
+        first: Callable[[], None] | None = None,
+        ranks: int = 1,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.logs = folder, folder / "logs"
         self._pid = folder / "pid"
         self._pid.unlink(missing_ok=True)
         called = f"{first.__module__}:{first.__name__}" if first else ""
-        program = ["-m", "tests.forked", str(folder), called, str(ranks)]
+        program = ["-m", "tests.forked", str(folder), called, str(ranks), name]
         with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
             self.process = subprocess.Popen(
                 [*PYTHON, *program, *words, f"log_dir={self.logs}"],
@@ -93,23 +99,23 @@ class Forked:
         return (self.logs / "latest").resolve()
 
 
-def main(folder: str, first: str, ranks: str, *words: str) -> None:
+def main(folder: str, first: str, ranks: str, name: str, *words: str) -> None:
     """Be the command."""
     Path(folder, "pid").write_text(f"{os.getpid()}.")
     import torch
 
-    from src import stopping, strategies, train
+    from src import stopping, strategies
 
     torch.set_num_threads(1)
-    sys.argv = ["src/train.py", *words]
+    sys.argv = [f"src/{name}.py", *words]
     if ranks == "2":
         rank = Rank()
         strategies._Launcher._call_children_scripts = lambda launcher: rank.start(launcher)
     stopping.listen()
     if first:
-        module, _, name = first.partition(":")
-        getattr(importlib.import_module(module), name)()
-    train.main()
+        module, _, function = first.partition(":")
+        getattr(importlib.import_module(module), function)()
+    importlib.import_module(f"src.{name}").main()
 
 
 class Rank:

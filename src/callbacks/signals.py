@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from src import stopping
 
-LONGEST = 3.0  # seconds that a validation may go on after a signal
+LONGEST = 2.0  # seconds that a validation may go on after a signal
 APART = 0.1  # seconds between two questions of ranks whether one of them has had a signal
 
 
