@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,8 +47,6 @@ def build(settings: Plain, run: Path) -> Experiment:
     data, model = build_data(settings), build_model(settings)
     check_match(data, model)
     trainer = build_trainer(settings, model, data, run)
-    if settings["compile"]:
-        model.net.compile()  # in place: the checkpoint's keys stay those of the plain network
     return Experiment(settings, data, model, trainer)
 
 
@@ -94,7 +93,8 @@ def check_match(data: Any, model: Any) -> None:
 def build_trainer(settings: Plain, model: Any, data: Any, run: Path) -> pl.Trainer:
     """Build the Trainer; with several steps an execution, the model does part of its work."""
     options = dict(settings["trainer"])
-    if settings["steps_per_execution"] > 1:
+    model.execution.compile = settings["compile"] and _can_compile(options, data)
+    if settings["steps_per_execution"] > 1 or model.execution.compile:
         _take_over_steps(settings["steps_per_execution"], options, model, data)
     with _blamed_on("logger"):
         loggers = [
@@ -116,6 +116,19 @@ def build_trainer(settings: Plain, model: Any, data: Any, run: Path) -> pl.Train
             _convert_="all",
         )
     return trainer
+
+
+def _can_compile(options: Plain, data: Any) -> bool:
+    """Say whether a step's batches will come together; in one line, if they will not."""
+    own_loaders = type(data).train_dataloader.__module__ != "src.data.base"
+    if own_loaders and options["accumulate_grad_batches"] > 1:
+        print(
+            "warning: compile=true: accumulate_grad_batches is not compiled: this data's own loader"
+            " yields one batch at a time; these steps run eagerly",
+            file=sys.stderr,
+        )
+        return False
+    return True
 
 
 def _take_over_steps(steps: int, options: Plain, model: Any, data: Any) -> None:

@@ -84,13 +84,6 @@ def test_precisions_of_the_cpu_train_and_test(model: str, precision: str, build:
     assert math.isfinite(metrics["test/loss"])
 
 
-# torch's own compiler, when it is first imported, calls a part of torch that is deprecated.
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-def test_a_compiled_network_keeps_its_names_in_a_checkpoint(build: Build) -> None:
-    plain, compiled = build(), build("compile=true")
-    assert list(compiled.model.state_dict()) == list(plain.model.state_dict())
-
-
 def test_early_stopping_stops_before_the_last_epoch(build: Build) -> None:
     experiment = build(
         "callbacks=early_stopping",

@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 from torch import Tensor
 from torch.optim import Optimizer
 
+from src.models.compiled import CompiledSteps
 from src.models.steps import EagerSteps, Stepper
 
 # A module here is a BaseModule, which imports this file.
@@ -27,6 +28,7 @@ class Execution:
         accumulate: batches whose gradients are averaged into one step.
         clip_val: largest gradient norm (or value); None leaves gradients as they are.
         clip_algorithm: "norm" or "value".
+        compile: whether the steps of a call are one compiled function, where they can be.
 
     Source: Keras, `Model.compile(steps_per_execution=...)`; Lightning, "Manual optimization".
     """
@@ -35,10 +37,13 @@ class Execution:
     accumulate: int = 1
     clip_val: float | None = None
     clip_algorithm: str = "norm"
+    compile: bool = False
     _stepper: Stepper | None = field(default=None, init=False, repr=False)
 
-    def run(self, module: Any, batches: list[Any]) -> dict[str, Any]:
+    def run(self, module: Any, batches: Any) -> dict[str, Any]:
         """Take a step for each `accumulate` of the batches, up to `trainer.max_steps`.
+
+        Where one step of one batch is an execution, that batch comes alone.
 
         Returns:
             `losses` [steps], the loss of each step before it was taken; `loss`, the mean over the
@@ -47,6 +52,8 @@ class Execution:
         if self._stepper is None:
             self._stepper = self._chosen(module)
         trainer, size = module.trainer, self.accumulate
+        if self.steps * size == 1:
+            batches = [batches]
         groups = [batches[start : start + size] for start in range(0, len(batches), size)]
         if trainer.max_steps != -1:
             groups = groups[: trainer.max_steps - trainer.global_step]
@@ -62,7 +69,8 @@ class Execution:
 
     def _chosen(self, module: Any) -> Stepper:
         """Decide, once a fit, who takes the steps of this module."""
-        return EagerSteps(module)
+        eager = EagerSteps(module)
+        return CompiledSteps(module, otherwise=eager) if self.compile else eager
 
     def clip(self, module: Any, optimizer: Optimizer) -> None:
         """Clip the gradients of one step."""

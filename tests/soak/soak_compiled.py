@@ -1,0 +1,64 @@
+"""Compiled training beside eager training: every model, optimizer, schedule."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from src.experiment import Experiment
+from tests.conftest import options
+
+Build = Callable[..., Experiment]
+STEPS = 200
+EXACT = "trainer.precision=64-true"  # 32 bits of rounding grow to a percent in 200 steep steps
+
+
+def trained(build: Build, *overrides: str) -> tuple[Experiment, list[torch.Tensor]]:
+    """Train for 200 steps, by fours."""
+    experiment = build(
+        "logger=none",
+        f"trainer.max_steps={STEPS}",
+        "trainer.max_epochs=-1",
+        "steps_per_execution=4",
+        *overrides,
+    )
+    experiment.trainer.fit(experiment.model, datamodule=experiment.data)
+    assert experiment.trainer.global_step == STEPS
+    return experiment, [p.detach() for p in experiment.model.parameters()]
+
+
+CASES = [
+    *(
+        (model, f"{EXACT} optimizer={o}")
+        for model in options("model")
+        for o in options("optimizer")
+    ),
+    *(("fizzbuzz", f"{EXACT} scheduler={name}") for name in options("scheduler")),
+    ("fizzbuzz", f"{EXACT} +optimizer.amsgrad=true"),
+    ("fizzbuzz", f"{EXACT} trainer.gradient_clip_val=0.1"),
+    ("fizzbuzz", f"{EXACT} trainer.gradient_clip_val=0.01 trainer.gradient_clip_algorithm=value"),
+    ("fizzbuzz", f"{EXACT} trainer.accumulate_grad_batches=2 data.batch_size=64"),
+    ("fizzbuzz", f"{EXACT} steps_per_execution=1"),
+    ("fizzbuzz", "optimizer=sgd"),
+    ("two_layer_net", "optimizer=adamw"),
+    ("fizzbuzz", "optimizer=sgd trainer.precision=bf16-mixed"),
+]
+
+
+@pytest.mark.parametrize(("model", "overrides"), CASES)
+def soak_compiled_steps_are_the_eager_ones(
+    model: str, overrides: str, build: Build, capfd: pytest.CaptureFixture[str]
+) -> None:
+    given = (f"model={model}", *overrides.split())
+    _, expected = trained(build, *given)
+    started = time.perf_counter()
+    _, found = trained(build, *given, "compile=true")
+    seconds = time.perf_counter() - started
+    said = [line for line in capfd.readouterr().err.splitlines() if "compile=true" in line]
+    far = max(
+        float((a - b).abs().max() / a.abs().max()) for a, b in zip(expected, found, strict=True)
+    )
+    with capfd.disabled():
+        print(f"{model} {overrides}: {far:.1e} apart, {seconds:.0f} s; {' '.join(said)}")
+    assert far < (1e-9 if EXACT in overrides else 1e-2)
