@@ -4,23 +4,23 @@ A key is right if the constructor that its `_target_` names takes it, and a valu
 fits that argument's annotation.
 """
 
-import contextlib
 import difflib
-import importlib
 import inspect
 import json
-import sys
-import types
-import typing
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
 
+from src import ranges, signatures
+
 CONF = Path(__file__).resolve().parent.parent / "conf"
 Plain = dict[str, Any]
+Signature = Callable[[str, frozenset[str]], inspect.Signature]
+UNREAD = ""  # in place of a line, where the source alone does not tell whether there is a problem
 NO_USERS_BUSINESS = ("is_instance_of", "needs_python_object")  # objects, where text was given
 
 
@@ -77,8 +77,13 @@ def problems(config: Plain) -> list[str]:
         TrainSettings.model_validate(config, strict=True)
     except ValidationError as error:
         return _top_level_problems(error.errors())
-    missing = [f"trainer.{key} is missing" for key in _trainer_keys() - config["trainer"].keys()]
-    return missing or [problem for key, node in config.items() for problem in _problems(key, node)]
+    if missing := _trainer_keys() - config["trainer"].keys():
+        return [f"trainer.{key} is missing" for key in sorted(missing)]
+    for signature in (signatures.read, _imported):  # the second costs seconds
+        found = [line for key, node in config.items() for line in _problems(key, node, signature)]
+        if UNREAD not in found or set(found) != {UNREAD}:
+            return [line for line in found if line != UNREAD]
+    return []
 
 
 def _trainer_keys() -> set[str]:
@@ -101,61 +106,55 @@ def _top_level_problem(key: str, errors: list[Any]) -> str:
     return f"{key}={_shown(errors[0]['input'])}: {_said(errors)}"
 
 
-def _problems(where: str, node: Any) -> Iterator[str]:
-    """Yield what is wrong with a node of the configuration and those below it."""
+def _imported(target: str, names: frozenset[str]) -> inspect.Signature:
+    return signatures.of(signatures.located(target))
+
+
+def _problems(where: str, node: Any, signature: Signature) -> Iterator[str]:
+    """Yield what is wrong with a node of the configuration and those below it, or UNREAD."""
     if isinstance(node, list):
         for index, item in enumerate(node):
-            yield from _problems(f"{where}[{index}]", item)
+            yield from _problems(f"{where}[{index}]", item, signature)
     if not isinstance(node, dict):
         return
     if "_target_" not in node:
         for key, value in node.items():
-            yield from _problems(f"{where}.{key}", value)
+            yield from _problems(f"{where}.{key}", value, signature)
         return
     try:
-        target = located(node["_target_"])
+        parameters = signature(str(node["_target_"]), frozenset(node)).parameters
+    except signatures.UnreadableError:
+        yield UNREAD
+        return
     except (ImportError, AttributeError, ValueError) as error:
         yield f"{where}._target_={node['_target_']}: {first_line(error)}"
         return
-    parameters = inspect.signature(target).parameters
-    expected = annotations(target)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for key, value in node.items():
         if key.startswith("_"):
             continue
         if isinstance(value, dict) and "_target_" in value:
-            yield from _problems(f"{where}.{key}", value)
-        elif key not in parameters:
-            takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-            if not takes_any:
-                yield f"{where}.{key}: there is no such key{nearest(key, list(parameters))}"
-        elif problem := _misfit(value, expected.get(key, Any), parameters[key].default):
-            yield f"{where}.{key}={_shown(value)}: {problem}"
+            yield from _problems(f"{where}.{key}", value, signature)
+        elif key in parameters:
+            extra = ranges.narrower(node["_target_"], key)
+            yield from _value_problems(f"{where}.{key}", value, parameters[key], extra)
+        elif not takes_any:
+            yield f"{where}.{key}: there is no such key{nearest(key, list(parameters))}"
 
 
-def located(target: str) -> Any:
-    """Import what a dotted name stands for.
-
-    Raises:
-        ImportError, AttributeError, ValueError: there is no such thing.
-    """
-    module, _, name = target.rpartition(".")
-    return getattr(importlib.import_module(module), name)
-
-
-def annotations(target: Any) -> Plain:
-    """Return what a constructor or function says its arguments are, by name.
-
-    An annotation that only a type checker can read is left out, and the others are kept.
-    """
-    function: Any = inspect.unwrap(target.__init__ if inspect.isclass(target) else target)
-    found: Plain = {}
-    for name, annotation in getattr(function, "__annotations__", {}).items():
-        alone = types.SimpleNamespace(__annotations__={name: annotation})
-        with contextlib.suppress(NameError, TypeError, AttributeError):
-            found |= typing.get_type_hints(
-                alone, vars(sys.modules[function.__module__]), None, True
-            )
-    return found
+def _value_problems(
+    where: str, value: Any, parameter: inspect.Parameter, extra: Any
+) -> Iterator[str]:
+    annotation = parameter.annotation
+    if signatures.UNREAD in (annotation, parameter.default):
+        yield UNREAD
+        return
+    if value is None and parameter.default is None:
+        return
+    if problem := _misfit(value, annotation) or (
+        _misfit(value, extra) if value is not None else None
+    ):
+        yield f"{where}={_shown(value)}: {problem}"
 
 
 def adapter(annotation: Any) -> TypeAdapter[Any] | None:
@@ -168,10 +167,8 @@ def adapter(annotation: Any) -> TypeAdapter[Any] | None:
         return None
 
 
-def _misfit(value: Any, annotation: Any, default: Any) -> str | None:
+def _misfit(value: Any, annotation: Any) -> str | None:
     """Say why a value does not fit an annotation; None if it does."""
-    if value is None and default is None:
-        return None
     if (fits := adapter(annotation)) is None:
         return None
     try:
@@ -204,6 +201,9 @@ def _sentence(error: Any) -> str:
     if error["type"] == "bool_type":
         return "must be true or false"
     if error["type"] == "literal_error":
+        choices = re.findall("'([^']+)'", error["ctx"]["expected"])
+        if len(choices) > 12:
+            return f"there is no such choice{nearest(str(error['input']), choices)}"
         return f"must be {error['ctx']['expected']}".replace(" or ", ", ")
     message = str(error["msg"]).replace("Input should be", "must be").replace("array", "list")
     message = message[0].lower() + message[1:]

@@ -18,7 +18,7 @@ import hydra
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import PydanticUserError
 
-from src import check, config
+from src import check, config, ranges, signatures
 from src.config import CONF, Plain
 
 SCHEMAS = CONF.parent / ".schema"
@@ -139,9 +139,8 @@ def of_targets(node: Any) -> dict[str, Plain]:
 
 def of_target(node: Plain) -> Plain:
     """Return the schema of a constructor's arguments, for a node that names it."""
-    target = config.located(node["_target_"])
-    parameters = inspect.signature(target).parameters.values()
-    expected, said = config.annotations(target), descriptions(target)
+    target = signatures.located(node["_target_"])
+    parameters, said = signatures.of(target).parameters.values(), descriptions(target)
     properties: Plain = {"_target_": {"const": node["_target_"]}, "_partial_": {"type": "boolean"}}
     definitions = dict(SHARED["definitions"])
     for argument in parameters:
@@ -149,7 +148,9 @@ def of_target(node: Plain) -> Plain:
         if argument.kind in (argument.VAR_KEYWORD, argument.VAR_POSITIONAL) or given_later:
             continue
         description = {"description": said[argument.name]} if argument.name in said else {}
-        schema = of_argument(expected.get(argument.name, Any), argument.default)
+        narrower = ranges.narrower(node["_target_"], argument.name)
+        expected = argument.annotation if narrower is Any else narrower
+        schema = of_argument(expected, argument.default)
         definitions |= schema.pop("$defs", {})
         properties[argument.name] = description | schema
     return SHARED | {

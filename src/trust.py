@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from src import config
+from src import config, signatures
 from src.config import CONF, InputError, Plain
 
 PLAIN = (dict, list, tuple, str, bool, int, float, type(None))
@@ -97,9 +97,9 @@ def arguments(kind: type[Any], held: Any, source: Path) -> Plain:
     """
     if not isinstance(held, dict):
         raise ValueError(f"{source} holds no arguments of a {kind.__name__}")
-    expected = config.annotations(kind)
+    expected = signatures.of(kind).parameters
     for name, value in held.items():
-        fits = config.adapter(expected.get(name, Any))
+        fits = config.adapter(expected[name].annotation if name in expected else Any)
         try:
             if fits is not None:
                 fits.validate_python(value, strict=True)

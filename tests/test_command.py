@@ -2,12 +2,14 @@
 
 import importlib
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from src import experiment
 from tests.conftest import ROOT, Command, compose, environment
@@ -26,7 +28,7 @@ WRONG = {
     "data.batch_size=": "data.batch_size=''",
     "model.hidden_features=0": "greater than 0",
     "data.num_digits=3": "greater than or equal to 7",
-    "optimizer.lr=-0.1": "Invalid learning rate: -0.1",
+    "optimizer.lr=-0.1": "optimizer.lr=-0.1: must be greater than or equal to 0",
     "optimizer.lr=nan": "must be a finite number",
     "seed=-1": "seed=-1",
     "steps_per_execution=0": "steps_per_execution=0",
@@ -34,7 +36,7 @@ WRONG = {
     "trainer.precision=bf15": "'bf16-mixed'",
     "trainer.precision=16-mixed trainer.accelerator=cpu": "on the CPU use bf16-mixed",
     "trainer.devices=999 trainer.accelerator=cpu": "trainer.devices=999",
-    "trainer.strategy=dpp": "strategy='dpp'",
+    "trainer.strategy=dpp": "trainer.strategy=dpp: there is no such choice: did you mean 'ddp'?",
     "data=linear_regression": "the model and the data do not go together",
     "logger=wandb": "pip install -e '.[wandb]'",
     "logger=mlflow": "pip install -e '.[mlflow]'",
@@ -127,11 +129,52 @@ def test_wrong_input_gets_one_line_and_leaves_nothing(wrong: str, typed: Typed) 
     assert WRONG[wrong] in typed("train", *wrong.split())
 
 
-@pytest.mark.parametrize("wrong", ["model=fizbuzz", "optimizer.lr=-0.1"])
-def test_the_real_command_says_it_too(wrong: str, command: Command) -> None:
-    done = command("train", wrong, status=2)
-    assert done.stdout == ""
-    assert WRONG[wrong] in one_line(done.stderr, command.log_dir)
+# Seconds to import: what is refused without them, or only asked, must not wait for them.
+HEAVY = re.compile(r"\| +(torch|lightning|numpy|matplotlib)$")
+
+
+def in_no_time(folder: Path, *words: str) -> tuple[int, str, str]:
+    """Return status and output of the real interpreter, which must not have imported torch."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", *words, f"log_dir={folder}/logs"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    lines = done.stderr.splitlines()
+    assert any(line.split()[-1] == "hydra" for line in lines)
+    assert [line for line in lines if HEAVY.search(line)] == []
+    said = [line for line in lines if not line.startswith("import time:")]
+    return done.returncode, done.stdout, "\n".join(said)
+
+
+WITHOUT_TORCH = [
+    ["model=fizbuzz", "sede=3", "trainer.max_epoch=3"],
+    [
+        *("optimizer.lr=-0.1", "optimizer.betas=[0.9,1.0]", "scheduler.pct_start=1.5"),
+        *("trainer.max_epochs=ten", "trainer.devices=0", "trainer.precision=bf15"),
+        *("trainer.strategy=dpp", "trainer.accelerator=abacus", "trainer.profiler=stopwatch"),
+        *("model.hidden_features=0", "data.val_fraction=1.5", "callbacks.checkpointing.mode=most"),
+        "data.batch_size=",
+    ],
+    ["seed=-1", "threads=0", "steps_per_execution=0"],
+    ["resume=nowhere"],
+]
+
+
+@pytest.mark.parametrize("wrong", WITHOUT_TORCH, ids=lambda words: words[0])
+def test_the_real_command_says_all_of_it_before_torch_is_imported(
+    wrong: list[str], tmp_path: Path
+) -> None:
+    status, out, said = in_no_time(tmp_path, "src.train", *wrong)
+    assert (status, out) == (2, "")
+    assert said.startswith("error: ")
+    assert "\n" not in said
+    assert said.count("; ") == len(wrong) - 1
+    assert all(key in said or value in said for key, value in (w.split("=") for w in wrong))
+    assert list(tmp_path.iterdir()) == []
 
 
 def installed(package: str) -> bool:
@@ -213,12 +256,19 @@ def test_the_traceback_is_there_for_who_asks(command: Command) -> None:
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate", "predict"])
-def test_help_shows_settings_and_leaves_nothing(name: str, command: Command) -> None:
-    done = command(name, "--help")
-    assert f"python -m src.{name}" in done.stdout
-    assert "log_dir:" in done.stdout
-    assert done.stderr == ""
-    assert not command.log_dir.exists()
+def test_help_shows_settings_and_leaves_nothing(name: str, tmp_path: Path) -> None:
+    status, out, said = in_no_time(tmp_path, f"src.{name}", "--help")
+    assert (status, said) == (0, "")
+    assert f"python -m src.{name}" in out
+    assert "log_dir:" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_settings_are_shown_and_nothing_is_left(tmp_path: Path) -> None:
+    status, out, said = in_no_time(tmp_path, "src.train", "--cfg", "job", "model=two_layer_net")
+    assert (status, said) == (0, "")
+    assert yaml.safe_load(out)["model"]["_target_"] == "src.models.two_layer_net.TwoLayerNet"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_help_lists_every_group_and_an_example(command: Command) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from src import command, config, trust
+from src import command, config, signatures, trust
 from src.config import InputError
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -551,7 +551,7 @@ def test_imports_nothing_that_a_refused_configuration_names(tmp_path, monkeypatc
     refusal_of({"model": {"_target_": "kindling_trap.Model"}})
     assert "kindling_trap" not in sys.modules
     assert not (tmp_path / "sprung").exists()
-    config.located("kindling_trap.pathlib")  # the trap does work
+    signatures.located("kindling_trap.pathlib")  # the trap does work
     assert (tmp_path / "sprung").exists()
     sys.modules.pop("kindling_trap")
 

@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from src import experiment, tables, trust
-from src.config import located
+from src.signatures import located
 from tests.conftest import ROOT, compose, options
 from tests.test_checkpoint_io import Hostile
 from tests.test_config import HOSTILE
