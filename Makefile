@@ -54,9 +54,8 @@ format: $(VENV)/.dev ## rewrite the code in the project's style
 typecheck: $(VENV)/.dev ## check the types of src/
 	@$(RUN) mypy $(ARGS)
 
-bench: $(VENV)/.dev ## measure what a training step costs, beside a hand-written loop
-	@$(RUN) pytest tests/benchmarks -o addopts= -o python_files='bench_*.py' \
-		-o python_functions='bench_*' --benchmark-columns=median,iqr,rounds $(ARGS)
+bench: $(VENV)/.dev ## measure what it costs, beside hand-written loops (minutes): ARGS="fizzbuzz loader"
+	@$(RUN) tests.benchmarks $(ARGS)
 
 tensorboard: $(VENV)/.base ## show all runs on http://localhost:6006: ARGS="--port 7007"
 	@# Not logs itself: it would follow the link logs/latest and show that run twice.
@@ -70,7 +69,7 @@ lock: ## renew requirements.lock: ARGS="torch==2.13.0" holds a version
 	@mv $(VENV)-lock/requirements.lock . && rm -rf $(VENV)-lock
 
 clean: ## remove .venv, caches and build output
-	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 clean-logs: ## remove all runs

@@ -1,0 +1,1 @@
+"""What the project costs, beside what could be used instead: `make bench`."""

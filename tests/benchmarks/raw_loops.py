@@ -1,0 +1,152 @@
+"""The loops that a person would write by hand, and what else there is to compare with.
+
+Each maker returns a function of a number of steps that takes them; making it is not timed.
+Letters: N rows, B batch.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import OneCycleLR
+
+from src.data.loader import TensorLoader
+from src.tour import fizzbuzz
+from src.tour.two_layer_net_by_nn import TwoLayerNet, fit, sequential
+
+Loop = Callable[[int], object]
+NUMBERS = range(101, 2**fizzbuzz.NUM_DIGITS)
+BATCH = 128
+STEPS = -(-len(NUMBERS) // BATCH)  # of an epoch
+LR = 0.05
+
+
+def tutorial_fizzbuzz(device: str = "cpu") -> Loop:
+    """The tutorial's loop: its loss is read each step, and for all numbers after each epoch."""
+    X, Y = (part.to(device) for part in fizzbuzz.make_data(NUMBERS))
+    model = fizzbuzz.make_model().to(device)
+    return lambda steps: fizzbuzz.train(model, X, Y, steps // STEPS)
+
+
+def steps_alone(X: Tensor, Y: Tensor, batch: int) -> Loop:
+    """The tutorial's steps on digits X [N, D] and classes Y [N], with no look at any loss."""
+    model, loss = fizzbuzz.make_model(X.shape[1]), nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
+    batches = list(zip(X.split(batch), Y.split(batch), strict=True))
+
+    def run(steps: int) -> None:
+        for _ in range(steps // len(batches)):
+            for x, y in batches:
+                optimizer.zero_grad()
+                loss(model(x), y).backward()
+                optimizer.step()
+
+    return run
+
+
+def recipe(settings: dict[str, Any], data: tuple[Tensor, Tensor]) -> Loop:
+    """AdamW with one cycle as a run's settings have them, in a new order each epoch.
+
+    What a careful person would leave out of the loop is left out: the digits are signed once, no
+    loss is read, nothing is validated.
+    """
+    X, Y = data[0] * 2 - 1, data[1]
+    options, cycle, batch = (
+        settings["optimizer"],
+        settings["scheduler"],
+        settings["data"]["batch_size"],
+    )
+    width, smoothing = settings["model"]["hidden_features"], settings["model"]["label_smoothing"]
+    model = fizzbuzz.make_model(X.shape[1], width)
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        **{name: options[name] for name in ("lr", "betas", "weight_decay", "fused")},
+    )
+    schedule = OneCycleLR(
+        optimizer,
+        options["lr"],
+        total_steps=10**9,
+        cycle_momentum=False,
+        **{name: cycle[name] for name in ("pct_start", "div_factor", "final_div_factor")},
+    )
+
+    def run(steps: int) -> None:
+        for _ in range(steps // -(-len(X) // batch)):
+            order = torch.randperm(len(X))
+            for x, y in zip(X[order].split(batch), Y[order].split(batch), strict=True):
+                loss = F.cross_entropy(model(x), y, label_smoothing=smoothing)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+
+    return run
+
+
+def two_layer_net(optimizer: str) -> Loop:
+    """The tutorial's loops on 64 rows of noise: SGD in a module, Adam in a chain; losses read."""
+    x, y = torch.randn(64, 1000), torch.randn(64, 10)
+    model = TwoLayerNet(1000, 100, 10) if optimizer == "SGD" else sequential(1000, 100, 10)
+    made = getattr(torch.optim, optimizer)(model.parameters(), lr=1e-4)
+    return lambda steps: fit(model, made, x, y, steps)
+
+
+class BareFizzBuzz(pl.LightningModule):
+    """The tutorial's FizzBuzz as a LightningModule that does nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model, self.loss = fizzbuzz.make_model(), nn.CrossEntropyLoss()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the loss of a batch."""
+        loss: Tensor = self.loss(self.model(batch[0]), batch[1])
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """Use the tutorial's."""
+        return torch.optim.SGD(self.parameters(), lr=LR)
+
+
+def bare_lightning(module: pl.LightningModule, epochs: int) -> None:
+    """Fit with all of Lightning's conveniences off, on batches that cost nothing to load."""
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, TensorLoader(fizzbuzz.make_data(NUMBERS), BATCH))
+
+
+def jax_scan() -> Loop:
+    """The tutorial's FizzBuzz in JAX, a scan over all epochs."""
+    import jax
+    import jax.numpy as jnp
+    from jax import lax
+
+    X, Y = (jnp.asarray(part.numpy()) for part in fizzbuzz.make_data(NUMBERS))
+    batches = [(X[i : i + BATCH], Y[i : i + BATCH]) for i in range(0, len(X), BATCH)]
+    start = [jnp.asarray(p.detach().numpy()) for p in fizzbuzz.make_model().parameters()]
+
+    def loss(parameters: Any, x: Any, y: Any) -> Any:
+        w1, b1, w2, b2 = parameters
+        logits = jax.nn.relu(x @ w1.T + b1) @ w2.T + b2
+        return -jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], axis=1).mean()
+
+    def epoch(parameters: Any, _: Any) -> Any:
+        for x, y in batches:
+            value, gradients = jax.value_and_grad(loss)(parameters, x, y)
+            parameters = [p - LR * g for p, g in zip(parameters, gradients, strict=True)]
+        return parameters, value
+
+    @jax.jit
+    def epochs(parameters: Any, numbers: Any) -> Any:
+        return lax.scan(epoch, parameters, numbers)
+
+    return lambda steps: jax.block_until_ready(epochs(start, jnp.arange(steps // STEPS)))

@@ -1,0 +1,206 @@
+"""What an optimizer step costs in a whole training run, beside the loop written by hand.
+
+The run is `src.train`'s own, with all that it does by default: TensorBoard, CSV, checkpoints,
+validation, a progress bar on a terminal (whose screen is thrown away), signals, exact resume. The
+clock is read inside the fit, at the start of every `period` epochs, and there the hand-written loop
+takes as many steps: both are measured in turns. A period is a multiple of the intervals at which
+the recipe validates, logs and saves: all of that is in it, whole. Not in it are building the run,
+compiling, and the test at the end; for those see processes.py.
+"""
+
+import io
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any
+from unittest import mock
+
+import torch
+
+from src import experiment, train
+from src.models.base import BaseModule
+from src.tour.fizzbuzz import make_data
+from tests.benchmarks import raw_loops
+from tests.benchmarks.measure import ROUNDS, in_turns, now, ratio, seconds
+from tests.benchmarks.raw_loops import Loop
+from tests.benchmarks.table import Result
+from tests.conftest import compose
+
+UNIT = "us a step"
+
+
+@dataclass
+class Marks:
+    """Read the clock at the start of each `period` epochs after `warm`, and run the other loop.
+
+    Args:
+        other: what takes as many steps in between; None for nothing.
+        period: epochs between two marks.
+        warm: epochs before the first.
+        ours: seconds a step of the run, a round each.
+        against: seconds a step of the other loop.
+    """
+
+    other: Loop | None
+    period: int
+    warm: int
+    ours: list[float] = field(default_factory=list)
+    against: list[float] = field(default_factory=list)
+    _start: float = 0.0
+    _step: int = 0
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs a run needs for all marks: the last is at the start of the last one."""
+        return self.warm + ROUNDS * self.period + 1
+
+    def at_epoch_start(self, epoch: int, step: int) -> None:
+        """Take the time, if it is due."""
+        if epoch < self.warm or (epoch - self.warm) % self.period:
+            return
+        if epoch > self.warm:
+            steps = step - self._step
+            self.ours.append((now() - self._start) / steps)
+            if self.other is not None:
+                with torch.enable_grad():
+                    self.against.append(seconds(lambda: self.other(steps)) / steps)
+        elif self.other is not None:
+            self.other(raw_loops.STEPS)  # once for nothing
+        self._start, self._step = now(), step
+
+
+class _Terminal(io.TextIOWrapper):
+    """A terminal that nobody looks at, so that the progress bar is drawn."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def trained(marks: Marks, *overrides: str) -> str:
+    """Run `python -m src.train` in this process with marks; return what it printed.
+
+    Raises:
+        RuntimeError: it failed, or did not come past the marks.
+    """
+    original = BaseModule.on_train_epoch_start
+
+    def hook(module: Any) -> None:
+        marks.at_epoch_start(module.trainer.current_epoch, module.trainer.global_step)
+        original(module)
+
+    printed = io.StringIO()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _Terminal(open(os.devnull, "wb")) as screen,
+        mock.patch.object(sys, "__stderr__", screen),
+        mock.patch.object(BaseModule, "on_train_epoch_start", hook),
+        redirect_stdout(printed),
+        redirect_stderr(printed),
+    ):
+        words = [*overrides, f"trainer.max_epochs={marks.epochs}", f"log_dir={folder}"]
+        with mock.patch.object(sys, "argv", ["src/train.py", *words]):
+            try:
+                train.main()
+            except SystemExit as stop:
+                raise RuntimeError(printed.getvalue().strip().splitlines()[-1]) from stop
+    if len(marks.ours) != ROUNDS:
+        raise RuntimeError("the fit did not come past the marks")
+    return printed.getvalue()
+
+
+def beside(
+    row: str, what: str, goal: float, other: Loop, period: int, warm: int, *overrides: str
+) -> Result:
+    """Return the row of a training run beside a hand-written loop."""
+    marks = Marks(other, period, warm)
+    printed = trained(marks, *overrides)
+    note = next((line for line in printed.splitlines() if "compil" in line), "")
+    result = Result(row, what, ratio(marks.ours, marks.against), goal, unit=UNIT, note=note)
+    result.ours, result.against = marks.ours, marks.against
+    return result
+
+
+# Rows ---------------------------------------------------------------------------------------------
+
+CPU = "trainer.accelerator=cpu"
+TUTORIAL = "experiment=tutorial_fizzbuzz"  # saves every 1000 epochs, logs every 100
+
+
+def fizzbuzz(compile: bool) -> list[Result]:
+    """The tutorial's FizzBuzz, all conveniences on."""
+    name, goal = ("fizzbuzz_compiled", 0.35) if compile else ("fizzbuzz", 1.0)
+    what = "tutorial's FizzBuzz" + ", compile=true" * compile + " / its raw loop"
+    other = raw_loops.tutorial_fizzbuzz()
+    return [beside(name, what, goal, other, 1000, 100, TUTORIAL, CPU, f"compile={compile}")]
+
+
+def recipe(compile: bool) -> list[Result]:
+    """The default recipe, validated every 25 epochs as it says."""
+    name, goal = ("recipe_compiled", 0.35) if compile else ("recipe", 0.9)
+    what = "AdamW, one-cycle (default)" + ", compile=true" * compile + " / raw loop of the same"
+    settings = compose(CPU)
+    data = experiment.build_data(settings).split("train")
+    other = raw_loops.recipe(settings, data)
+    return [beside(name, what, goal, other, 100, 50, CPU, f"compile={compile}")]
+
+
+def two_layer(optimizer: str) -> list[Result]:
+    """The tutorials' two-layer net: an epoch is a step; it saves every 50."""
+    name, what = optimizer.lower(), f"tutorial's two-layer net, {optimizer} / its raw loop"
+    other = raw_loops.two_layer_net(optimizer)
+    experiment = f"experiment=tutorial_two_layer_{name}"
+    return [beside(f"two_layer_{name}", what, 1.0, other, 1000, 100, experiment, CPU)]
+
+
+def anchors() -> list[Result]:
+    """What else the tutorial's FizzBuzz could be trained with, beside its raw loop."""
+    steps = 500 * raw_loops.STEPS
+    raw, data = raw_loops.tutorial_fizzbuzz(), make_data(raw_loops.NUMBERS)
+    others = {"raw loop that reads no loss": raw_loops.steps_alone(*data, raw_loops.BATCH)}
+    if find_spec("jax") is not None:
+        others["JAX, lax.scan over the whole run"] = raw_loops.jax_scan()
+    times = in_turns(*(lambda loop=loop: loop(steps) for loop in (raw, *others.values())))
+    against, *others_took = [[taken / steps for taken in column] for column in times]
+    found = [
+        Result("anchors", f"{what} / raw loop", ratio(taken, against), None, False, taken, against)
+        for what, taken in zip(others, others_took, strict=True)
+    ]
+    marks = Marks(raw, 200, 20)
+    module = raw_loops.BareFizzBuzz()
+    module.on_train_epoch_start = lambda: marks.at_epoch_start(  # type: ignore[method-assign]
+        module.current_epoch, module.global_step
+    )
+    experiment.quiet_lightning()
+    raw_loops.bare_lightning(module, marks.epochs)
+    found.append(Result("anchors", "Lightning with nothing on / raw loop", unit=UNIT))
+    found[-1].measured = ratio(marks.ours, marks.against)
+    found[-1].ours, found[-1].against = marks.ours, marks.against
+    for result in found:
+        result.unit = UNIT
+    return found
+
+
+def gpu() -> list[Result]:
+    """The tutorial's FizzBuzz as CUDA graphs, where there is a GPU."""
+    what = "tutorial's FizzBuzz on a GPU, compile=true / its raw loop there"
+    if not torch.cuda.is_available():
+        return [Result("gpu", what, goal=0.1, note="torch finds no GPU here")]
+    other = raw_loops.tutorial_fizzbuzz("cuda")
+    overrides = (TUTORIAL, "trainer.accelerator=gpu", "compile=true")
+    return [beside("gpu", what, 0.1, other, 1000, 100, *overrides)]
+
+
+ROWS: dict[str, Callable[[], list[Result]]] = {
+    "fizzbuzz": lambda: fizzbuzz(compile=False),
+    "fizzbuzz_compiled": lambda: fizzbuzz(compile=True),
+    "recipe": lambda: recipe(compile=False),
+    "recipe_compiled": lambda: recipe(compile=True),
+    "two_layer_sgd": lambda: two_layer("SGD"),
+    "two_layer_adam": lambda: two_layer("Adam"),
+    "anchors": anchors,
+    "gpu": gpu,
+}
