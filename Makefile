@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train evaluate predict compare tour check schema test soak lint format typecheck bench tensorboard \
+.PHONY: help setup train evaluate predict compare report tour check schema test soak lint format typecheck bench tensorboard \
 	lock clean clean-logs
 
 help: ## list the targets
@@ -27,6 +27,9 @@ predict: $(VENV)/.base ## ask a trained model: ARGS="run=latest numbers=1..30"
 
 compare: $(VENV)/.base ## which settings are better, over seeds: ARGS="logs/train/fizzbuzz last=6"
 	@$(RUN) src.compare $(ARGS)
+
+report: $(VENV)/.base ## a run, or several, as one HTML file: ARGS="run=latest"
+	@$(RUN) src.report $(ARGS)
 
 tour: $(VENV)/.base ## the tutorials, runnable: ARGS=autograd; without one, the list of chapters
 	@$(RUN) src.tour $(ARGS)

@@ -245,6 +245,8 @@ def recorded(run: Path, device: str, **more: Any) -> Iterator[dict[str, Any]]:
         "status": "running",
         **more,
     }
+    if earlier := _earlier(run):
+        record["earlier"] = earlier
     with (run / "run.log").open("a", encoding="utf-8") as log:
         write_json(run / "run.json", record)
 
@@ -290,6 +292,19 @@ def recorded_by_first(run: Path) -> Iterator[None]:
             rank = os.environ.get("LOCAL_RANK", "?")
             log.write(f"rank {rank}:\n{traceback.format_exc()}")
         raise SystemExit(1) from None
+
+
+def _earlier(run: Path) -> list[Any]:
+    """Return how a run that is resumed was started before, the first time first."""
+    try:
+        before = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return []
+    if not isinstance(before, dict):
+        return []
+    earlier = before.get("earlier")
+    told = {key: before.get(key) for key in ("command", "start", "end", "status")}
+    return [*(earlier if isinstance(earlier, list) else []), told]
 
 
 def is_finished(run: Path) -> bool:

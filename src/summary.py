@@ -1,11 +1,15 @@
 """A run in numbers and words: its metrics, its hyperparameters, its device."""
 
+import itertools
+import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 
+from src import command
 from src.config import Plain
 
 GROUPS = ("model", "optimizer", "scheduler")  # known by their name
@@ -68,6 +72,37 @@ def device_name(trainer: pl.Trainer) -> str:
 
 
 def table(values: dict[str, float]) -> str:
-    """Return metrics as lines of name and value."""
-    width = max((len(name) for name in values), default=0)
-    return "\n".join(f"  {name:<{width}}  {value:.6g}" for name, value in values.items())
+    """Return metrics as lines of name and value: training on the left, the other stages beside it.
+
+    Each stage begins with its loss.
+    """
+    order = sorted(values, key=lambda name: (not name.endswith("/loss"), name))
+    train = [name for name in order if name.startswith("train/")]
+    others = sorted(order, key=lambda name: (name.startswith("test/"), order.index(name)))
+    columns = [train, [name for name in others if name not in train]]
+    shown = [_column({name: values[name] for name in names}) for names in columns if names]
+    rows = itertools.zip_longest(*shown, fillvalue="")
+    wide = [len(column[0]) for column in shown]
+    return "\n".join(
+        "    ".join(cell.ljust(size) for cell, size in zip(row, wide, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _column(values: dict[str, float]) -> list[str]:
+    name, number = max(map(len, values)), max(len(f"{value:.6g}") for value in values.values())
+    return [f"  {key:<{name}}  {value:>{number}.6g}" for key, value in values.items()]
+
+
+def next_steps(run: Path, settings: Plain) -> str:
+    """Return where a run's results are, and the commands that a user may want next."""
+    epochs = settings["trainer"].get("max_epochs") or -1
+    longer = {"trainer.max_epochs": str(2 * epochs)} if epochs > 0 else {}
+    lines = [
+        command.line("predict", run=str(run)),
+        command.line("report", run=str(run)),
+        command.line("train", resume=str(run), **longer),
+    ]
+    if (run / "tensorboard").is_dir():
+        lines.append(f"tensorboard --logdir {shlex.quote(str(run.parent.parent))}")
+    return f"results: {run}\nnext:    " + "\n         ".join(lines)

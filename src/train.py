@@ -152,8 +152,7 @@ def _run(built: "Experiment", run: Path, checkpoint: Path | None, said: list[str
         if trainer.fast_dev_run:
             return
         _show_answers(built)
-        print(f"next: python -m src.predict run={run}")
-        print(f"      tensorboard --logdir {built.config['log_dir']}/train")
+        print(summary.next_steps(run, built.config))
 
 
 def _stopped_at_once(run: Path, failure: str | None) -> None:

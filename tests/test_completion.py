@@ -121,6 +121,7 @@ def terminal(path: str, tmp_path: Path):
         ("kindling-train optimizer=muon optimizer.mom", "optimizer.momentum="),
         ("kindling-train model=fizbuzz trainer.max_epo", "> "),  # what is wrong is left as it is
         ("kindling-predict outp", "output="),
+        ("kindling-report outp", "output="),
         ("kindling-compare logs/train metr", "metric="),
     ],
 )

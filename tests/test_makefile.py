@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
-TRAINING = {"setup", "train", "evaluate", "predict", "compare", "tour", "tensorboard"}
+TRAINING = {"setup", "train", "evaluate", "predict", "compare", "report", "tour", "tensorboard"}
 CHECKING = {"check", "schema", "test", "lint", "format", "typecheck", "bench"}
 CLEANING = {"clean", "clean-logs"}
 

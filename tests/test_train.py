@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pty
+import re
 import select
 import subprocess
 import termios
@@ -48,10 +49,16 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def test_it_ends_quietly_with_a_table_and_the_next_command(run: Run) -> None:
     assert run.done.stderr == ""
     for name, value in run.metrics.items():
-        assert f"{name:<10}" in run.done.stdout
-        assert f"{value:.6g}" in run.done.stdout
-    assert "python -m src.predict run=" in run.done.stdout
-    assert "tensorboard --logdir" in run.done.stdout
+        assert re.search(rf"  {name} +{re.escape(f'{value:.6g}')}( |\n)", run.done.stdout)
+    path = run.command.log_dir / "train" / run.model / run.path.name
+    said = run.done.stdout.partition(f"\nresults: {path}\n")[2]
+    assert [line.removeprefix("next:").strip() for line in said.splitlines()] == [
+        f"python -m src.predict run={path}",
+        f"python -m src.report run={path}",
+        f"python -m src.train resume={path} trainer.max_epochs=50",
+        f"tensorboard --logdir {run.command.log_dir}/train",
+    ]
+    assert max(map(len, run.done.stdout.partition("\nresults:")[0].splitlines()[1:])) <= 100
 
 
 def test_the_run_directory_has_what_the_contract_promises(run: Run) -> None:
