@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 import shlex
 import struct
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,8 @@ PAGE = Path(__file__).with_suffix(".html")
 PNG = b"\x89PNG\r\n\x1a\n"
 LARGEST, MOST = 2**23, 50  # bytes of a figure, figures of a run
 RUNS = 100  # in one file
-HARMLESS_FLAGS = ("-m", "--multirun")
+TRAINING = ("src.train", "kindling-train")
+FLAGS = ("-m", "--multirun")
 Rows = list[list[str]]
 
 
@@ -179,12 +181,8 @@ def _words(said: Any) -> str | None:
 
 def commands(run: Run) -> Iterator[tuple[str, str]]:
     """Yield what a user may do with a run, and what to type for it."""
-    git, path = run.record.get("git"), str(run.path)
+    path = str(run.path)
     if (typed := _reproducing(run.record)) is not None:
-        if isinstance(git, dict) and str(git.get("commit")).isalnum():
-            typed = f"git checkout {git['commit']}\n{typed}"
-        if isinstance(git, dict) and git.get("dirty"):
-            typed = f"# it ran with changes that were not committed\n{typed}"
         yield "reproduce it", typed
     yield "resume it", command.line("train", resume=path)
     yield "test it", command.line("evaluate", run=path)
@@ -193,7 +191,7 @@ def commands(run: Run) -> Iterator[tuple[str, str]]:
 
 
 def _reproducing(record: Plain) -> str | None:
-    """Return the command that started a run, if it is a training that only sets values.
+    """Return what started a run, if it was a training with nothing but values set.
 
     Who pastes a command trusts it: what a stranger's could build or import is not offered.
     """
@@ -201,23 +199,22 @@ def _reproducing(record: Plain) -> str | None:
     first = earlier[0] if isinstance(earlier, list) and earlier else record
     said = first.get("command") if isinstance(first, dict) else None
     words = [str(word) for word in said] if isinstance(said, list) else []
-    starts = [
-        i
-        for i, word in enumerate(words)
-        if os.path.basename(word) in ("src.train", "kindling-train")
-    ]
-    if not starts:
+    names = [os.path.basename(word) for word in words]
+    start = next((i for i, name in enumerate(names, 1) if name in TRAINING), None)
+    if start is None or not all(map(_harmless, words[start:])):
         return None
-    arguments = words[starts[0] + 1 :]
-    harmless = all(
-        word in HARMLESS_FLAGS
-        or (word.isprintable() and "_target_" not in word and not word.startswith(("-", "hydra")))
-        for word in arguments
-    )
-    resumes = any(word.startswith("resume=") for word in arguments)
-    return (
-        shlex.join(["python", "-m", "src.train", *arguments]) if harmless and not resumes else None
-    )
+    lines = [shlex.join(["python", "-m", "src.train", *words[start:]])]
+    git = first.get("git")
+    if isinstance(git, dict) and re.fullmatch("[0-9a-f]{7,64}", str(git.get("commit"))):
+        lines.insert(0, f"git checkout {git['commit']}")
+    if isinstance(git, dict) and git.get("dirty"):
+        lines.insert(0, "# it ran with changes that were not committed")
+    return "\n".join(lines)
+
+
+def _harmless(word: str) -> bool:
+    sets = not word.startswith(("-", "hydra", "resume=")) and "_target_" not in word
+    return word in FLAGS or (sets and word.isprintable())
 
 
 # Pictures ---------------------------------------------------------------------------------------

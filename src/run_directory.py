@@ -303,7 +303,7 @@ def _earlier(run: Path) -> list[Any]:
     if not isinstance(before, dict):
         return []
     earlier = before.get("earlier")
-    told = {key: before.get(key) for key in ("command", "start", "end", "status")}
+    told = {key: before.get(key) for key in ("command", "git", "start", "end", "status")}
     return [*(earlier if isinstance(earlier, list) else []), told]
 
 
