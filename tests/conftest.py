@@ -57,11 +57,12 @@ def _one_thread() -> None:
 
 @pytest.fixture
 def build(tmp_path: Path) -> Callable[..., experiment.Experiment]:
-    """Return a builder of experiments that write to a temporary directory, and draw no progress."""
+    """Return a builder of experiments that write to a temporary directory, and draw nothing."""
 
     def built(*overrides: str) -> experiment.Experiment:
         settings = compose("trainer.accelerator=cpu", f"log_dir={tmp_path}", *overrides)
-        settings["callbacks"].pop("progress", None)
+        for drawing in ("progress", "figures"):
+            settings["callbacks"].pop(drawing, None)
         config.validate(settings)
         return experiment.build(settings, tmp_path)
 

@@ -64,7 +64,8 @@ def test_it_ends_quietly_with_a_table_and_the_next_command(run: Run) -> None:
 def test_the_run_directory_has_what_the_contract_promises(run: Run) -> None:
     assert run.path.parent == (run.command.log_dir / "train" / run.model).resolve()
     promised = {"config.yaml", "run.json", "run.log", "metrics.csv", "metrics.json"}
-    assert {path.name for path in run.path.iterdir()} == promised | {"checkpoints", "tensorboard"}
+    folders = {"checkpoints", "tensorboard", "figures"}
+    assert {path.name for path in run.path.iterdir()} == promised | folders
     checkpoints = {path.name for path in (run.path / "checkpoints").iterdir()}
     assert {"best.ckpt", "last.ckpt"} <= checkpoints <= {"best.ckpt", "last.ckpt", "previous.ckpt"}
 
@@ -291,7 +292,7 @@ def read_terminal(leader: int) -> str:
 def test_no_history_is_kept_without_a_logger(command: Command) -> None:
     command("train", "model=linear_regression", "logger=none", "trainer.accelerator=cpu")
     names = {path.name for path in command.latest.iterdir()}
-    assert names == {"config.yaml", "run.json", "run.log", "metrics.json", "checkpoints"}
+    assert names == {"config.yaml", "run.json", "run.log", "metrics.json", "checkpoints", "figures"}
 
 
 def test_a_fast_development_run_leaves_no_checkpoint(command: Command) -> None:

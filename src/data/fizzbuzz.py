@@ -56,6 +56,7 @@ class FizzBuzzData(BaseData):
 
     target = "class"
     out_features = len(WORDS)
+    class_names = ("number", *WORDS[1:])
 
     def __init__(
         self,

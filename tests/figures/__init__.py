@@ -1,0 +1,1 @@
+"""Tests of the pictures: what they say is what independent computations say."""

@@ -1,0 +1,65 @@
+"""The way of the coefficients is drawn on the loss that they were trained on."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from src.experiment import Experiment
+from src.figures.linear_regression import STATIONS, Coefficients, Fit, bowl
+from tests.figures.test_pictures import view_of
+
+Build = Callable[..., Experiment]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("model.bias=true",),
+        ("data.in_features=4", "data.coefficients=[1,-2,0.5,3]"),
+    ],
+)
+def test_the_bowl_is_the_loss_with_the_rest_at_its_best(
+    overrides: tuple[str, ...], build: Build
+) -> None:
+    experiment = build("model=linear_regression", "logger=none", *overrides)
+    view = view_of(experiment, 0)
+    curvature, best = bowl(view)
+    X, y = (part.numpy().astype(float) for part in experiment.data.split("train"))
+    y = y[:, 0]
+    more = [np.ones((len(X), 1))] if "model.bias=true" in overrides else []
+    whole = np.hstack([X, *more])
+    optimum, *_ = np.linalg.lstsq(whole, y)
+    assert best == pytest.approx(optimum[: X.shape[1]], rel=1e-6)
+    least = np.square(y - whole @ optimum).mean()
+    for away in np.array([(0.3, -0.2), (1.0, 2.0)]):
+        pair = best[:2] + away
+        rest = whole[:, 2:]
+        left = y - X[:, :2] @ pair
+        if rest.shape[1]:
+            left = left - rest @ np.linalg.lstsq(rest, left)[0]
+        assert np.square(left).mean() - least == pytest.approx(away @ curvature @ away, rel=1e-6)
+
+
+def test_a_long_way_is_thinned_and_keeps_its_ends(build: Build) -> None:
+    experiment = build("model=linear_regression", "logger=none")
+    picture, model = Coefficients(), experiment.model
+    picture.take_up(None, model)
+    weights = model.net.weight.data
+    for step in range(1, 3000):
+        weights[0, 0] = step
+        picture.watch(model)
+    way = picture._stations(view_of(experiment, 3000))
+    assert len(way) <= STATIONS + 1
+    assert way[0, 0] < 1
+    assert way[-1, 0] == 2999
+    assert len(set(np.diff(way[1:-1, 0]))) == 1  # evenly
+
+
+def test_the_fit_says_how_far_off_it_is(build: Build) -> None:
+    experiment = build("model=linear_regression", "logger=none")
+    X, y = experiment.data.split("train")
+    weights = experiment.model.coefficients.numpy()
+    error = np.sqrt(np.square(y.numpy() - X.numpy() @ weights.T).mean())
+    assert f"{error:.3g}" in Fit().title(view_of(experiment, 0))
