@@ -236,6 +236,8 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message="You requested to overfit but enabled.*")
     # Lightning 2.6 calls a part of torch's pytree that torch 2.13 is about to rename.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
+    # Lightning 2.6 gathers from ranks by a function that torch 2.13 has given another name.
+    warnings.filterwarnings("ignore", message=".*all_gather is deprecated.*")
     # The rows are in memory: there is nothing that a worker process could do.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 

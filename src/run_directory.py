@@ -185,10 +185,14 @@ def find_checkpoint(run: str, log_dir: str) -> Path:
 
 def point_latest_at(run: Path, log_dir: str) -> None:
     """Make `<log_dir>/latest` a relative link to a run, replacing the old one in one move."""
-    link = Path(log_dir) / "latest"
-    temporary = link.with_name(f".latest-{secrets.token_hex(3)}")
+    point_at(run, Path(log_dir) / "latest")
+
+
+def point_at(run: Path, link: Path) -> None:
+    """Make a relative link to a run, replacing what the link was in one move."""
+    temporary = link.with_name(f".{link.name}-{secrets.token_hex(3)}")
     try:
-        temporary.symlink_to(os.path.relpath(run, log_dir), target_is_directory=True)
+        temporary.symlink_to(os.path.relpath(run, link.parent), target_is_directory=True)
         os.replace(temporary, link)
     except OSError as error:  # Windows lets only some users make links
         temporary.unlink(missing_ok=True)
@@ -250,11 +254,12 @@ def recorded(run: Path, device: str, **more: Any) -> Iterator[dict[str, Any]]:
     with (run / "run.log").open("a", encoding="utf-8") as log:
         write_json(run / "run.json", record)
 
-        def end(failure: str | None) -> None:  # the process ends without unwinding
+        def end(failure: str | None) -> bool:  # the process ends without unwinding
             log.write(f"{failure}\n" if failure else "")
             log.flush()
             status = "failed" if failure else "stopped"
             write_json(run / "run.json", record | {"status": status, "end": now()})
+            return False
 
         try:
             with _copied(log), stopping.last_act(end):

@@ -22,7 +22,8 @@ PATIENCE = 1.0  # seconds that the main thread may be deaf, waiting in a library
 
 _noted: list[int] = []  # the signals that have come
 _stepping = False  # someone looks at `noted()` after each step
-LastAct = Callable[[str | None], None]  # is given what failed; None where a signal has come
+# Is given what failed, or None where a signal has come; returns whether it has said how that ended.
+LastAct = Callable[[str | None], bool]
 _last_acts: list[LastAct] = []  # what is done and said before the process ends without unwinding
 _ending = threading.Lock()
 
@@ -148,33 +149,36 @@ def end(code: int, failure: str | None = None, signal_number: int = 0) -> None:
     """
     if not _ending.acquire(blocking=False):  # it is on its way out
         return
-    silent = bool(_last_acts) or os.environ.get("LOCAL_RANK", "0") != "0"
+    said = os.environ.get("LOCAL_RANK", "0") != "0"  # the first rank speaks for all
     if failure is not None:
-        _try(lambda: say(f"error: {failure}", sys.__stderr__))
-    elif not silent:
-        _try(lambda: say_nothing_is_saved(signal_number))
+        said = _tried(lambda: say(f"error: {failure}", sys.__stderr__))
     for act in reversed(_last_acts):
-        _try(functools.partial(act, failure))
-    _try(sys.stdout.flush)
+        said = _tried(functools.partial(act, failure)) or said
+    if not said:
+        _tried(lambda: say_nothing_is_saved(signal_number))
+    with contextlib.suppress(OSError, RuntimeError, ValueError):
+        sys.stdout.flush()
     os._exit(code)
 
 
-def _try(act: Callable[[], None]) -> None:
+def _tried(act: Callable[[], bool]) -> bool:
     # The signal may have come amid a print, which cannot be entered twice; a disk may be full.
     with contextlib.suppress(OSError, RuntimeError, ValueError):
-        act()
+        return act()
+    return False
 
 
-def say_nothing_is_saved(number: int) -> None:
+def say_nothing_is_saved(number: int) -> bool:
     """Say that a signal came too early; the one that asks for a requeue is no error."""
     prefix = "error: " if status(number) else ""
-    say(f"{prefix}interrupted before anything was saved", sys.__stderr__)
+    return say(f"{prefix}interrupted before anything was saved", sys.__stderr__)
 
 
-def say(line: str, stream: Any = None) -> None:
-    """Print a line, even from amid another print."""
+def say(line: str, stream: Any = None) -> bool:
+    """Print a line, even from amid another print; return that it is said."""
     stream = stream or sys.stdout
     try:
         print(line, file=stream, flush=True)
     except RuntimeError:
         os.write(2 if stream is sys.__stderr__ else 1, f"{line}\n".encode())
+    return True

@@ -71,7 +71,7 @@ class _Launcher(_SubprocessScriptLauncher):
             threading.Thread(target=self._watch, name="ranks", daemon=True).start()
         # All ranks are there now, so what follows starts none and watches none.
         try:
-            with stopping.last_act(lambda failure: self.kill(signal.SIGKILL)):
+            with stopping.last_act(self._kill_all):
                 return super().launch(function, *args, **kwargs)
         except BaseException as error:
             self._ending = True
@@ -82,6 +82,10 @@ class _Launcher(_SubprocessScriptLauncher):
             if lost:
                 raise ConnectionError(lost) from error
             raise
+
+    def _kill_all(self, failure: str | None) -> bool:
+        self.kill(signal.SIGKILL)
+        return False
 
     def _watch(self) -> None:
         """End this process where it waits in a library, without end, for a rank that has ended."""

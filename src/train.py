@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from src import command, config, resume, run_directory, stopping, trust
+from src import command, config, resume, run_directory, slurm, stopping, trust
 from src.config import InputError, Plain
 
 if TYPE_CHECKING:
@@ -21,14 +21,28 @@ if TYPE_CHECKING:
 @command.command("train")
 def main(settings: DictConfig) -> None:
     """Start a run, or continue the one that `resume=` names."""
-    plain = command.resolved(settings)
-    if plain["resume"] is None:
-        start(plain)
+    plain, overrides = command.resolved(settings), list(HydraConfig.get().overrides.task)
+    with stopping.last_act(slurm.requeue):
+        try:
+            if plain["resume"] is not None:
+                go_on(plain, overrides)
+            else:
+                start_or_go_on(plain, overrides)
+        except stopping.Stopped:
+            slurm.requeue()
+            raise
+
+
+def start_or_go_on(settings: Plain, overrides: list[str]) -> None:
+    """Start a run, unless this is a job that SLURM has started again: then its run goes on."""
+    slurm.join(settings, overrides)
+    if run := slurm.run_to_go_on(settings["log_dir"], overrides):
+        go_on(settings | {"resume": str(run)}, [])
     else:
-        go_on(plain, list(HydraConfig.get().overrides.task))
+        start(settings, overrides)
 
 
-def start(settings: Plain) -> None:
+def start(settings: Plain, overrides: list[str]) -> None:
     """Train in a new run directory."""
     config.validate(settings)
     if settings["init_from"] is not None:
@@ -47,6 +61,7 @@ def start(settings: Plain) -> None:
         if not run_directory.is_child():
             run_directory.write_config(run, settings)
             run_directory.point_latest_at(run, settings["log_dir"])
+            slurm.remember(run, settings["log_dir"], overrides)
         _run(built, run, None, said)
 
 
@@ -155,17 +170,15 @@ def _run(built: "Experiment", run: Path, checkpoint: Path | None, said: list[str
         print(summary.next_steps(run, built.config))
 
 
-def _stopped_at_once(run: Path, failure: str | None) -> None:
-    if failure is None:
-        _say_how_to_go_on(run, "stopped at once")
+def _stopped_at_once(run: Path, failure: str | None) -> bool:
+    return failure is None and _say_how_to_go_on(run, "stopped at once")
 
 
-def _say_how_to_go_on(run: Path, what: str) -> None:
+def _say_how_to_go_on(run: Path, what: str) -> bool:
     """Say how a run ended that was stopped, and the command that continues it."""
     if (run / "checkpoints" / "last.ckpt").is_file():
-        stopping.say(f"{what}; to continue:\n  {command.line('train', resume=str(run))}")
-    else:
-        stopping.say_nothing_is_saved(stopping.noted())
+        return stopping.say(f"{what}; to continue:\n  {command.line('train', resume=str(run))}")
+    return stopping.say_nothing_is_saved(stopping.noted())
 
 
 def _show_answers(built: "Experiment") -> None:
