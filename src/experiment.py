@@ -16,7 +16,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Checkpoint
 
-from src import checkpoint_io, config, trust
+from src import checkpoint_io, config, loops, trust
 from src.config import InputError, Plain
 
 FOR_GPUS = ("16", "16-mixed")  # precisions that the CPU does not have
@@ -115,6 +115,8 @@ def build_trainer(settings: Plain, model: Any, data: Any, run: Path) -> pl.Train
             enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
             _convert_="all",
         )
+    if not model.automatic_optimization:
+        loops.install(trainer)
     return trainer
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from src.models.compiled import CompiledSteps
-from src.models.steps import EagerSteps, Stepper
+from src.models.steps import LightningSteps, PlainSteps, Stepper
 
 # A module here is a BaseModule, which imports this file.
 
@@ -69,7 +69,7 @@ class Execution:
 
     def _chosen(self, module: Any) -> Stepper:
         """Decide, once a fit, who takes the steps of this module."""
-        eager = EagerSteps(module)
+        eager = PlainSteps(module) if PlainSteps.suit(module) else LightningSteps(module)
         return CompiledSteps(module, otherwise=eager) if self.compile else eager
 
     def clip(self, module: Any, optimizer: Optimizer) -> None:

@@ -3,11 +3,18 @@
 `Execution` asks for a way once a fit, and hands it the batches of each call.
 """
 
+import inspect
 from typing import Any, Protocol
 
+import lightning.pytorch as pl
 import torch
+from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor
+from torch.optim import Optimizer, optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from src.hooks import Hooks, is_written
 
 # A module here is a BaseModule, whose Execution imports this file.
 
@@ -26,7 +33,7 @@ class Stepper(Protocol):
         """
 
 
-class EagerSteps:
+class LightningSteps:
     """Steps by way of Lightning, with all that its strategies, precisions and hooks do around one.
 
     Args:
@@ -35,9 +42,7 @@ class EagerSteps:
 
     def __init__(self, module: Any) -> None:
         self.module, self.accumulate = module, module.execution.accumulate
-        schedulers = module.lr_schedulers() or []
-        schedulers = schedulers if isinstance(schedulers, list) else [schedulers]
-        self.schedulers = [s for s in schedulers if not isinstance(s, ReduceLROnPlateau)]
+        self.schedulers = step_schedulers(module)
 
     def take(self, groups: list[list[Any]]) -> Tensor:
         """Take one step for each group; see `Stepper`."""
@@ -66,9 +71,95 @@ class EagerSteps:
         return mean
 
 
+class PlainSteps:
+    """Steps as a hand-written loop takes them: the same arithmetic, everything looked up once.
+
+    Args:
+        module: the BaseModule, attached to its Trainer, which they `suit`.
+    """
+
+    def __init__(self, module: Any) -> None:
+        self.module, self.trainer = module, module.trainer
+        self.accumulate = module.execution.accumulate
+        self.optimizer = self.trainer.optimizers[0]
+        self.parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
+        # torch wraps each optimizer's step in calls of hooks and profilers: 30 us. The step itself
+        # stands below, as `__wrapped__`; it wants gradients off and turns them on for the closure.
+        self.update = inspect.unwrap(type(self.optimizer).step)
+        self.optimizer._opt_called = True  # else a schedule warns that its step came first
+        self.schedulers = step_schedulers(module)
+        self.hooks = Hooks(
+            self.trainer, "on_before_backward", "on_after_backward", "on_before_optimizer_step"
+        )
+
+    @staticmethod
+    def suit(module: Any) -> bool:
+        """Say whether Lightning and torch would do nothing around a step of this module."""
+        trainer = module.trainer
+        return (
+            type(trainer.strategy) is SingleDeviceStrategy
+            and trainer.scaler is None
+            and isinstance(trainer.profiler, PassThroughProfiler)
+            and len(trainer.optimizers) == 1
+            and not _has_hooks(trainer.optimizers[0])
+            and not is_written(module, "backward", pl.LightningModule)
+            and not is_written(module, "manual_backward", pl.LightningModule)
+        )
+
+    def take(self, groups: list[list[Any]]) -> Tensor:
+        """Take one step for each group; see `Stepper`."""
+        with torch.no_grad():
+            return torch.stack([self._step(group) for group in groups])
+
+    def _step(self, group: list[Any]) -> Tensor:
+        """Take one step; return the loss before it."""
+        losses: list[Tensor] = []  # LBFGS asks again; the first answers are those of this step
+
+        def closure() -> Tensor:
+            for parameter in self.parameters:
+                parameter.grad = None
+            total = self._backward(group[0])
+            for batch in group[1:]:
+                total = total + self._backward(batch)
+            losses.append(total)
+            self.hooks("on_before_optimizer_step", self.optimizer)
+            return total
+
+        self.update(self.optimizer, closure)
+        count_steps(self.trainer, 1)
+        for scheduler in self.schedulers:
+            scheduler.step()
+        mean = losses[0]
+        return mean if self.accumulate == 1 else mean * (self.accumulate / len(group))
+
+    def _backward(self, batch: Any) -> Tensor:
+        """Add the gradient of one batch; return its share of the loss."""
+        loss: Tensor = self.module.training_loss(batch)
+        if self.accumulate != 1:
+            loss = loss / self.accumulate
+        self.hooks("on_before_backward", loss)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.hooks("on_after_backward")
+        return loss.detach()
+
+
+def step_schedulers(module: Any) -> list[Any]:
+    """Return the module's schedules that advance once an optimizer step."""
+    schedulers = module.lr_schedulers() or []
+    schedulers = schedulers if isinstance(schedulers, list) else [schedulers]
+    return [s for s in schedulers if not isinstance(s, ReduceLROnPlateau)]
+
+
 def count_steps(trainer: Any, steps: int) -> None:
     """Move `trainer.global_step` on by steps that no Lightning optimizer has counted."""
     progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
     for counts in (progress.total, progress.current):
         counts.ready += steps
         counts.completed += steps
+
+
+def _has_hooks(chosen: Optimizer) -> bool:
+    # There is no public way to ask.
+    own = (chosen._optimizer_step_pre_hooks, chosen._optimizer_step_post_hooks)
+    shared = (optimizer._global_optimizer_pre_hooks, optimizer._global_optimizer_post_hooks)
+    return any(map(bool, (*own, *shared)))

@@ -1,0 +1,59 @@
+"""The hooks that somebody wrote, bound once: a Trainer asks all callbacks at each point of a step.
+
+Lightning looks up and calls every hook of every callback, and most do nothing. For a network whose
+step takes 0.1 ms that is more than the step.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
+
+
+class Hooks:
+    """Call the hooks of a Trainer's callbacks and of its module, in Lightning's order.
+
+    Args:
+        trainer: the Trainer, with its module attached and its callbacks complete.
+        names: the hooks that will be called.
+    """
+
+    def __init__(self, trainer: pl.Trainer, *names: str) -> None:
+        self._module = trainer.lightning_module
+        self._attributes = vars(self._module)
+        self._hooks = {name: self._written(trainer, name) for name in names}
+
+    def __call__(self, name: str, *arguments: Any) -> None:
+        """Call what is written for a hook."""
+        if hooks := self._hooks[name]:
+            # `self.log` asks in which hook it is. Past nn.Module's __setattr__, which takes 4 us.
+            attributes = self._attributes
+            before, attributes["_current_fx_name"] = attributes["_current_fx_name"], name
+            for hook in hooks:
+                hook(*arguments)
+            attributes["_current_fx_name"] = before
+
+    def _written(self, trainer: Any, name: str) -> list[Callable[..., Any]]:
+        module = self._module
+        callbacks = [c for c in trainer.callbacks if is_written(c, name, pl.Callback)]
+        # What monitors a metric comes after the module, which may log it at the epoch's end.
+        late = [c for c in callbacks if isinstance(c, EarlyStopping | Checkpoint)]
+        late = late if name == "on_train_epoch_end" else []
+        own = [getattr(module, name)] if is_written(module, name, pl.LightningModule) else []
+        return [
+            *(_bound(c, name, trainer) for c in callbacks if c not in late),
+            *own,
+            *(_bound(c, name, trainer) for c in late),
+        ]
+
+
+def is_written(part: Any, name: str, base: type) -> bool:
+    """Say whether a hook is more than the one of the base class, which does nothing."""
+    hook = getattr(part, name)
+    return getattr(hook, "__func__", hook) is not getattr(base, name)
+
+
+def _bound(callback: pl.Callback, name: str, trainer: pl.Trainer) -> Callable[..., Any]:
+    hook, module = getattr(callback, name), trainer.lightning_module
+    return lambda *arguments: hook(trainer, module, *arguments)

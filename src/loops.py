@@ -1,0 +1,197 @@
+"""Lightning's loops over epochs and batches, with only the work that somebody asked for.
+
+Lightning spends about a millisecond on an epoch, whatever it holds: hooks that do nothing,
+profilers that are off, results that nobody logged. Where an epoch is a few steps of 0.1 ms, that is
+most of the time. Here the same things happen in the same order, with the same counts for
+checkpoints and callbacks, but what is not needed is found out once a fit.
+
+Only executions of several steps run through here (`steps_per_execution` above 1), on one device and
+without a profiler. One step an execution, a fit's first epoch (which may continue a stopped one),
+and whatever `_is_plain` does not know, are Lightning's own.
+"""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.loops.fetchers import _DataFetcher
+from lightning.pytorch.loops.fit_loop import _FitLoop
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from lightning.pytorch.plugins import Precision
+from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.strategies import SingleDeviceStrategy
+
+from src.hooks import Hooks, is_written
+
+BEFORE, MOVE, AFTER = (
+    "on_before_batch_transfer",
+    "transfer_batch_to_device",
+    "on_after_batch_transfer",
+)
+
+
+def install(trainer: pl.Trainer) -> None:
+    """Give a Trainer these loops in place of its own, before its fit begins."""
+    epochs, batches = trainer.fit_loop, trainer.fit_loop.epoch_loop
+    trainer.fit_loop = FitLoop(trainer, epochs.min_epochs, epochs.max_epochs)
+    trainer.fit_loop.epoch_loop = EpochLoop(trainer, batches.min_steps, batches.max_steps)
+
+
+class EpochLoop(_TrainingEpochLoop):
+    """The batches of one epoch."""
+
+    plain = False  # whether this epoch runs here, or is Lightning's
+
+    def bind(self) -> None:
+        """Look up, once a fit, what there is to do around a batch."""
+        trainer = self.trainer
+        self._module = trainer.lightning_module
+        self._connector = trainer._logger_connector
+        self._hooks = Hooks(trainer, "on_train_batch_start", "on_train_batch_end")
+        self._prepare = _preparations(trainer)
+        self.val_loop.setup_data()
+        self._validates = trainer.enable_validation and sum(trainer.num_val_batches) > 0
+        true = type(trainer.precision_plugin).forward_context is Precision.forward_context
+        self._context = nullcontext if true else trainer.precision_plugin.train_step_context
+        self.manual_optimization.on_run_start()  # optimizers then count their steps
+
+    def run(self, data_fetcher: _DataFetcher) -> None:
+        """Train on each batch of the epoch, and validate when it is time."""
+        if not self.plain:
+            super().run(data_fetcher)
+            return
+        self.batch_progress.reset_on_run()
+        self.val_loop.batch_progress.total.reset()
+        [loader] = data_fetcher.combined_loader.flattened
+        last = len(loader) - 1
+        for index, batch in enumerate(loader):
+            self._train(batch, index, index == last)
+            if self._validates:
+                self.on_advance_end(data_fetcher)
+            else:
+                self._batches_that_stepped += 1
+                self._save_loggers_on_train_batch_end()
+            if self.done:
+                break
+
+    def _train(self, batch: Any, index: int, last: bool) -> None:
+        """Hand one batch (of an execution: a list of them) to the module."""
+        progress, results = self.batch_progress, self._results
+        progress.is_last_batch = last
+        for prepare in self._prepare:
+            batch = prepare(batch)
+        progress.increment_ready()
+        # What `self.log` in a hook looks at; see Lightning's logger connector.
+        self._connector._first_loop_iter = index == 0
+        results.batch, results.batch_size, results.dataloader_idx = batch, None, None
+        self._hooks("on_train_batch_start", batch, index)
+        progress.increment_started()
+        with self._context():
+            outputs = self._module.training_step(batch, index)
+        progress.increment_processed()
+        self._hooks("on_train_batch_end", outputs, batch, index)
+        logged = was_logged(results)
+        if logged:
+            self._connector.on_batch_end()
+        results.batch = None
+        progress.increment_completed()
+        if logged:
+            self._connector.update_train_step_metrics()
+
+
+class FitLoop(_FitLoop):
+    """The epochs of a fit."""
+
+    epoch_loop: EpochLoop
+    epoch_progress: Any
+    _sampler: Any
+
+    def on_run_start(self) -> None:
+        """Begin the fit; look up what there is to do around an epoch."""
+        super().on_run_start()
+        self._plain = _is_plain(self.trainer)
+        if self._plain and self._combined_loader is not None:
+            self._hooks = Hooks(self.trainer, "on_train_epoch_start", "on_train_epoch_end")
+            self._sampler = getattr(self._combined_loader.flattened[0], "sampler", None)
+            self.epoch_loop.bind()
+
+    def on_iteration_done(self) -> None:
+        """End an epoch: none that comes after it continues a stopped one."""
+        super().on_iteration_done()
+        self.epoch_loop.plain = self._plain
+
+    def on_advance_start(self) -> None:
+        """Begin an epoch."""
+        if not self.epoch_loop.plain:
+            super().on_advance_start()
+            return
+        self._sampler.set_epoch(self.epoch_progress.current.processed)
+        self.epoch_progress.increment_ready()
+        self._hooks("on_train_epoch_start")
+        self.epoch_progress.increment_started()
+
+    def advance(self) -> None:
+        """Run through an epoch."""
+        if self.epoch_loop.plain and self._data_fetcher is not None:
+            self.epoch_loop.run(self._data_fetcher)
+        else:
+            super().advance()
+
+    def on_advance_end(self) -> None:
+        """End an epoch."""
+        if not self.epoch_loop.plain:
+            super().on_advance_end()
+            return
+        connector, batches = self.trainer._logger_connector, self.epoch_loop
+        connector.epoch_end_reached()
+        self.epoch_progress.increment_processed()
+        self._hooks("on_train_epoch_end")
+        if was_logged(batches._results):
+            connector.on_epoch_end()
+            batches._batches_that_stepped -= 1  # the charts' axis: an epoch ends with its last step
+            connector.update_train_epoch_metrics()
+            batches._batches_that_stepped += 1
+        self.epoch_progress.increment_completed()
+
+
+def was_logged(results: Any) -> bool:
+    """Say whether `self.log` was called since the last epoch's end."""
+    return any(True for _ in results.valid_items())
+
+
+def _is_plain(trainer: Any) -> bool:
+    """Say whether an epoch is nothing but batches from one loader, on one device."""
+    module, loaders = trainer.lightning_module, trainer.fit_loop._combined_loader.flattened
+    return (
+        not module.automatic_optimization
+        and type(trainer.strategy) is SingleDeviceStrategy
+        and isinstance(trainer.profiler, PassThroughProfiler)
+        and len(loaders) == 1
+        and hasattr(loaders[0], "batches")  # src/data/loader.py, or what can stand for it
+        and not trainer.reload_dataloaders_every_n_epochs
+        and not is_written(module, "on_train_batch_start", pl.LightningModule)  # it may say -1
+    )
+
+
+def _preparations(trainer: Any) -> list[Callable[[Any], Any]]:
+    """Return what is done to a batch before it is trained on."""
+    module, data, device = (
+        trainer.lightning_module,
+        trainer.datamodule,
+        trainer.strategy.root_device,
+    )
+    found: list[Callable[[Any], Any]] = []
+    if type(trainer.precision_plugin).convert_input is not Precision.convert_input:
+        found.append(trainer.precision_plugin.convert_input)
+    for name, where in ((BEFORE, ()), (MOVE, (device,)), (AFTER, ())):
+        in_data = data is not None and is_written(data, name, pl.LightningDataModule)
+        if in_data or name == MOVE or is_written(module, name, pl.LightningModule):
+            hook = getattr(data if in_data else module, name)
+            found.append(partial(_prepared, hook, where))
+    return found
+
+
+def _prepared(hook: Callable[..., Any], where: tuple[Any, ...], batch: Any) -> Any:
+    return hook(batch, *where, 0)  # of loader 0

@@ -1,0 +1,71 @@
+"""The lean loops against Lightning's own: the same hooks at the same counts, in the same order."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from src import loops
+from src.experiment import Experiment
+
+Build = Callable[..., Experiment]
+POINTS = ("train_epoch_start", "train_batch_start", "train_batch_end", "validation_start")
+
+
+class Witness(Callback):
+    """Note at each hook what a callback can know: steps, epoch, the counts of a checkpoint."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+        for point in (*POINTS, "validation_end", "before_optimizer_step", "train_epoch_end"):
+            setattr(self, f"on_{point}", self.noting(point))
+
+    def noting(self, point: str) -> Callable[..., None]:
+        def note(trainer: Any, module: Any, *arguments: Any) -> None:
+            fit, batches = trainer.fit_loop, trainer.fit_loop.epoch_loop
+            state = fit.epoch_progress.state_dict(), batches.batch_progress.state_dict()
+            logged = sorted(trainer.callback_metrics)
+            axis = batches._batches_that_stepped
+            last = trainer.is_last_batch
+            self.seen.append(
+                (point, trainer.global_step, trainer.current_epoch, axis, last, logged, state)
+            )
+
+        return note
+
+
+def watched(build: Build, *overrides: str) -> tuple[list[Any], list[torch.Tensor]]:
+    experiment = build("model.hidden_features=8", "trainer.max_epochs=4", "logger=none", *overrides)
+    witness = Witness()
+    experiment.trainer.callbacks.insert(0, witness)
+    experiment.trainer.fit(experiment.model, datamodule=experiment.data)
+    return witness.seen, [p.detach() for p in experiment.model.parameters()]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("steps_per_execution=3", "trainer.check_val_every_n_epoch=2"),
+        ("steps_per_execution=2", "trainer.val_check_interval=2", "trainer.log_every_n_steps=3"),
+        ("steps_per_execution=4", "trainer.max_steps=10"),
+        ("callbacks=none", "steps_per_execution=3"),
+    ],
+    ids=" ".join,
+)
+def test_callbacks_see_what_lightnings_own_loops_show(
+    build: Build, overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain: list[bool] = []
+    train = loops.EpochLoop._train
+    monkeypatch.setattr(
+        loops.EpochLoop, "_train", lambda *args: (plain.append(True), train(*args))[1]
+    )
+    lean, weights = watched(build, *overrides)
+    assert plain  # it was these loops that ran
+    monkeypatch.setattr(loops, "_is_plain", lambda trainer: False)
+    own, expected = watched(build, *overrides)
+    assert lean == own
+    assert len(plain) < len(own)
+    assert all(torch.equal(a, b) for a, b in zip(weights, expected, strict=True))
