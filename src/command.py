@@ -18,6 +18,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from src import imports
 from src.config import CONF, InputError, Plain, first_line, nearest
 
 
@@ -48,7 +49,7 @@ def command(
 
         @functools.wraps(task)
         def main() -> None:
-            with one_line_errors(name):
+            with imports.unsearched(), one_line_errors(name):
                 _check_flags(sys.argv[1:])
                 arguments, found = _taken(name, words, sys.argv[1:])
                 _complete_keys_alone(name, words)

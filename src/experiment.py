@@ -16,7 +16,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Checkpoint
 
-from src import checkpoint_io, config, loops, trust
+from src import checkpoint_io, config, imports, loops, trust
 from src.config import InputError, Plain
 
 FOR_GPUS = ("16", "16-mixed")  # precisions that the CPU does not have
@@ -40,6 +40,7 @@ def build(settings: Plain, run: Path) -> Experiment:
     Raises:
         InputError: something in the configuration cannot be built; the message says what.
     """
+    imports.settled()
     quiet_lightning()
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
     if settings["threads"]:
@@ -253,6 +254,7 @@ def load(checkpoint: Path) -> tuple[Plain, Any, Any]:
     Raises:
         InputError: the file is no checkpoint of this project, or names what it may not.
     """
+    imports.settled()
     quiet_lightning()
     with _said_of_the_file():
         content = checkpoint_io.load(checkpoint)

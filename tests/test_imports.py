@@ -1,0 +1,40 @@
+"""The garbage collector rests while a command imports, and works while it trains."""
+
+import gc
+
+import pytest
+
+from src import experiment, imports
+
+
+def test_garbage_is_left_alone_until_the_imports_are_done():
+    with imports.unsearched():
+        assert not gc.isenabled()
+        imports.settled()
+        assert gc.isenabled()
+        frozen = gc.get_freeze_count()
+        assert frozen > 0
+        imports.settled()  # a second build of the process
+        assert gc.get_freeze_count() <= frozen  # its garbage may still be found
+    assert gc.isenabled()
+
+
+def test_a_command_that_ends_early_leaves_the_collector_on():
+    with pytest.raises(SystemExit), imports.unsearched():
+        raise SystemExit(2)
+    assert gc.isenabled()
+
+
+def test_a_run_is_built_with_the_collector_on(build):
+    with imports.unsearched():
+        built = build("model=linear_regression")
+        assert gc.isenabled()
+    assert isinstance(built, experiment.Experiment)
+
+
+def test_a_command_rests_it(command, monkeypatch):
+    seen = []
+    monkeypatch.setattr("src.command._check_flags", lambda words: seen.append(gc.isenabled()))
+    command.here("train", "model=linear_regression", "trainer.max_epochs=1")
+    assert seen == [False]
+    assert gc.isenabled()
