@@ -91,21 +91,29 @@ def described(kind: Any, path: str | Path, map_location: Any = "cpu") -> tuple[A
     return content, trust.arguments(kind, held, Path(path))
 
 
+def outline(build: Callable[[], nn.Module]) -> nn.Module | None:
+    """Return a model without the numbers in it, which takes no memory.
+
+    None where its constructor computes with numbers (`.item()`) and cannot do without them.
+    """
+    try:
+        with torch.device("meta"):
+            return build()
+    except Exception:  # a user's constructor can fail in any way
+        return None
+
+
 def check_weights(build: Callable[[], nn.Module], path: Path) -> None:
     """Refuse a model with more weights than its checkpoint has bytes, before it is allocated.
 
-    A model whose constructor computes with numbers (`.item()`) cannot be laid out without them, and
-    is let through; what else is wrong with it is said when it is built.
+    A model that has no outline is let through; what is wrong with it is said when it is built.
 
     Raises:
         ValueError: saying both.
     """
-    try:
-        with torch.device("meta"):  # allocates nothing
-            outline = build()
-    except Exception:  # a user's constructor can fail in any way
+    if (model := outline(build)) is None:
         return
-    count, size = sum(p.numel() for p in outline.parameters()), path.stat().st_size
+    count, size = sum(p.numel() for p in model.parameters()), path.stat().st_size
     if count > size:
         raise ValueError(f"{path} describes a model of {count:,} weights, and has {size:,} bytes")
 

@@ -7,7 +7,7 @@ import shlex
 import sys
 import typing
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import hydra
@@ -18,8 +18,13 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src import imports
+from src import imports, run_directory, sweep
 from src.config import CONF, InputError, Plain, first_line, nearest
+
+KEPT_BY_HYDRA = (
+    *("hydra.run.", "hydra.sweep.", "hydra.output_subdir.", "hydra.job.chdir."),
+    *("hydra.job_logging.", "hydra.hydra_logging.", "hydra/job_logging.", "hydra/hydra_logging."),
+)
 
 
 def command(
@@ -38,13 +43,19 @@ def command(
     def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
         full_error = os.environ.get("HYDRA_FULL_ERROR")
         taken: Plain = {}
+        failed: list[int] = []  # jobs of a sweep
 
         @hydra.main(config_path=str(CONF), config_name=name, version_base="1.3")
         def composed(config: DictConfig) -> None:
             debugging = HydraConfig.get().runtime.choices.get("debug") not in (None, "null")
             wanted = "1" if debugging else full_error
-            with _environment("HYDRA_FULL_ERROR", wanted), one_line_errors():
+            with (
+                sweep.job(failed),
+                _environment("HYDRA_FULL_ERROR", wanted),
+                one_line_errors(),
+            ):
                 config.update(taken)
+                _check_text(config)
                 task(config)
 
         @functools.wraps(task)
@@ -52,12 +63,21 @@ def command(
             with imports.unsearched(), one_line_errors(name):
                 _check_flags(sys.argv[1:])
                 arguments, found = _taken(name, words, sys.argv[1:])
+                if not run_directory.is_child():  # Lightning starts ranks with settings of Hydra's
+                    _check_settings(name, arguments)
                 _complete_keys_alone(name, words)
                 taken.clear()
                 taken.update(found)
-                # Hydra then raises instead of exiting.
-                with _environment("HYDRA_FULL_ERROR", "1"), _typed(arguments):
+                failed.clear()
+                with ExitStack() as during:
+                    if sweep.is_asked_for(arguments):
+                        sweep.check(name, arguments, resolved)
+                        arguments = during.enter_context(sweep.without_files(arguments))
+                    # Hydra then raises instead of exiting.
+                    during.enter_context(_environment("HYDRA_FULL_ERROR", "1"))
+                    during.enter_context(_typed(arguments))
                     composed()
+                sweep.end(failed)
 
         return main
 
@@ -135,7 +155,51 @@ def _check_flags(arguments: list[str]) -> None:
         raise InputError(
             f"unknown flag {flag}: settings are key=value, as {flag.strip('-')}={value}"
         )
-    parser.parse_args(arguments)
+    asked = parser.parse_args(arguments)
+    for flag, value in (("--config-name", asked.config_name), ("--config-path", asked.config_path)):
+        if value is not None:
+            raise InputError(f"{flag}: a command has one configuration; --config-dir adds options")
+    if asked.experimental_rerun is not None:
+        raise InputError("--experimental-rerun reads a pickle, which can run code: use resume=RUN")
+
+
+def _check_settings(name: str, arguments: list[str]) -> None:
+    """Refuse overrides that let Hydra keep files, or that take away what a run is made of.
+
+    Raises:
+        InputError: naming the override.
+    """
+    for argument in arguments:
+        key = argument.partition("=")[0]
+        if f"{key.strip('+~')}.".startswith(KEPT_BY_HYDRA):
+            raise InputError(f"{key}: Hydra keeps no files here; log_dir= says where runs are kept")
+        if key.startswith("~") and key[1:] in _top_level(name):
+            raise InputError(f"{key}: nothing runs without {key[1:]}; give it another value")
+
+
+def _top_level(name: str) -> set[str]:
+    own, shared = (yaml.safe_load((CONF / f"{n}.yaml").read_text()) for n in (name, "command"))
+    return {*own, *shared, *_defaults(name), "trainer"} - {
+        "hydra",
+        "defaults",
+        "debug",
+        "experiment",
+    }
+
+
+def _check_text(config: DictConfig) -> None:
+    """Refuse a folder or a run that is no name.
+
+    Raises:
+        InputError: naming the key.
+    """
+    plain: Any = OmegaConf.to_container(config)
+    if "trainer" in plain and plain["resume"] is None:
+        return  # a new run's settings are checked together
+    for key in {"log_dir", "run"} & plain.keys():
+        value = plain[key]
+        if not isinstance(value, str) or not value:
+            raise InputError(f"{key}={'null' if value is None else value}: must be a name")
 
 
 def _taken(name: str, words: str | None, arguments: list[str]) -> tuple[list[str], Plain]:

@@ -43,13 +43,14 @@ class TrainSettings(BaseModel):
     callbacks: Plain
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
-    log_dir: str
+    log_dir: Annotated[str, Field(min_length=1)]
     resume: str | None
     allow_changes: bool = False  # where a default stands, files of older versions have no such key
     init_from: str | None = None
     steps_per_execution: PositiveInt
     compile: bool
-    threads: PositiveInt | None
+    # Far more than any machine has; a number without end would end the process.
+    threads: Annotated[int, Field(gt=0, le=1024)] | None
 
 
 def model_stem(config: Plain) -> str:

@@ -19,6 +19,8 @@ from lightning.pytorch.callbacks import Checkpoint
 from src import checkpoint_io, config, imports, loops, trust
 from src.config import InputError, Plain
 
+LARGE = 10_000  # the size of a layer from which on a model's memory is reckoned before it is made
+OF_CLUSTERS = ("MASTER_ADDR", "SLURM_", "TORCHELASTIC_", "LSB_", "PBS_", "KUBERNETES_")
 FOR_GPUS = ("16", "16-mixed")  # precisions that the CPU does not have
 
 
@@ -45,10 +47,33 @@ def build(settings: Plain, run: Path) -> Experiment:
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
     if settings["threads"]:
         torch.set_num_threads(settings["threads"])
+    _check_memory(settings)
     data, model = build_data(settings), build_model(settings)
     check_match(data, model)
     trainer = build_trainer(settings, model, data, run)
     return Experiment(settings, data, model, trainer)
+
+
+def _check_memory(settings: Plain) -> None:
+    """Refuse a model whose weights and gradients would not fit into memory, before they are made.
+
+    Raises:
+        InputError: saying how much is needed.
+    """
+    sizes = {key: value for key, value in settings["model"].items() if isinstance(value, int)}
+    for key, value in sizes.items():
+        if abs(value) >= 2**63:
+            raise InputError(f"model.{key}={value}: no tensor has such a size")
+    if max(sizes.values(), default=0) < LARGE:
+        return
+    outline = checkpoint_io.outline(lambda: build_model(settings))
+    weights = list(outline.parameters()) if outline else []
+    needed, there = 2 * sum(w.numel() * w.element_size() for w in weights), trust.memory()
+    if needed > there:
+        raise InputError(
+            f"model: its weights and their gradients take {needed / 1e9:,.0f} GB of memory;"
+            f" there are {there / 1e9:,.0f}"
+        )
 
 
 def build_data(settings: Plain) -> Any:
@@ -105,7 +130,9 @@ def build_trainer(settings: Plain, model: Any, data: Any, run: Path) -> pl.Train
     with _blamed_on("callbacks"):
         callbacks = [instantiate(node, _convert_="all") for node in settings["callbacks"].values()]
     with _blamed_on("trainer"):
-        _check_device(options["accelerator"], options["devices"], options["precision"])
+        _check_device(
+            *(options[key] for key in ("accelerator", "devices", "precision", "num_nodes"))
+        )
         trainer: pl.Trainer = instantiate(
             options,
             default_root_dir=str(run),
@@ -163,12 +190,18 @@ def _take_over_steps(steps: int, options: Plain, model: Any, data: Any) -> None:
         options["val_check_interval"] = interval // data.group
 
 
-def _check_device(accelerator: str, devices: Any, precision: Any) -> None:
-    """Refuse what this machine lacks, and what Lightning would replace by something else.
+def _check_device(accelerator: str, devices: Any, precision: Any, nodes: int = 1) -> None:
+    """Refuse what this machine lacks, and what Lightning would replace or wait for without end.
 
     Raises:
-        InputError: no such accelerator, more processes than cores, or no such precision on a CPU.
+        InputError: no such accelerator, more processes than cores, no such precision on a CPU, or
+            other machines that nothing says the address of.
     """
+    if nodes > 1 and not any(name.startswith(OF_CLUSTERS) for name in os.environ):
+        raise InputError(
+            f"trainer.num_nodes={nodes}: nothing says where the other machines are; set MASTER_ADDR"
+            " and NODE_RANK, or start the run through torchrun or a cluster"
+        )
     if not _runs_on_cpu(accelerator):
         return
     cores = os.cpu_count() or 1

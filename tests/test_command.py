@@ -2,10 +2,12 @@
 
 import importlib
 import importlib.util
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -86,6 +88,42 @@ WRONG = {
     "resume=nowhere": "nowhere: there is no such run directory",
     "resume=https://example.com/run": "only runs and checkpoints on this machine",
     "experiment=tutorial_fizbuzz": "did you mean 'tutorial_fizzbuzz'?",
+    "model.hidden_features=1000000000000": "model: its weights and their gradients take 120,000 GB",
+    f"model.hidden_features={10**29}": "no tensor has such a size",
+    "threads=1025": "less than or equal to 1024",
+    "trainer.devices=1025": "trainer.devices=1025",
+    "trainer.num_nodes=2": "nothing says where the other machines are",
+    "trainer.max_time=soon": "trainer.max_time=soon",
+    "trainer.limit_val_batches=1.5": "less than or equal to 1",
+    "trainer.check_val_every_n_epoch=0": "greater than 0",
+    "optimizer.betas=[0.9,1.0]": "[1] must be less than 1",
+    "optimizer.lr=1e400": "must be a finite number",
+    "data.seed=-5": "data.seed=-5",
+    "seed=1e99": "seed=1.0e+99",
+    "seed=\N{ARABIC-INDIC DIGIT THREE}": "seed=",
+    "seed=${seed}": "Recursive interpolation",
+    "seed=${oc.env:KINDLING_NOT_SET}": "KINDLING_NOT_SET",
+    "optimizer.lr=${oc.env:HOME}": "optimizer.lr=",
+    "log_dir=": "log_dir='': ",
+    "~seed": "~seed: nothing runs without seed",
+    "~trainer": "~trainer: nothing runs without trainer",
+    "~trainer.max_epochs": "trainer.max_epochs is missing",
+    "~nothing": "'nothing' does not exist",
+    "++model.depth=3": "model.depth: there is no such key",
+    "++seed=x": "seed=x",
+    "hydra.run.dir=out": "log_dir= says where runs are kept",
+    "++hydra.job.chdir=true": "log_dir= says where runs are kept",
+    "hydra.output_subdir=.hydra": "log_dir= says where runs are kept",
+    "hydra/job_logging=default": "log_dir= says where runs are kept",
+    "hydra/launcher=joblib": "hydra/launcher/joblib",
+    "--config-name evaluate": "a command has one configuration",
+    "-cp /tmp": "a command has one configuration",
+    "--config-dir /nowhere": "/nowhere",
+    "--experimental-rerun job.pickle": "reads a pickle",
+    "--multirun seed=1,-1": "seed=-1: must be greater than or equal to 0 (in the job seed=-1",
+    "--multirun model=fizzbuzz,fizbuzz": "did you mean 'fizzbuzz'?",
+    "--multirun optimizer.lr=interval(0,1)": "INTERVAL_SWEEP",
+    "--multirun hydra.sweep.dir=out seed=1,2": "log_dir= says where runs are kept",
 }
 NEEDS_PACKAGE = {"logger=wandb": "wandb", "logger=mlflow": "mlflow"}
 
@@ -98,8 +136,16 @@ class Typed:
 
     def __call__(self, name: str, *arguments: str) -> str:
         """Return the one line of an error."""
-        words = [f"src/{name}.py", *arguments, f"log_dir={self.log_dir}"]
-        self.patch.setattr(sys, "argv", words)
+        own = (
+            []
+            if any(word.startswith("log_dir=") for word in arguments)
+            else [f"log_dir={self.log_dir}"]
+        )
+        return self.exactly(name, *arguments, *own)
+
+    def exactly(self, name: str, *arguments: str) -> str:
+        """Do so with no other word added."""
+        self.patch.setattr(sys, "argv", [f"src/{name}.py", *arguments])
         with pytest.raises(SystemExit) as stop:
             importlib.import_module(f"src.{name}").main()
         said = self.capfd.readouterr()
@@ -195,6 +241,32 @@ def test_fizzbuzz_is_learned_on_a_gpu(command: Command) -> None:
     assert "100 of 100 right" in command("predict").stdout
 
 
+OTHERS_WRONG = {
+    "evaluate log_dir=5": "log_dir=5: must be a name",
+    "evaluate log_dir=": "log_dir=: must be a name",
+    "evaluate run=null": "run=null: must be a name",
+    "evaluate run=[1]": "run=[1]: must be a name",
+    "evaluate runs=latest": "did you mean 'run'?",
+    "evaluate run=http://example.com/best.ckpt": "only runs and checkpoints on this machine",
+    "predict run=5": "run=5: must be a name",
+    "predict output=5": "output=5: name a file that ends in .csv or .json",
+    "predict output=[a.csv]": "name a file that ends in .csv or .json",
+    "predict output=/nowhere/a.csv": "there is no folder /nowhere",
+    "predict log_dir={a:1}": "must be a name",
+    "compare nothing": "nothing: there is no such run directory",
+    "train resume=[]": "[]: there is no such run directory",
+    "train resume=latest log_dir=[]": "log_dir=[]: must be a name",
+    "train resume=/etc/passwd": "is no run directory",
+}
+
+
+@pytest.mark.parametrize("wrong", OTHERS_WRONG)
+def test_wrong_input_of_the_other_commands_too(wrong: str, typed: Typed) -> None:
+    name, *arguments = wrong.split()
+    last = [] if "log_dir" in wrong else [f"log_dir={typed.log_dir}"]
+    assert OTHERS_WRONG[wrong] in typed.exactly(name, *arguments, *last)
+
+
 @pytest.mark.parametrize("name", ["evaluate", "predict"])
 def test_without_a_run_the_line_says_how_to_make_one(name: str, typed: Typed) -> None:
     assert "there is no run yet; `python -m src.train` makes one" in typed(name)
@@ -216,6 +288,34 @@ def test_a_sweep_of_several_processes_says_how_else(command: Command) -> None:
     assert done.stderr.startswith("error: --multirun with several processes a run: start each run")
     assert done.stderr.count("\n") == 1
     assert not (command.log_dir / "train").exists()
+
+
+def test_a_job_that_fails_leaves_the_others_their_turn(
+    command: Command, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    train = importlib.import_module("src.train")
+    fit = train._fit_and_test
+
+    def broken(built: experiment.Experiment, *rest: Any) -> Any:
+        if built.config["seed"] == 2:
+            raise OSError(28, "No space left on device")
+        return fit(built, *rest)
+
+    monkeypatch.setattr(train, "_fit_and_test", broken)
+    quick = ("model=linear_regression", "trainer.max_epochs=1", "trainer.accelerator=cpu")
+    with pytest.raises(SystemExit) as stop:
+        command.here("train", "--multirun", "seed=1,2,3", *quick)
+    said = capfd.readouterr().err
+    assert stop.value.code == 1
+    assert said.count("\n") == 1
+    [log] = re.findall(r"^error: OSError: .*No space left on device \(traceback: (.*)\)$", said)
+    assert "Traceback" in Path(log).read_text()
+    ends = [
+        json.loads((path / "run.json").read_text())["status"]
+        for path in sorted((command.log_dir / "train" / "linear_regression").iterdir())
+    ]
+    assert sorted(ends) == ["failed", "finished", "finished"]
+    assert {path.name for path in command.log_dir.iterdir()} == {"train", "latest"}
 
 
 def test_several_problems_are_said_at_once(typed: Typed) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from src.data.base import BaseData, Split, columns
@@ -65,7 +65,7 @@ class FizzBuzzData(BaseData):
         train_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0,
         batch_size: PositiveInt = 128,
         shuffle: bool = True,
-        seed: int = 0,
+        seed: NonNegativeInt = 0,
     ) -> None:
         super().__init__(batch_size, shuffle, seed)
         self.save_hyperparameters(logger=False)

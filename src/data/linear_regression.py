@@ -4,7 +4,7 @@ Letters: N rows, D features.
 """
 
 import torch
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from src.data.base import Split
@@ -43,7 +43,7 @@ class LinearRegressionData(RegressionData):
         test_rows: PositiveInt = 50,
         batch_size: PositiveInt = 50,
         shuffle: bool = True,
-        seed: int = 0,
+        seed: NonNegativeInt = 0,
     ) -> None:
         super().__init__(batch_size, shuffle, seed)
         if len(coefficients) != in_features:

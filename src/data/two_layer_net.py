@@ -6,7 +6,7 @@ Letters: N rows, D features, H hidden units, C outputs.
 from typing import Literal
 
 import torch
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from src.data.base import Split
@@ -48,7 +48,7 @@ class TwoLayerNetData(RegressionData):
         test_rows: PositiveInt = 1000,
         batch_size: PositiveInt = 64,
         shuffle: bool = True,
-        seed: int = 0,
+        seed: NonNegativeInt = 0,
     ) -> None:
         super().__init__(batch_size, shuffle, seed)
         self.save_hyperparameters(logger=False)
