@@ -98,7 +98,7 @@ def build_model(settings: Plain) -> Any:
     with _blamed_on("scheduler"):
         limits = settings["trainer"]["max_epochs"], settings["trainer"]["max_steps"]
         model.scheduler_factory(optimizer, None if limits == (-1, -1) else 100)
-    model.config = settings
+    model.config, model.seed = settings, settings["seed"]
     return model
 
 
@@ -143,8 +143,7 @@ def build_trainer(settings: Plain, model: Any, data: Any, run: Path) -> pl.Train
             enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
             _convert_="all",
         )
-    if not model.automatic_optimization:
-        loops.install(trainer)
+    loops.install(trainer)
     return trainer
 
 

@@ -5,12 +5,12 @@ profilers that are off, results that nobody logged. Where an epoch is a few step
 most of the time. Here the same things happen in the same order, with the same counts for
 checkpoints and callbacks, but what is not needed is found out once a fit.
 
-Only executions of several steps run through here (`steps_per_execution` above 1), on one device and
-without a profiler. One step an execution, a fit's first epoch (which may continue a stopped one),
-and whatever `_is_plain` does not know, are Lightning's own.
+Only executions of several steps run so (`steps_per_execution` above 1), on one device and without a
+profiler. One step an execution, a fit's first epoch (which may continue a stopped one), and
+whatever `_is_plain` does not know, are Lightning's own; only random numbers are started there too.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -66,7 +66,7 @@ class EpochLoop(_TrainingEpochLoop):
         self.val_loop.batch_progress.total.reset()
         [loader] = data_fetcher.combined_loader.flattened
         last = len(loader) - 1
-        for index, batch in enumerate(loader):
+        for index, batch in enumerate(self._fetched(loader)):
             self._train(batch, index, index == last)
             if self._validates:
                 self.on_advance_end(data_fetcher)
@@ -75,6 +75,26 @@ class EpochLoop(_TrainingEpochLoop):
                 self._save_loggers_on_train_batch_end()
             if self.done:
                 break
+
+    def advance(self, data_fetcher: _DataFetcher) -> None:
+        """Train on one batch, as Lightning does; it may be augmented while it is fetched."""
+        self._start_call()
+        super().advance(data_fetcher)
+
+    def _fetched(self, loader: Any) -> Iterator[Any]:
+        """Yield the batches of a loader, which may augment them while they are fetched."""
+        batches = iter(loader)
+        while True:
+            self._start_call()
+            try:
+                yield next(batches)
+            except StopIteration:
+                return
+
+    def _start_call(self) -> None:
+        randomness = getattr(self.trainer.lightning_module, "randomness", None)
+        if randomness is not None:
+            randomness.start_call(self.global_step)
 
     def _train(self, batch: Any, index: int, last: bool) -> None:
         """Hand one batch (of an execution: a list of them) to the module."""

@@ -4,6 +4,7 @@ Letters: B batch, D input features, H hidden units, C outputs.
 """
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class TwoLayerNet(nn.Module):
@@ -14,19 +15,28 @@ class TwoLayerNet(nn.Module):
         hidden_features: H, the number of hidden units.
         out_features: C, the width of an output row.
         bias: whether both layers add a bias; the NumPy form of the tutorial has none.
+        dropout: share of the hidden units that is left out at random, while training.
 
     Source: the PyTorch tutorial "Learning PyTorch with Examples", which calls it TwoLayerNet.
     """
 
     def __init__(
-        self, in_features: int, hidden_features: int, out_features: int, bias: bool = True
+        self,
+        in_features: int,
+        hidden_features: int,
+        out_features: int,
+        bias: bool = True,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.hidden = nn.Linear(in_features, hidden_features, bias=bias)
         self.output = nn.Linear(hidden_features, out_features, bias=bias)
+        self.dropout = dropout
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map inputs [B, D] to outputs [B, C]."""
         hidden = self.hidden(inputs).relu()  # [B, D] -> [B, H]
+        if self.dropout:
+            hidden = functional.dropout(hidden, self.dropout, self.training)
         outputs: Tensor = self.output(hidden)  # [B, H] -> [B, C]
         return outputs

@@ -75,3 +75,21 @@ def test_gradients_equal_the_backward_pass_by_hand():
     at_hidden = (error @ W2) * (hidden > 0)
     np.testing.assert_allclose(net.output.weight.grad, error.T @ np.maximum(hidden, 0), rtol=1e-10)
     np.testing.assert_allclose(net.hidden.weight.grad, at_hidden.T @ X.numpy(), rtol=1e-10)
+
+
+def test_dropout_leaves_out_its_share_while_training_and_nothing_else():
+    torch.manual_seed(0)
+    net = TwoLayerNet(3, 1000, 1, bias=False, dropout=0.25)
+    with torch.no_grad():
+        net.hidden.weight.fill_(1.0)
+        net.output.weight.fill_(1.0)
+    X = torch.ones(50, 3)  # each hidden unit is 3; those that stay are divided by 1 - 0.25
+    kept = net(X) / (3 / 0.75) / 1000
+    assert kept.mean().item() == pytest.approx(0.75, abs=0.01)
+    assert len(kept.unique()) > 10  # each row of a batch leaves out others
+    assert net.eval()(X).unique().tolist() == [3000.0]
+
+
+def test_dropout_changes_no_name_of_a_weight():
+    names = TwoLayerNet(3, 5, 2, dropout=0.5).state_dict().keys()
+    assert names == TwoLayerNet(3, 5, 2).state_dict().keys()

@@ -17,6 +17,7 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from src import checkpoint_io
 from src.models.execution import Execution
+from src.randomness import Randomness
 
 Batch = tuple[Tensor, Tensor]  # inputs [B, D] and targets, [B, C] or class numbers [B]
 OptimizerFactory = Callable[..., Optimizer]  # parameters -> optimizer
@@ -53,6 +54,8 @@ class BaseModule(pl.LightningModule):
         self.execution = Execution()
         self.total_steps: int | None = None  # optimizer steps of the run; None where it has no end
         self.config: dict[str, Any] | None = None  # set by the builder, for the checkpoint
+        self.seed: int | None = None  # set by the builder; None leaves torch's generators alone
+        self.randomness: Randomness | None = None
 
     # What a model defines -------------------------------------------------------------------
 
@@ -141,9 +144,12 @@ class BaseModule(pl.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         """Return the loss (Lightning then steps), or take several steps at once."""
-        if self.automatic_optimization:
-            return self.training_loss(batch)
-        return self.execution.run(self, batch)
+        if not self.automatic_optimization:
+            return self.execution.run(self, batch)
+        if self.randomness is not None:
+            part = batch_idx % self.trainer.accumulate_grad_batches
+            self.randomness.start_batch(self.trainer.global_step, part)
+        return self.training_loss(batch)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the validation metrics with one batch."""
@@ -198,6 +204,10 @@ class BaseModule(pl.LightningModule):
             raise ValueError("this model was made to predict: give it an optimizer to train it")
         optimizer = self.optimizer_factory(self.parameters())
         self.execution.begin()
+        if self.seed is not None:
+            trainer = self.trainer
+            device = trainer.strategy.root_device
+            self.randomness = Randomness(self.seed, trainer.global_rank, device)
         self.total_steps = self.execution.total_steps(self.trainer)
         if self.scheduler_factory is None:
             return optimizer

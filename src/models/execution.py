@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from src.models.compiled import CompiledSteps
-from src.models.steps import LightningSteps, PlainSteps, Stepper
+from src.models.steps import LightningSteps, PlainSteps, Stepper, start_batch
 
 # A module here is a BaseModule, which imports this file.
 
@@ -57,6 +57,7 @@ class Execution:
         groups = [batches[start : start + size] for start in range(0, len(batches), size)]
         if trainer.max_steps != -1:
             groups = groups[: trainer.max_steps - trainer.global_step]
+        start_batch(module, 0)  # for a way that draws the numbers of all its steps at once
         losses = self._stepper.take(groups)
         # Lightning counts this call as one step of the charts' axis; it was several.
         trainer.fit_loop.epoch_loop._batches_that_stepped += len(groups) - 1

@@ -26,6 +26,7 @@ class FizzBuzz(BaseModule):
         signed_digits: feed the digits as -1 and +1, so that a digit that is 0 says something too.
         label_smoothing: share of a target that is spread over all classes while training; the
             loss of validation and test is the plain one.
+        dropout: share of the hidden units that is left out at random, while training.
         optimizer: makes the optimizer from the parameters.
         scheduler: makes the learning-rate schedule.
 
@@ -42,6 +43,7 @@ class FizzBuzz(BaseModule):
         hidden_features: PositiveInt = 100,
         signed_digits: bool = False,
         label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         optimizer: OptimizerFactory | None = None,
         scheduler: SchedulerFactory | None = None,
     ) -> None:
@@ -49,7 +51,7 @@ class FizzBuzz(BaseModule):
         self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
         self.in_features = num_digits
         self.signed_digits, self.label_smoothing = signed_digits, label_smoothing
-        self.net = TwoLayerNet(num_digits, hidden_features, CLASSES)
+        self.net = TwoLayerNet(num_digits, hidden_features, CLASSES, dropout=dropout)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map digits [B, D] of 0 and 1 to logits [B, C]."""

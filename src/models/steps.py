@@ -56,7 +56,8 @@ class LightningSteps:
         def closure() -> Tensor:
             optimizer.zero_grad()
             total = torch.zeros((), device=self.module.device)
-            for batch in group:
+            for part, batch in enumerate(group):
+                start_batch(self.module, part)
                 # Divided by `accumulate` in a shorter last group too, as Lightning does.
                 loss = self.module.training_loss(batch) / self.accumulate
                 self.module.manual_backward(loss)
@@ -118,9 +119,9 @@ class PlainSteps:
         def closure() -> Tensor:
             for parameter in self.parameters:
                 parameter.grad = None
-            total = self._backward(group[0])
-            for batch in group[1:]:
-                total = total + self._backward(batch)
+            total = self._backward(group[0], 0)
+            for part, batch in enumerate(group[1:], start=1):
+                total = total + self._backward(batch, part)
             losses.append(total)
             self.hooks("on_before_optimizer_step", self.optimizer)
             return total
@@ -132,8 +133,9 @@ class PlainSteps:
         mean = losses[0]
         return mean if self.accumulate == 1 else mean * (self.accumulate / len(group))
 
-    def _backward(self, batch: Any) -> Tensor:
+    def _backward(self, batch: Any, part: int) -> Tensor:
         """Add the gradient of one batch; return its share of the loss."""
+        start_batch(self.module, part)
         loss: Tensor = self.module.training_loss(batch)
         if self.accumulate != 1:
             loss = loss / self.accumulate
@@ -141,6 +143,12 @@ class PlainSteps:
         loss.backward()  # type: ignore[no-untyped-call]
         self.hooks("on_after_backward")
         return loss.detach()
+
+
+def start_batch(module: Any, part: int) -> None:
+    """Start the random numbers of one batch of the step that comes next."""
+    if module.randomness is not None:
+        module.randomness.start_batch(module.trainer.global_step, part)
 
 
 def step_schedulers(module: Any) -> list[Any]:

@@ -3,9 +3,9 @@
 Letters: B batch, D features, H hidden units, C outputs.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric, R2Score, SumMetric
@@ -24,6 +24,7 @@ class TwoLayerNet(BaseModule):
         bias: whether the layers have a bias.
         reduction: "sum" adds up all squared errors of a batch, as the tutorials do (its size then
             grows with the batch, so the learning rate shrinks with it); "mean" averages them.
+        dropout: share of the hidden units that is left out at random, while training.
         optimizer: makes the optimizer from the parameters.
         scheduler: makes the learning-rate schedule.
 
@@ -39,6 +40,7 @@ class TwoLayerNet(BaseModule):
         out_features: PositiveInt = 10,
         bias: bool = True,
         reduction: Literal["sum", "mean"] = "sum",
+        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         optimizer: OptimizerFactory | None = None,
         scheduler: SchedulerFactory | None = None,
     ) -> None:
@@ -46,7 +48,7 @@ class TwoLayerNet(BaseModule):
         self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
         self.in_features, self.out_features = in_features, out_features
         self.reduction = reduction
-        self.net = Net(in_features, hidden_features, out_features, bias=bias)
+        self.net = Net(in_features, hidden_features, out_features, bias=bias, dropout=dropout)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the squared errors of outputs [B, C], summed or averaged."""

@@ -38,6 +38,7 @@ def trained(build: Build, *overrides: str) -> tuple[Experiment, list[torch.Tenso
         ("trainer.overfit_batches=2",),
         ("trainer.precision=bf16-mixed",),
         ("optimizer=lbfgs", "data.batch_size=300"),
+        ("model.dropout=0.3", "trainer.accumulate_grad_batches=2"),
         ("scheduler=plateau", "scheduler.patience=0", "trainer.check_val_every_n_epoch=1"),
     ],
     ids=lambda overrides: ",".join(overrides) or "recipe",
