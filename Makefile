@@ -8,8 +8,8 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train evaluate predict compare report tour check schema test soak lint format typecheck bench tensorboard \
-	lock clean clean-logs
+.PHONY: help setup train evaluate predict compare report tour check schema test test-browser \
+	screenshots soak lint format typecheck bench tensorboard lock clean clean-logs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
@@ -43,6 +43,13 @@ schema: $(VENV)/.base ## renew .schema/, from which editors complete and check t
 test: $(VENV)/.dev ## run the tests
 	@$(RUN) pytest $(ARGS)
 
+test-browser: $(VENV)/.browser ## the dashboards and a report in a real Chromium or Chrome, which must be there
+	@$(RUN) pytest tests/browser -o addopts= -o python_files='browser_*.py' $(ARGS)
+
+screenshots: $(VENV)/.browser ## renew the README's pictures of the dashboards and of a report
+	@PICTURES=.github $(RUN) pytest tests/browser -o addopts= -o python_files='browser_*.py' \
+		-k 'three_questions or what_it_shows'
+
 soak: $(VENV)/.dev ## the long tests (kills, faults, many steps), minutes each: ARGS="-k kills"
 	@$(RUN) pytest tests/soak -o addopts= -o python_files='soak_*.py' -o python_functions='soak_*' -s $(ARGS)
 
@@ -66,7 +73,7 @@ tensorboard: $(VENV)/.base ## show all runs on http://localhost:6006: ARGS="--po
 
 lock: ## renew requirements.lock: ARGS="torch==2.13.0" holds a version
 	@rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock
-	@$(VENV)-lock/bin/python -m pip install --quiet $(ARGS) -e '.[dev]'
+	@$(VENV)-lock/bin/python -m pip install --quiet $(ARGS) -e '.[dev,browser]'
 	@{ sed '/^[^#]/,$$d' requirements.lock; $(VENV)-lock/bin/python -m pip freeze --exclude-editable \
 		| sed 's/+.*//' | grep -v -i -E '^(nvidia|triton|cuda)'; } > $(VENV)-lock/requirements.lock
 	@mv $(VENV)-lock/requirements.lock . && rm -rf $(VENV)-lock
@@ -89,4 +96,8 @@ $(VENV)/.base: pyproject.toml requirements.lock
 
 $(VENV)/.dev: $(VENV)/.base
 	@$(RUN) pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	@touch $@
+
+$(VENV)/.browser: $(VENV)/.dev
+	@$(RUN) pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[browser]'
 	@touch $@

@@ -118,15 +118,25 @@ def described(run: Run) -> Plain:
     return {
         "name": tables.printable(f"{run.model} {run.path.resolve().name}"),
         "status": tables.printable(run.status),
-        "metrics": [
-            [tables.printable(name), f"{value:.6g}"] for name, value in run.metrics.items()
-        ],
+        "metrics": _by_stage(run.metrics),
         "facts": facts(run),
         "commands": list(commands(run)),
         "config": _text(run.config),
         "figures": pictures,
         "left_out": left_out,
     }
+
+
+def _by_stage(metrics: dict[str, float]) -> Plain:
+    """Return a table of metrics: a row a name, a column a stage."""
+    stages = dict.fromkeys(name.rpartition("/")[0] for name in metrics)
+    names = dict.fromkeys(name.rpartition("/")[2] for name in metrics)
+    rows = []
+    for name in sorted(names, key=lambda name: (name != "loss", name)):
+        values = [metrics.get(f"{stage}/{name}" if stage else name) for stage in stages]
+        cells = [None if value is None else f"{value:.6g}" for value in values]
+        rows.append([tables.printable(name), *cells])
+    return {"header": ["metric", *map(tables.printable, stages)], "rows": rows}
 
 
 def _text(config: Plain) -> str:
