@@ -98,6 +98,12 @@ def test_links_and_pictures_are_there() -> None:
     assert [target for target in targets if not (ROOT / target).exists()] == []
 
 
+def test_pictures_are_small() -> None:
+    pictures = [ROOT / path for path in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)]
+    assert len(pictures) >= 2
+    assert all(0 < picture.stat().st_size < 300 * 2**10 for picture in pictures)
+
+
 def test_every_make_target_of_the_text_exists() -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
