@@ -129,7 +129,8 @@ def described(run: Run) -> Plain:
 
 def _by_stage(metrics: dict[str, float]) -> Plain:
     """Return a table of metrics: a row a name, a column a stage."""
-    stages = dict.fromkeys(name.rpartition("/")[0] for name in metrics)
+    order = {"train": 0, "val": 1, "test": 2}
+    stages = sorted({n.rpartition("/")[0] for n in metrics}, key=lambda s: (order.get(s, 3), s))
     names = dict.fromkeys(name.rpartition("/")[2] for name in metrics)
     rows = []
     for name in sorted(names, key=lambda name: (name != "loss", name)):

@@ -104,7 +104,6 @@ def reported(tmp_path, monkeypatch, capfd):
 
 def test_the_page_has_facts_metrics_curves_figures_commands_and_configuration(page):
     for text in (
-        *METRICS,
         *("2.13.0", "0123abc", "cpu, 1 process(es)", "1 h 2 min", "finished"),
         "git checkout 0123abc\npython -m src.train seed=3 'model.name='\"'\"'a b'\"'\"''\n"[:-1],
         "python -m src.train resume=/",
@@ -114,6 +113,13 @@ def test_the_page_has_facts_metrics_curves_figures_commands_and_configuration(pa
         "hidden_features: 100",
     ):
         assert text in page.text, text
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("metric", "train", "val", "test"))
+    assert f"<tr>{head}</tr>" in page.source
+    losses = "".join(
+        f"<td>{METRICS[f'{stage}/loss']:.6g}</td>" for stage in ("train", "val", "test")
+    )
+    assert f'<tr><th scope="row">loss</th>{losses}</tr>' in page.source
+    assert '<th scope="row">accuracy</th><td>-</td><td>-</td><td>0.5</td>' in page.source
     alternatives = [image["alt"] for image in page.all("img")]
     assert alternatives[-2:] == ["99 of 100 right", "figure of the run: first weights"]
     assert alternatives[0] == (
