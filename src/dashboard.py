@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tensorboard.backend.event_processing.event_file_loader import (  # type: ignore[import-untyped]
+    LegacyEventFileLoader,
+)
+from tensorboard.compat.proto import event_pb2  # type: ignore[import-untyped]
 from tensorboard.compat.proto.summary_pb2 import (  # type: ignore[import-untyped]
     Summary,
     SummaryMetadata,
@@ -20,8 +24,13 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import (  # type: ignore[import
     SessionEndInfo,
     SessionStartInfo,
 )
+from tensorboard.summary.writer.record_writer import (  # type: ignore[import-untyped]
+    RecordWriter,
+)
 from torch import Tensor, nn
 from torch.utils.tensorboard import _pytorch_graph
+
+from src.atomic_write import write_atomically
 
 # The Custom Scalars tab: category -> chart -> the tags of its lines, as regular expressions.
 LAYOUT = {
@@ -61,6 +70,38 @@ def session_start(name: str, hyperparameters: dict[str, Any]) -> Any:
         else:
             info.hparams[key].string_value = str(value)
     return _session(metadata.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=info))
+
+
+def write_session_start(path: Path, name: str, hyperparameters: dict[str, Any]) -> None:
+    """Write that record into an event file of its own, in place of the one that is there.
+
+    TensorBoard believes the first record that it finds of a run: only so a resumed run, whose
+    settings may have changed, has a row with those that it has now. What an earlier command line
+    set, and this one does not, stays in the row.
+    """
+    known = {**_hyperparameters(path), **hyperparameters}
+    summary = session_start(name, known)
+    events = [
+        event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"),
+        event_pb2.Event(wall_time=time.time(), summary=summary),
+    ]
+    file = io.BytesIO()
+    for event in events:
+        RecordWriter(file).write(event.SerializeToString())
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, file.getvalue())
+
+
+def _hyperparameters(path: Path) -> dict[str, Any]:
+    """Return the hyperparameters that an event file holds; none where it cannot be read."""
+    found: dict[str, Any] = {}
+    with contextlib.suppress(Exception):  # damaged, or not there: then it is written anew
+        for event in LegacyEventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                content = value.metadata.plugin_data.content
+                held = metadata.parse_session_start_info_plugin_data(content).hparams
+                found |= {key: getattr(v, v.WhichOneof("kind")) for key, v in held.items()}
+    return found
 
 
 def session_end() -> Any:

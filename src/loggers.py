@@ -20,6 +20,7 @@ from src import dashboard
 from src.atomic_write import write_atomically
 from src.config import first_line
 
+SETTINGS = "events.out.tfevents.0.settings"  # the row of HPARAMS; by its name the first to be read
 BINS = 64  # of a histogram; TensorBoard shows 30
 
 
@@ -43,8 +44,7 @@ class TensorBoardLogger(LightningTensorBoardLogger):
             save_dir, name="tensorboard", version="", default_hp_metric=False, flush_secs=flush_secs
         )
         self.graph, self.histograms = graph, histograms
-        resumed = any(Path(save_dir, "tensorboard").glob("events.out.tfevents.*"))
-        self._started = self._traced = resumed
+        self._started = self._traced = bool(self._files())  # by the run that is resumed
 
     @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
@@ -57,11 +57,12 @@ class TensorBoardLogger(LightningTensorBoardLogger):
 
         The row's metrics are the last scalars, so that a run that goes on, or failed, has them too.
         """
+        run = Path(self.save_dir)
+        name = f"{run.parent.name}/{run.name}"
+        dashboard.write_session_start(Path(self.log_dir, SETTINGS), name, params)
         if self._started:
             return
         self._started = True
-        run = Path(self.save_dir)
-        self._add(dashboard.session_start(f"{run.parent.name}/{run.name}", params))
         self.experiment.add_custom_scalars(dashboard.LAYOUT)
         for tag, text in dashboard.texts(run).items():
             self.experiment.add_text(tag, text)
@@ -130,7 +131,8 @@ class TensorBoardLogger(LightningTensorBoardLogger):
         self._started = self._traced = bool(self._files())
 
     def _files(self) -> list[Path]:
-        return sorted(Path(self.log_dir).glob("*tfevents*"))
+        """The event files that grow."""
+        return sorted(p for p in Path(self.log_dir).glob("*tfevents*") if p.name != SETTINGS)
 
     def _add(self, summary: Any, step: int | None = None) -> None:
         # The writer that fit() closed is opened again by asking for it.

@@ -68,7 +68,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Any:
     runs["plain"] = command.latest
     command.here("train", *QUICK, "trainer.max_epochs=30", "optimizer.lr=0.01", "data.noise=0.5")
     runs["other"] = command.latest
-    command.here("train", *QUICK, "trainer.max_epochs=20")
+    command.here("train", *QUICK, "trainer.max_epochs=20", "data.noise=0.2")
     runs["resumed"] = command.latest
     second = int(time.time())
     while int(time.time()) == second:  # event files are read in the order of their seconds
@@ -119,6 +119,12 @@ def test_a_row_has_the_settings_that_runs_are_compared_by(logs: Any) -> None:
     assert settings["model.bias"].bool_value is False
     assert {"seed", "data.batch_size", "trainer.max_epochs", "scheduler"} <= set(settings)
     assert len(settings) < 20
+
+
+def test_a_resumed_run_has_the_settings_of_now_and_those_of_its_start(logs: Any) -> None:
+    [row] = [g for g in logs.reader.session_groups() if g.name.endswith(logs.runs["resumed"].name)]
+    assert row.hparams["trainer.max_epochs"].number_value == 40
+    assert row.hparams["data.noise"].number_value == 0.2
 
 
 def test_a_failed_run_has_a_row_and_no_success(logs: Any) -> None:
