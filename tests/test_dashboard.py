@@ -1,6 +1,8 @@
 """TensorBoard's own reader and plugins find what a run wrote: each tab, each run once."""
 
 import json
+import subprocess
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -19,7 +21,7 @@ from torch import nn
 
 from src import dashboard
 from src.models.linear_regression import LinearRegression
-from tests.conftest import Command
+from tests.conftest import ROOT, Command, environment
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # of what TensorBoard brings along
@@ -214,3 +216,28 @@ def test_a_network_that_cannot_be_traced_costs_one_line(capsys: Any, tmp_path: P
     logger.finalize("success")
     said = capsys.readouterr()
     assert (said.out, said.err) == ("", "warning: the network has no graph: not with zeros\n")
+
+
+def test_a_run_that_makes_every_warning_an_error_shows_none(tmp_path: Path) -> None:
+    few = ("trainer.max_epochs=2", "trainer.accelerator=cpu", "model.hidden_features=16")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-X",
+            "dev",
+            "-W",
+            "error",
+            "-m",
+            "src.train",
+            *few,
+            f"log_dir={tmp_path}",
+        ],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    names = {path.stem for path in (tmp_path / "latest" / "figures").iterdir()}
+    assert names == {"board", "confusion", "calibration", "precision_recall"}
