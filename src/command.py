@@ -55,7 +55,7 @@ def command(
                 one_line_errors(),
             ):
                 config.update(taken)
-                _check_text(config)
+                _check_text(config, words)
                 task(config)
 
         @functools.wraps(task)
@@ -187,8 +187,8 @@ def _top_level(name: str) -> set[str]:
     }
 
 
-def _check_text(config: DictConfig) -> None:
-    """Refuse a folder or a run that is no name.
+def _check_text(config: DictConfig, words: str | None) -> None:
+    """Refuse a folder or a run that is no name; of a key that takes words, each must be one.
 
     Raises:
         InputError: naming the key.
@@ -196,9 +196,10 @@ def _check_text(config: DictConfig) -> None:
     plain: Any = OmegaConf.to_container(config)
     if "trainer" in plain and plain["resume"] is None:
         return  # a new run's settings are checked together
-    for key in {"log_dir", "run"} & plain.keys():
+    for key in {"log_dir", "run", words} & plain.keys():
         value = plain[key]
-        if not isinstance(value, str) or not value:
+        several = key == words and isinstance(value, list)
+        if not all(isinstance(v, str) and v for v in (value if several else [value])):
             raise InputError(f"{key}={'null' if value is None else value}: must be a name")
 
 
