@@ -151,7 +151,7 @@ class TensorLoader:
         if order is None:
             tensors = [tensor[rows] for tensor in self.tensors]
         else:
-            tensors = [tensor.index_select(0, order[rows]) for tensor in self.tensors]
+            tensors = [_gathered(tensor, order[rows]) for tensor in self.tensors]
         parts = (torch.split(tensor.to(self.device), self.batch_size) for tensor in tensors)
         return zip(*parts, strict=True)
 
@@ -162,6 +162,12 @@ class TensorLoader:
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Start the next epoch after what was handed out; a full epoch counts as nothing."""
         self._skip = state["given"] % max(len(self), 1)
+
+
+def _gathered(tensor: Tensor, rows: Tensor) -> Tensor:
+    if tensor.ndim == 2 and tensor.shape[1] == 1:  # torch gathers from a vector in half the time
+        return tensor[:, 0].index_select(0, rows)[:, None]
+    return tensor.index_select(0, rows)
 
 
 def _lists(batches: Iterator[Any], length: int) -> Iterator[list[Any]]:

@@ -118,7 +118,8 @@ def beside(
     """Return the row of a training run beside a hand-written loop."""
     marks = Marks(other, period, warm)
     printed = trained(marks, *overrides)
-    note = next((line for line in printed.splitlines() if "compil" in line), "")
+    refusals = [line for line in printed.splitlines() if line.startswith("warning: compile")]
+    note = "; ".join(refusals)
     result = Result(row, what, ratio(marks.ours, marks.against), goal, unit=UNIT, note=note)
     result.ours, result.against = marks.ours, marks.against
     return result

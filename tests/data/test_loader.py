@@ -1,6 +1,7 @@
 """TensorLoader against torch's DataLoader; orders against what (seed, epoch, rank) promise."""
 
 import itertools
+import math
 from types import SimpleNamespace
 from unittest import mock
 
@@ -102,6 +103,17 @@ def test_groups_are_lists_of_batches_and_the_last_is_what_is_left(rows, batch_si
     assert flat(groups) == batches
     assert len(loader(group)) == len(groups)
     assert loader(group).batches == len(batches)
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 1), (6, 2), (6, 1, 1), (6, 0)])
+def test_rows_of_any_shape_come_as_indexing_gives_them(shape):
+    rows = torch.arange(math.prod(shape)).reshape(shape)
+    sampler = EpochSampler(6, shuffle=True, seed=2)
+    batches = [batch for (batch,) in TensorLoader([rows], 4, sampler=sampler)]
+    expected = rows[sampler.order()].split(4)
+    assert [batch.shape for batch in batches] == [batch.shape for batch in expected]
+    assert all(map(torch.equal, batches, expected))
+    assert all(batch.is_contiguous() for batch in batches)
 
 
 # Blocks and devices -----------------------------------------------------------------------------
