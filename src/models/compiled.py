@@ -15,7 +15,6 @@ Letters: K steps of an execution, P values of a block of parameters, S tensors o
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,10 +23,9 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils._pytree import tree_leaves
 
-from src.models.steps import Stepper, count_steps
+from src.models.steps import Stepper, count_steps, step_schedulers
 from src.models.updates import UPDATES, Group, Update, empty_state
 
 SHAPES = 2  # an epoch has two: of K full batches, and of what is left at its end
@@ -43,6 +41,7 @@ HOOKS = (  # what callbacks and models may define to look into a step
     "lr_scheduler_step",
     "backward",
 )
+LIBRARIES = tuple(f"G['__import_{name}" for name in ("torch_", "torchmetrics", "lightning"))
 OURS = ("lightning.", "src.models.base")  # whose definitions of them are taken into account
 
 
@@ -105,9 +104,9 @@ class CompiledSteps:
     def __init__(self, module: Any, otherwise: Stepper) -> None:
         self.module, self.trainer, self.otherwise = module, module.trainer, otherwise
         self.optimizer: Optimizer = module.trainer.optimizers[0]
-        schedules = [config.scheduler for config in module.trainer.lr_scheduler_configs]
-        self.schedulers = [s for s in schedules if not isinstance(s, ReduceLROnPlateau)]
+        self.schedulers = step_schedulers(module)
         self.blocks: list[Block] = []
+        self._parameters: list[list[nn.Parameter]] = []
         self.eager = False  # for good, once something could not be compiled
         self._functions: dict[Any, Callable[..., Tensor] | None] = {}  # None: left to eager steps
 
@@ -128,6 +127,7 @@ class CompiledSteps:
         if not self.blocks:
             _check(self.module)
             self.blocks = list(_blocks(self.module, self.optimizer, groups[0][0]))
+            self._parameters = [block.parameters for block in self.blocks]
         sizes = tuple(len(group) for group in groups)
         shapes = sizes, tuple((leaf.shape, leaf.dtype) for leaf in tree_leaves(groups))
         if shapes in self._functions:
@@ -162,18 +162,33 @@ class CompiledSteps:
 
     def _call(self, function: Callable[..., Tensor], groups: list[list[Any]]) -> Tensor:
         """Take the steps by a function; keep the optimizer's and Lightning's counts."""
-        optimizer, blocks = self.optimizer, self.blocks
-        with self._undone_on_failure():
+        optimizer, blocks, cuda = self.optimizer, self.blocks, self.module.device.type == "cuda"
+        before = [vars(scheduler).copy() for scheduler in self.schedulers]
+        settings = [group.copy() for group in optimizer.param_groups]
+        fresh = [(block, p) for block in blocks if block.fresh for p in block.parameters]
+        for block, p in fresh:
+            optimizer.state[p].update(empty_state(optimizer, block.group, p))
+        try:
             states = [block.states(optimizer) for block in blocks]
-            parameters = [block.parameters for block in blocks]
             gradients = [[_gradient(p) for p in block.parameters] for block in blocks]
-            losses = function(parameters, gradients, states, self._numbers(len(groups)), groups)
+            if cuda:
+                _begin_graph(self._parameters, gradients, states)
+            numbers = self._numbers(len(groups))
+            losses = function(self._parameters, gradients, states, numbers, groups)
+        except Exception as error:  # all is as it was, and eager steps can be taken
+            for _, p in fresh:
+                optimizer.state.pop(p)
+            for scheduler, attributes in zip(self.schedulers, before, strict=True):
+                vars(scheduler).update(attributes)
+            for group, values in zip(optimizer.param_groups, settings, strict=True):
+                group.update(values)
+            raise NotCompiledError("the step", _reason(error)) from error
         for block in blocks:
             block.fresh = False
             if clocks := block.clocks(optimizer):
                 torch._foreach_add_(clocks, len(groups))
         count_steps(self.trainer, len(groups))
-        return losses
+        return losses.clone() if cuda else losses  # the next replay overwrites a graph's output
 
     def _numbers(self, steps: int) -> Tensor:
         """Return the numbers of all blocks' updates, [K, numbers], and advance the schedules."""
@@ -191,30 +206,6 @@ class CompiledSteps:
         dtype = torch.float64 if double else torch.float32
         return torch.tensor(rows, dtype=dtype).to(self.module.device, non_blocking=True)
 
-    @contextmanager
-    def _undone_on_failure(self) -> Iterator[None]:
-        """Give fresh parameters their state; put all back if the steps are not taken in the end.
-
-        Raises:
-            NotCompiledError: the compiler, or what it made, failed.
-        """
-        optimizer = self.optimizer
-        schedules = [scheduler.state_dict() for scheduler in self.schedulers]
-        settings = [{**group} for group in optimizer.param_groups]
-        fresh = [(block, p) for block in self.blocks if block.fresh for p in block.parameters]
-        for block, p in fresh:
-            optimizer.state[p].update(empty_state(optimizer, block.group, p))
-        try:
-            yield
-        except Exception as error:
-            for _, p in fresh:
-                optimizer.state.pop(p)
-            for scheduler, schedule in zip(self.schedulers, schedules, strict=True):
-                scheduler.load_state_dict(schedule)
-            for group, before in zip(optimizer.param_groups, settings, strict=True):
-                group.update(before)
-            raise NotCompiledError("the step", _reason(error)) from error
-
     def _function(self) -> Callable[..., Tensor]:
         """Return the function of all steps, ready to be traced."""
         loss, execution = Loss(self.module), self.module.execution
@@ -229,7 +220,7 @@ class CompiledSteps:
             values: dict[str, Tensor] = {}
             for vector, block_names, block_shapes in zip(vectors, names, shapes, strict=True):
                 values |= dict(zip(block_names, _apart(vector, block_shapes), strict=True))
-            value: Tensor = functional_call(loss, values, (batch,)) / accumulate
+            value: Tensor = functional_call(loss, values, (batch,), tie_weights=False) / accumulate
             return value
 
         slope = grad_and_value(loss_of)
@@ -307,9 +298,31 @@ def _gradient(p: nn.Parameter) -> Tensor:
     return p.grad
 
 
+def _begin_graph(*tensors: Any) -> None:
+    """Say that a CUDA graph may be replayed, and change these tensors where they are."""
+    for tensor in tree_leaves(tensors):
+        torch._dynamo.mark_static_address(tensor, guard=False)
+    mark: Any = torch.compiler.cudagraph_mark_step_begin
+    mark()
+
+
 def _options(device: torch.device) -> dict[str, Any]:
     """Return how to compile for a device: without Python between kernels, in either way."""
-    return {"triton.cudagraphs": True} if device.type == "cuda" else {"cpp_wrapper": True}
+    if device.type == "cuda":
+        return {"triton.cudagraphs": True, "guard_filter_fn": _watched}
+    from src.models.products import WideProducts  # with it comes the compiler: a second
+
+    wide = WideProducts()
+    return {"cpp_wrapper": True, "guard_filter_fn": _watched, "post_grad_custom_pre_pass": wide}
+
+
+def _watched(guards: Any) -> list[bool]:
+    """Say which of the values that a trace relied on are looked at again before each call.
+
+    The model's own are: a trace is made anew when they change. What torch and Lightning define in
+    their files is not: it would take as long as a step, and nothing changes it in a run.
+    """
+    return [not guard.name.startswith(LIBRARIES) for guard in guards]
 
 
 def _check(module: Any) -> None:

@@ -244,6 +244,31 @@ def test_a_loss_that_looks_at_its_values_runs_eagerly(
 
 
 @REAL
+@pytest.mark.parametrize(
+    ("rows", "terms", "columns", "turned"),
+    [(64, 256, 4, True), (64, 255, 4, False), (64, 256, 17, False), (16, 256, 16, False)],
+)
+def test_products_with_few_columns_are_turned_round(
+    rows: int, terms: int, columns: int, turned: bool
+) -> None:
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    from src.models.products import WideProducts
+
+    def both(a: Tensor, b: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        return a @ b, torch.addmm(bias, a, b)
+
+    shapes = (rows, terms), (terms, columns), (columns,)
+    inputs = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+    traced = make_fx(both, tracing_mode="fake")(*inputs)
+    before = traced.code
+    WideProducts()(traced.graph)
+    traced.recompile()
+    assert (traced.code != before) == turned
+    torch.testing.assert_close(traced(*inputs), both(*inputs))
+
+
+@REAL
 def test_two_compilations_serve_all_epochs_and_resuming_repeats_them(
     build: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
