@@ -1,6 +1,7 @@
 """A run directory: where one run, and no other, keeps what it made."""
 
 import contextlib
+import functools
 import json
 import os
 import platform
@@ -8,6 +9,8 @@ import secrets
 import shutil
 import subprocess
 import sys
+import threading
+import traceback
 from collections.abc import Iterator
 from datetime import datetime
 from importlib.metadata import version
@@ -251,7 +254,7 @@ def recorded(run: Path, device: str, **more: Any) -> Iterator[dict[str, Any]]:
     }
     if earlier := _earlier(run):
         record["earlier"] = earlier
-    with (run / "run.log").open("a", encoding="utf-8") as log:
+    with _log(run / "run.log") as log:
         write_json(run / "run.json", record)
 
         def end(failure: str | None) -> bool:  # the process ends without unwinding
@@ -269,16 +272,39 @@ def recorded(run: Path, device: str, **more: Any) -> Iterator[dict[str, Any]]:
             record["status"] = "stopped"
             raise
         except BaseException as error:
-            import traceback
-
             record["status"] = "failed"
-            traceback.print_exc(file=log)
             error.run_log = run / "run.log"  # type: ignore[attr-defined]
+            with contextlib.suppress(OSError):
+                traceback.print_exc(file=log)
             raise
         finally:
             record["end"] = now()
             with contextlib.suppress(OSError):  # a full disk must not hide the first error
                 write_json(run / "run.json", record)
+
+
+@contextlib.contextmanager
+def _log(path: Path) -> Iterator[TextIO]:
+    """Open run.log, which also gets what fails in a thread, and whose disk may fill up."""
+    log = path.open("a", encoding="utf-8")
+    console, threading.excepthook = threading.excepthook, functools.partial(_failed_aside, log)
+    try:
+        yield log
+    finally:
+        threading.excepthook = console
+        with contextlib.suppress(OSError):  # nor must it here
+            log.close()
+
+
+def _failed_aside(log: TextIO, failed: Any) -> None:
+    """Write a thread's traceback to the log alone, where TensorBoard's could not write.
+
+    Its writer tells the main thread of it, which then says so in one line.
+    """
+    with contextlib.suppress(OSError):
+        traceback.print_exception(failed.exc_value, file=log)
+    if not isinstance(failed.exc_value, OSError):
+        threading.__excepthook__(failed)
 
 
 @contextlib.contextmanager
@@ -291,8 +317,6 @@ def recorded_by_first(run: Path) -> Iterator[None]:
     try:
         yield
     except Exception:
-        import traceback
-
         with (run / "run.log").open("a", encoding="utf-8") as log:
             rank = os.environ.get("LOCAL_RANK", "?")
             log.write(f"rank {rank}:\n{traceback.format_exc()}")
@@ -331,7 +355,12 @@ def git_state() -> dict[str, Any] | None:
     try:
         commit, dirty = (
             subprocess.run(
-                ["git", *arguments], cwd=root, capture_output=True, text=True, check=True
+                # To look takes no lock: the user's own git may be at work, and this may be killed.
+                ["git", "--no-optional-locks", *arguments],
+                cwd=root,
+                capture_output=True,
+                text=True,
+                check=True,
             ).stdout.strip()
             for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain"])
         )

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import yaml
 
 from src import experiment
 from tests.conftest import ROOT, Command, compose, environment
+from tests.warm import PYTHON
 
 WRONG = {
     # what is typed -> what the line must name
@@ -316,6 +318,39 @@ def test_a_job_that_fails_leaves_the_others_their_turn(
     ]
     assert sorted(ends) == ["failed", "finished", "finished"]
     assert {path.name for path in command.log_dir.iterdir()} == {"train", "latest"}
+
+
+LIMITED = """
+import resource, runpy, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+sys.argv[:] = sys.argv[2:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+@pytest.mark.parametrize("size", [3_000, 40_000])  # amid the history; amid a checkpoint
+def test_a_disk_that_fills_up_ends_the_run_in_one_line(
+    size: int, command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "limited.py").write_text(LIMITED)
+    words = ["-m", "limited", str(size), "src.train", "trainer.accelerator=cpu"]
+    done = subprocess.run(
+        [*PYTHON, *words, "trainer.max_epochs=25", f"log_dir={command.log_dir}"],
+        cwd=ROOT,
+        env=environment(PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}"),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 1
+    *warnings, last = done.stderr.splitlines()  # a picture may not have fitted either
+    assert [line for line in warnings if not line.startswith("warning: ")] == []
+    [log] = re.findall(r"^error: OSError: .*File too large \(traceback: (.*)\)$", last)
+    assert Path(log) == command.latest / "run.log"
+    if size > 20_000:  # there was room for it
+        assert "Traceback" in Path(log).read_text()
+        assert json.loads((command.latest / "run.json").read_text())["status"] == "failed"
 
 
 def test_several_problems_are_said_at_once(typed: Typed) -> None:

@@ -1,4 +1,4 @@
-"""The console scripts start the commands, and TAB completes what is typed to them in bash."""
+"""The console scripts start the commands, and TAB completes in each shell what is typed to them."""
 
 import os
 import re
@@ -73,13 +73,13 @@ def test_a_script_trains(path: str, tmp_path: Path) -> None:
 
 
 class Terminal:
-    """An interactive bash in a terminal of its own, in which keys are pressed."""
+    """An interactive shell in a terminal of its own, in which keys are pressed."""
 
-    def __init__(self, path: str, folder: Path) -> None:
+    def __init__(self, words: list[str], path: str, folder: Path) -> None:
         self.keys, other = os.openpty()
         self.said = ""
         self.shell = subprocess.Popen(
-            ["bash", "--norc", "--noprofile", "-i"],
+            words,
             stdin=other,
             stdout=other,
             stderr=other,
@@ -108,7 +108,7 @@ class Terminal:
 def terminal(path: str, tmp_path: Path):
     if shutil.which("bash") is None:
         pytest.skip("bash is not installed")
-    opened = Terminal(path, tmp_path)
+    opened = Terminal(["bash", "--norc", "--noprofile", "-i"], path, tmp_path)
     yield opened
     opened.close()
 
@@ -134,3 +134,24 @@ def test_tab_completes_what_is_typed(typed: str, completed: str, terminal: Termi
         assert "rror" not in terminal.said
     else:
         terminal.press(f"{typed}\t", completed)
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
+def test_zsh_completes_as_bash_does(path: str, tmp_path: Path) -> None:
+    opened = Terminal(["zsh", "-f", "-i"], path, tmp_path)
+    try:
+        opened.press("autoload -Uz compinit bashcompinit && compinit -u && bashcompinit\n", "> ")
+        opened.press(
+            'eval "$(kindling-train -sc install=bash)"; echo installed $?\n', "installed 0"
+        )
+        opened.press("kindling-train optimizer=muon optimizer.mom\t", "optimizer.momentum=")
+    finally:
+        opened.close()
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+def test_fish_completes(path: str, tmp_path: Path) -> None:
+    line = "kindling-train optimizer=muon optimizer.mom"
+    asked = f"kindling-train -sc install=fish | source; complete -C '{line}'"
+    done = started(path, "fish", "--no-config", "-c", asked, folder=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "optimizer.momentum=\n", "")
