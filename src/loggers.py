@@ -87,17 +87,18 @@ class TensorBoardLogger(LightningTensorBoardLogger):
         if not self.histograms:
             return
         for name, weights in model.named_parameters():
-            for kind, values in (("weights", weights), ("gradients", weights.grad)):
+            for kind, values in (("", weights), (".gradient", weights.grad)):
                 if values is not None and values.numel() and values.isfinite().all():
                     values = values.detach().float()  # NumPy knows no bfloat16
-                    self.experiment.add_histogram(f"{kind}/{name}", values, step, bins=BINS)
+                    self.experiment.add_histogram(f"weights/{name}{kind}", values, step, bins=BINS)
 
     @rank_zero_only
     def log_picture(
         self, name: str, png: bytes, size: tuple[int, int], description: str, step: int
     ) -> None:
         """Write a picture, which is PNG already, of width and height in pixels."""
-        self._add(dashboard.picture(f"figures/{name}", png, size, description), step)
+        # Not figures/...: the first page sorts by name, and begins with the scalars.
+        self._add(dashboard.picture(f"views/{name}", png, size, description), step)
 
     @rank_zero_only
     def log_precision_recall(self, name: str, true: Any, probabilities: Any, step: int) -> None:

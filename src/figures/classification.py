@@ -21,6 +21,7 @@ from src.figures.picture import (
     Lettering,
     Picture,
     View,
+    panel,
     rule,
     ticks,
 )
@@ -54,13 +55,12 @@ class Confusion(Picture):
     """How often each class was answered for each true one."""
 
     name = "confusion"
-    size = (5.2, 5.0)
 
     def frame(self, figure: Figure, view: View) -> None:
         """Draw the table's edges, with the names of the classes."""
         names = class_names(view)
         classes = len(names)
-        axes = figure.add_axes((0.22, 0.13, 0.74, 0.72))
+        axes = panel(figure, left=1.0)
         axes.set(xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5))
         every = -(-classes // LETTERED)  # more names than that would not fit
         shown = {float(i): names[i][:9] for i in range(0, classes, every)}
@@ -104,11 +104,11 @@ class Calibration(Picture):
     """Whether answers given with a confidence of 0.8, say, are right in 8 of 10 cases."""
 
     name = "calibration"
-    size = (5.2, 5.0)
+    size = (4.6, 4.6)
 
     def frame(self, figure: Figure, view: View) -> None:
         """Draw the diagonal of the deserved confidence, and below it room for the counts."""
-        axes = figure.add_axes((0.13, 0.12, 0.83, 0.74))
+        axes = panel(figure)
         axes.set(xlim=(0, 1.02), ylim=(FLOOR, 1.04))
         axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
         axes.axhline(-0.1, color=GREY, linewidth=0.8)
@@ -171,21 +171,18 @@ class PrecisionRecall(Picture):
 
     def frame(self, figure: Figure, view: View) -> None:
         """Draw the axes, and the classes' names with their lines."""
-        axes = figure.add_axes((0.13, 0.13, 0.53, 0.72))
+        axes = panel(figure, right=1.6)
         axes.set(xlim=(0, 1.02), ylim=(0, 1.04))
-        axes.set(
-            xlabel="recall: share of the class found", ylabel="precision: share of these right"
-        )
-        axes.set_xticks([0, 0.5, 1])
-        axes.set_yticks([0, 0.5, 1])
-        axes.grid(True)
+        rule(axes, HALVES, HALVES, "recall: share of the class found", "precision: share right")
+        axes.hlines([0.5, 1], 0, 1.02, color="#DDDDDD", linewidth=0.8)
+        axes.vlines([0.5, 1], 0, 1.04, color="#DDDDDD", linewidth=0.8)
         names = class_names(view)
         self._classes = shown_classes(view)
         for place, index in enumerate(self._classes):
             y = 0.8 - 0.09 * place
-            axes.plot([1.06, 1.16], [y, y], **_line(place), transform=axes.transAxes, clip_on=False)
-            axes.text(1.19, y, names[index][:10], transform=axes.transAxes, va="center")
-        axes.text(1.6, 0.91, "area below", transform=axes.transAxes, color=GREY, ha="right")
+            axes.plot([1.04, 1.14], [y, y], **_line(place), transform=axes.transAxes, clip_on=False)
+            axes.text(1.17, y, names[index][:10], transform=axes.transAxes, va="center")
+        axes.text(1.62, 0.91, "area below", transform=axes.transAxes, color=GREY, ha="right")
 
     def content(self, view: View) -> list[Artist]:
         """Draw a curve for each class, and write the area below it."""
@@ -195,7 +192,9 @@ class PrecisionRecall(Picture):
             recall, precision = curve(true, scores)
             drawn += axes.step(recall, precision, where="pre", **_line(place))
             y, area = 0.8 - 0.09 * place, f"{average_precision(true, scores):.2f}"
-            drawn.append(axes.text(1.6, y, area, transform=axes.transAxes, va="center", ha="right"))
+            drawn.append(
+                axes.text(1.62, y, area, transform=axes.transAxes, va="center", ha="right")
+            )
         return drawn
 
     def title(self, view: View) -> str:

@@ -7,7 +7,7 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 from src.figures import classification
-from src.figures.picture import BLACK, GREY, Lettering, Picture, View, squares
+from src.figures.picture import BLACK, GREY, Lettering, Picture, View, panel, squares
 
 RIGHT = "#CFE5F3"  # a light blue, on which dark letters are read
 WRONG = "#B34700"  # vermilion, dark enough for white letters
@@ -23,24 +23,24 @@ class Board(Picture):
     """The game's numbers, ten a line, each with the answer that was given."""
 
     name = "board"
-    size = (6.4, 6.6)
+    size = (5.0, 5.3)
 
     def frame(self, figure: Figure, view: View) -> None:
         """Draw every cell as right, with the tens and ones beside the board."""
         self._inputs = view.data.prediction_inputs(None, None, None)  # the game
         count = len(self._inputs)
         lines = -(-count // COLUMNS)
-        axes = figure.add_axes((0.075, 0.06, 0.905, 0.79))
+        axes = panel(figure, left=0.4, bottom=0.36, right=0.08, top=0.86)
         axes.set(xlim=(-0.5, COLUMNS - 0.5), ylim=(lines - 0.5, -0.5))
         axes.set_axis_off()
-        self._letters = Lettering(axes, 11)
-        ones = [(i, -0.75, f"+{i + 1}") for i in range(COLUMNS)]
-        tens = [(-0.85, i, str(COLUMNS * i)) for i in range(lines)]
+        self._letters = Lettering(axes, 10.5)
+        ones = [(i, -0.72, f"+{i + 1}") for i in range(COLUMNS)]
+        tens = [(-0.78, i, str(COLUMNS * i)) for i in range(lines)]
         self._letters.patch([*ones, *tens], GREY).set_clip_on(False)
         squares(axes, [place(i) for i in range(count)], RIGHT)
         for x, colour, word in ((0.08, RIGHT, "right"), (0.24, WRONG, "wrong")):
-            figure.text(x, 0.022, "■", color=colour, fontsize=14, va="center")
-            figure.text(x + 0.035, 0.025, word, va="center")
+            figure.text(x, 0.03, "■", color=colour, fontsize=14, va="center")
+            figure.text(x + 0.045, 0.034, word, va="center")
 
     def content(self, view: View) -> list[Artist]:
         """Draw the wrong cells over, and write all answers."""

@@ -19,6 +19,7 @@ from src.figures.picture import (
     Picture,
     View,
     ceiling,
+    panel,
     rule,
     ticks,
 )
@@ -41,7 +42,7 @@ class Fit(Picture):
     """The line (of one feature) or the predicted values, with the residual of each row."""
 
     name = "fit"
-    size = (5.6, 5.6)
+    size = (4.6, 5.2)
 
     def scale(self, view: View) -> float:
         """Return the largest residual that is shown."""
@@ -53,8 +54,8 @@ class Fit(Picture):
         _, values = training_rows(view)
         margin = 0.08 * float(np.ptp(values)) or 1.0
         self._range = values.min() - margin, values.max() + margin
-        upper = figure.add_axes((0.14, 0.43, 0.82, 0.44))
-        lower = figure.add_axes((0.14, 0.11, 0.82, 0.24))
+        upper = panel(figure, bottom=2.35)
+        lower = panel(figure, top=3.2)
         largest, places = self.scale(view), ticks(*self._range)
         upper.set(xlim=self._range, ylim=self._range)
         lower.set(xlim=self._range, ylim=(-largest, largest))
@@ -96,7 +97,7 @@ class Coefficients(Picture):
     """The first two coefficients on their way down the loss, from afar and near the end."""
 
     name = "coefficients"
-    size = (8.4, 4.6)
+    size = (4.6, 7.4)
 
     def __init__(self) -> None:
         super().__init__()
@@ -137,16 +138,15 @@ class Coefficients(Picture):
         curvature, best = bowl(view)
         (left, low, right, high), near = self.scale(view)
         (x, y), true = best[:2], view.model.true_coefficients
-        places = ((0.085, 0.13, 0.38, 0.7), (0.6, 0.13, 0.38, 0.7))
+        panels = panel(figure, bottom=3.95, top=0.95), panel(figure, top=4.2)
         limits = ((left, right, low, high), (x - near, x + near, y - near, y + near))
-        for place, (x0, x1, y0, y1) in zip(places, limits, strict=True):
-            axes = figure.add_axes(place)
+        for axes, (x0, x1, y0, y1) in zip(panels, limits, strict=True):
             grid = np.stack(np.meshgrid(np.linspace(x0, x1, 60), np.linspace(y0, y1, 60)), axis=-1)
             away = grid - best[:2]
             loss = np.sqrt(np.einsum("...i,ij,...j", away, curvature, away))
             axes.contour(grid[..., 0], grid[..., 1], loss, 9, colors=SKY, linewidths=0.8, alpha=0.8)
             axes.set(xlim=(x0, x1), ylim=(y0, y1))
-            rule(axes, ticks(x0, x1, 5), ticks(y0, y1, 5), "coefficient 1", "coefficient 2")
+            rule(axes, ticks(x0, x1), ticks(y0, y1, 5), "coefficient 1", "coefficient 2")
         self._legend(figure, bool(true))
 
     @staticmethod
@@ -158,8 +158,8 @@ class Coefficients(Picture):
             axes.plot([], [], sign, color=colour, fillstyle="none", label=name, mew=2)[0]
             for sign, colour, name in signs
         ]
-        figure.legend(handles=lines, loc="upper right", ncols=3, frameon=False, columnspacing=1,
-                      bbox_to_anchor=(1.0, 1.005), handletextpad=0.4)  # fmt: skip
+        figure.legend(handles=lines, loc="upper left", ncols=3, frameon=False, columnspacing=1,
+                      bbox_to_anchor=(0.1, 0.93), handletextpad=0.4)  # fmt: skip
 
     def content(self, view: View) -> list[Artist]:
         """Draw the way, from its start to where it is; its end, and what made the data."""

@@ -93,7 +93,7 @@ class Picture:
     """
 
     name: str
-    size = (5.6, 4.6)  # inches
+    size = (4.8, 4.2)  # inches; TensorBoard shows less than 4 of them
 
     def __init__(self) -> None:
         self._canvas: Any = None
@@ -219,6 +219,15 @@ class Lettering:
 @functools.cache
 def _text_path(word: str) -> Any:
     return TextPath((0, 0), word, size=1)
+
+
+def panel(
+    figure: Figure, left: float = 0.7, bottom: float = 0.6, right: float = 0.15, top: float = 0.72
+) -> Axes:
+    """Add axes, given the inches between the figure's edges and theirs."""
+    width, height = figure.get_size_inches()
+    corner = left / width, bottom / height
+    return figure.add_axes((*corner, 1 - corner[0] - right / width, 1 - corner[1] - top / height))
 
 
 def pixel(axes: Axes) -> Array:

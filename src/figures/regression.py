@@ -9,7 +9,18 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
-from src.figures.picture import BLUE, GREY, VERMILION, Array, Picture, View, ceiling, rule, ticks
+from src.figures.picture import (
+    BLUE,
+    GREY,
+    VERMILION,
+    Array,
+    Picture,
+    View,
+    ceiling,
+    panel,
+    rule,
+    ticks,
+)
 
 DOTS = 2000  # more values than that are counted in squares
 SQUARES = 60  # along each axis
@@ -31,14 +42,14 @@ class PredictedAgainstTrue(Picture):
     """Each value beside what is true of it; a perfect model's lie on the diagonal."""
 
     name = "predicted_against_true"
-    size = (5.2, 5.0)
+    size = (4.6, 4.6)
 
     def frame(self, figure: Figure, view: View) -> None:
         """Draw the diagonal over the range of what is true."""
         low, high = float(view.targets.min()), float(view.targets.max())
         margin = 0.05 * (high - low) or 1.0
         self._range = low - margin, high + margin
-        axes = figure.add_axes((0.15, 0.13, 0.8, 0.72))
+        axes = panel(figure)
         axes.set(xlim=self._range, ylim=self._range)
         places = ticks(*self._range)
         rule(axes, places, places, "true value (units of y)", "predicted value (units of y)")
@@ -86,7 +97,7 @@ class Residuals(Picture):
     def frame(self, figure: Figure, view: View) -> None:
         """Draw the axes around zero."""
         self._width = self.scale(view)
-        axes = figure.add_axes((0.13, 0.14, 0.83, 0.7))
+        axes = panel(figure)
         axes.set(xlim=(-self._width, self._width), ylim=(0, 1.04))
         places = ticks(-self._width, self._width)
         rule(

@@ -18,6 +18,7 @@ from src.figures.picture import (
     Picture,
     View,
     ceiling,
+    panel,
     rule,
     ticks,
 )
@@ -43,7 +44,7 @@ class ErrorByOutput(Picture):
     def frame(self, figure: Figure, view: View) -> None:
         """Draw the axes, and for each output the error of who always says its mean."""
         outputs = min(view.targets.shape[1], OUTPUTS)
-        axes = figure.add_axes((0.13, 0.14, 0.83, 0.7))
+        axes = panel(figure)
         axes.set(xlim=(-0.6, outputs - 0.4), ylim=(0, self.scale(view)))
         numbers = {float(i): str(i) for i in range(0, outputs, -(-outputs // 10))}
         rule(axes, numbers, ticks(0, self.scale(view)), "output", "root mean squared error (of y)")
@@ -70,7 +71,7 @@ class FirstLayer(Picture):
     """The weights of each hidden unit, the longest rows on top: which units have a part in it."""
 
     name = "first_layer"
-    size = (6.4, 5.0)
+    size = (5.2, 4.4)
 
     def scale(self, view: View) -> tuple[float, float]:
         """Return the weight with the full colour, and the longest row."""
@@ -82,13 +83,13 @@ class FirstLayer(Picture):
         """Draw the axes and what the colours mean."""
         units, features = first_weights(view).shape
         strongest, longest = self._ends = self.scale(view)
-        left = figure.add_axes((0.11, 0.13, 0.55, 0.72))
+        left = panel(figure, right=1.9)
         left.set(xlim=(-0.5, features - 0.5), ylim=(units - 0.5, -0.5))
         rule(left, ticks(0, features - 1), ticks(0, units - 1), "feature", "hidden unit, by length")
-        right = figure.add_axes((0.69, 0.13, 0.14, 0.72))
+        right = panel(figure, left=3.42, right=1.08)
         right.set(xlim=(0, longest), ylim=(units - 0.5, -0.5))
         rule(right, {longest: f"{longest:g}"}, {}, "length")
-        scale = figure.add_axes((0.87, 0.13, 0.025, 0.72))
+        scale = panel(figure, left=4.42, right=0.66)
         ramp = np.linspace(1, -1, 256)[:, None]
         scale.imshow(ramp, cmap="PuOr", vmin=-1, vmax=1, aspect="auto",
                      extent=(0, 1, -strongest, strongest))  # fmt: skip

@@ -75,7 +75,7 @@ def test_images_show_the_figures(opened, tensorboard: str, trained: Command) -> 
     watched = tab(opened, tensorboard, "images")
     figures = {path.stem for path in (trained.latest / "figures").glob("*.png")}
     assert figures >= {"board", "confusion", "calibration"}
-    seen(watched.page, "figures/board", 3)
+    seen(watched.page, "views/board", 3)
     watched.page.wait_for_function(LOADED, timeout=PATIENCE)
     harmless(watched, tensorboard)
 

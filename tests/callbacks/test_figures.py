@@ -63,9 +63,9 @@ def check_pictures(model: str, run: Path, steps: int) -> None:
     events = read(run)
     files = {path.stem for path in (run / "figures").iterdir()}
     assert files >= EXPECTED.get(model, set())
-    assert set(events.Tags()["images"]) == {f"figures/{name}" for name in files}
+    assert set(events.Tags()["images"]) == {f"views/{name}" for name in files}
     for name in files:
-        points = events.Images(f"figures/{name}")
+        points = events.Images(f"views/{name}")
         assert [point.step for point in points] == [steps // 2 - 1, steps - 1]
         png = (run / "figures" / f"{name}.png").read_bytes()
         assert points[-1].encoded_image_string == png
@@ -80,7 +80,7 @@ def test_weights_gradients_and_curves_are_written_at_the_same_steps(
     experiment = fitted(build, *few, figures=Figures(every_n_epochs=2))
     events = read(tmp_path)
     names = [name for name, _ in experiment.model.named_parameters()]
-    expected = {f"{kind}/{name}" for kind in ("weights", "gradients") for name in names}
+    expected = {f"weights/{name}{kind}" for kind in ("", ".gradient") for name in names}
     assert set(events.Tags()["histograms"]) == expected
     last = events.Histograms("weights/net.hidden.weight")[-1]
     assert last.step == experiment.trainer.global_step - 1 == 15

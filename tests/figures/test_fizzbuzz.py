@@ -32,7 +32,7 @@ def test_wrong_answers_and_no_others_have_the_colour_of_wrong(view: View) -> Non
     assert drawing.description == "The game: 96 of 100 right (step 9)"
     pixels = np.array(Image.open(io.BytesIO(drawing.png))).astype(float) / 255
     height, width, _ = pixels.shape
-    left, bottom, wide, high = 0.075, 0.06, 0.905, 0.79  # of the axes, in the figure
+    left, bottom, wide, high = 0.4 / 5, 0.36 / 5.3, 4.52 / 5, 4.08 / 5.3  # of the board
 
     def cell(number: int) -> np.ndarray:
         """The colour near the upper left corner of a number's cell, where no letter is."""
