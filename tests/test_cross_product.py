@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import pytest
 
-from src import config
 from src.experiment import Experiment
 from tests.conftest import compose, options
 
@@ -36,12 +35,6 @@ def test_model_optimizer_and_scheduler_fit_together(
     assert math.isfinite(float(experiment.trainer.callback_metrics["val/loss"]))
     after = list(experiment.model.parameters())
     assert any(not a.equal(b) for a, b in zip(before, after, strict=True))
-
-
-@pytest.mark.parametrize("group", ["trainer", "logger", "callbacks", "debug", "experiment"])
-def test_every_option_of_a_group_composes_and_is_valid(group: str) -> None:
-    for option in options(group):
-        assert config.problems(compose(f"{group}={option}")) == []
 
 
 @pytest.mark.parametrize("model", options("model"))
