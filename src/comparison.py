@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from src.config import CONF, Plain
@@ -236,9 +235,9 @@ def _monitored(run: Run, names: list[str]) -> tuple[str, str]:
 
 def _monitor_of(model: str) -> Any:
     """Return `monitor = ...` of this project's model of that name, without importing torch."""
-    if not (CONF / "model" / f"{Path(model).name}.yaml").is_file():
+    if model not in {path.stem for path in (CONF / "model").glob("*.yaml")}:
         return None
-    source = CONF.parent / "src" / "models" / f"{Path(model).name}.py"
+    source = CONF.parent / "src" / "models" / f"{model}.py"
     tree = ast.parse(source.read_text(encoding="utf-8")) if source.is_file() else ast.parse("")
     for node in ast.walk(tree):
         names = [t.id for t in getattr(node, "targets", []) if isinstance(t, ast.Name)]

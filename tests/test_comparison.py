@@ -127,6 +127,7 @@ def test_what_is_no_number_or_missing_comes_last(compared):
         ),
         ({"model._target_": "no.such.models.Model"}, ["val/loss"], ("val/loss", "min")),
         ({"model._target_": 3}, ["val/loss"], ("val/loss", "min")),
+        ({"model._target_": "x" * 5000 + ".y"}, ["val/loss"], ("val/loss", "min")),
         ({"model._target_": "../../x.y"}, ["val/loss"], ("val/loss", "min")),
         ({"callbacks.checkpointing": []}, ["val/loss"], ("val/loss", "min")),
     ],
@@ -139,10 +140,10 @@ def test_the_metric_is_the_one_that_the_checkpoints_went_by(tmp_path, changes, m
 
 @pytest.mark.parametrize("model", options("model"))
 def test_the_monitor_of_each_model_is_read_without_importing_it(model):
-    from src.config import located
+    from hydra.utils import get_class
 
     settings = compose(f"model={model}")
-    assert comparison._monitor_of(model) == located(settings["model"]["_target_"]).monitor
+    assert comparison._monitor_of(model) == get_class(settings["model"]["_target_"]).monitor
 
 
 @pytest.mark.parametrize(
