@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import math
 import os
 import platform
 import secrets
@@ -220,8 +221,16 @@ def read_config(run: Path) -> Any:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file, whole or not at all."""
-    _write(path, json.dumps(content, indent=2) + "\n")
+    """Write a JSON file, whole or not at all; a number that is none is null, as JSON has no nan."""
+    _write(path, json.dumps(_strict(content), indent=2, allow_nan=False) + "\n")
+
+
+def _strict(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _strict(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_strict(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def _write(path: Path, text: str) -> None:

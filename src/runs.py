@@ -224,12 +224,13 @@ def _metrics(path: Path) -> dict[str, float]:
         isinstance(content, dict)
         and len(content) <= METRICS
         and all(name.isprintable() and len(name) < 100 for name in content)
-        and all(type(value) in (int, float) for value in content.values())
+        and all(value is None or type(value) in (int, float) for value in content.values())
     )
     if not fits:
         raise InputError(f"{path} does not hold a number for each metric")
     try:
-        return {name: float(value) for name, value in content.items()}
+        # null is a number that is none, which JSON cannot say otherwise.
+        return {k: math.nan if v is None else float(v) for k, v in content.items()}
     except OverflowError:
         raise InputError(f"{path} holds a number that is too large") from None
 

@@ -437,3 +437,12 @@ def test_now_is_local_time_with_its_offset():
     time = datetime.fromisoformat(run_directory.now())
     assert time.utcoffset() is not None
     assert abs((datetime.now().astimezone() - time).total_seconds()) < 5
+
+
+def test_json_has_null_for_what_is_no_number(tmp_path):
+    values = {"val/loss": float("nan"), "all": [1.5, float("-inf")], "steps": 3}
+    run_directory.write_json(tmp_path / "metrics.json", values)
+    text = (tmp_path / "metrics.json").read_text()
+    refused = pytest.fail  # what JSON does not have
+    found = json.loads(text, parse_constant=refused)
+    assert found == {"val/loss": None, "all": [1.5, None], "steps": 3}

@@ -4,6 +4,7 @@ A model adds a network (`self.net`), a loss and metrics; see fizzbuzz.py for all
 Letters: B batch, D input features, C outputs.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
@@ -69,7 +70,7 @@ class BaseModule(pl.LightningModule):
 
     def loss_metric(self) -> Metric:
         """Return how the loss of several batches becomes one number: the mean over samples."""
-        return MeanMetric()
+        return MeanMetric(nan_strategy=math.nan)  # which is passed on, not left out
 
     def parameter_metrics(self) -> dict[str, Tensor]:
         """Return metrics of the weights themselves, which need no batch."""

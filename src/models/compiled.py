@@ -42,7 +42,8 @@ HOOKS = (  # what callbacks and models may define to look into a step
     "backward",
 )
 LIBRARIES = tuple(f"G['__import_{name}" for name in ("torch_", "torchmetrics", "lightning"))
-OURS = ("lightning.", "src.models.base")  # whose definitions of them are taken into account
+# Whose definitions of them are taken into account.
+OURS = ("lightning.", "src.models.base", "src.callbacks.non_finite")
 
 
 class NotCompiledError(Exception):
@@ -345,6 +346,8 @@ def _check(module: Any) -> None:
     if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
         raise NotCompiledError("a hook on the optimizer", "it wants to see each step")
     for watcher in (module, *trainer.callbacks):
+        if getattr(watcher, "wants_each_step", False):
+            raise NotCompiledError(f"{type(watcher).__name__} with skip", "it may leave a step out")
         for hook in HOOKS:
             where = getattr(getattr(type(watcher), hook, None), "__module__", OURS[0])
             if not where.startswith(OURS):

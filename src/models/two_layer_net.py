@@ -3,6 +3,7 @@
 Letters: B batch, D features, H hidden units, C outputs.
 """
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
@@ -56,7 +57,9 @@ class TwoLayerNet(BaseModule):
 
     def loss_metric(self) -> Metric:
         """Add up what is a sum, so that the number does not depend on the batch size."""
-        return SumMetric() if self.reduction == "sum" else super().loss_metric()
+        return (
+            SumMetric(nan_strategy=math.nan) if self.reduction == "sum" else super().loss_metric()
+        )
 
     def metrics(self) -> dict[str, Metric]:
         """Return R2, averaged over the outputs."""
