@@ -1,9 +1,12 @@
 """The garbage collector rests while a command imports, and works while it trains."""
 
 import gc
+import importlib
+import os
 
 import pytest
 
+import src
 from src import experiment, imports
 
 
@@ -38,3 +41,12 @@ def test_a_command_rests_it(command, monkeypatch):
     command.here("train", "model=linear_regression", "trainer.max_epochs=1")
     assert seen == [False]
     assert gc.isenabled()
+
+
+def test_large_pages_are_asked_for_unless_the_user_has_said_no(monkeypatch):
+    for said, expected in ((None, "1"), ("0", "0")):
+        monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)
+        if said is not None:
+            monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", said)
+        importlib.reload(src)
+        assert os.environ["THP_MEM_ALLOC_ENABLE"] == expected
