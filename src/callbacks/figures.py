@@ -35,7 +35,7 @@ class Figures(Callback):
     A picture that cannot be drawn costs one `warning:` line, and is not tried again.
 
     Args:
-        every_n_epochs: epochs between two drawings; None means a third of `trainer.max_epochs`, or
+        every_n_epochs: epochs between two drawings; None means half of `trainer.max_epochs`, or
             50 where the run has no last epoch.
     """
 
@@ -93,7 +93,7 @@ class Figures(Callback):
     def _due(self, trainer: Any) -> bool:
         """Say whether the epoch that is going on ends with a drawing."""
         epochs, epoch = trainer.max_epochs or -1, trainer.current_epoch + 1
-        every = self.every_n_epochs or (-(-epochs // 3) if epochs > 0 else 50)
+        every = self.every_n_epochs or (-(-epochs // 2) if epochs > 0 else 50)
         return bool(epoch % every == 0 or epoch == epochs)
 
     def _draw(self, trainer: Any, module: Any) -> None:

@@ -124,7 +124,7 @@ class Epochs(Callback):
 
 @pytest.mark.parametrize(
     ("epochs", "every", "expected"),
-    [(8, None, [3, 6, 8]), (2, None, [1, 2]), (7, 3, [3, 6, 7]), (5, 9, [5])],
+    [(8, None, [4, 8]), (2, None, [1, 2]), (7, 3, [3, 6, 7]), (5, 9, [5])],
 )
 def test_it_is_drawn_every_few_epochs_and_at_the_end(
     epochs: int, every: int | None, expected: list[int], build: Build, tmp_path: Path
