@@ -13,11 +13,13 @@ def main(settings: DictConfig) -> None:
     plain = command.resolved(settings)
     output = tables.checked_output(plain["output"], (".csv", ".json"))
     checkpoint = run_directory.find_checkpoint(str(plain["run"]), plain["log_dir"])
+    # As text: to Python, an open file may be called 0.
+    file = None if plain["file"] is None else str(plain["file"])
     from src import experiment
 
     _, data, model = experiment.load(checkpoint)
     try:
-        rows = experiment.answers(data, model, plain["numbers"], plain["features"], plain["file"])
+        rows = experiment.answers(data, model, plain["numbers"], plain["features"], file)
     except (ValueError, NotImplementedError) as error:
         raise InputError(str(error)) from error
     print(data.prediction_text(rows))

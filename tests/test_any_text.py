@@ -1,6 +1,7 @@
 """Any text that is typed ends in a run or in one line: never in a traceback, never in a hang."""
 
 import contextlib
+import importlib
 import io
 import os
 import sys
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src import train
+from tests.conftest import Command
 
 KEYS = [
     # of each type: text, whole number, number, truth, list, nothing, a group, a key of no one
@@ -29,8 +31,31 @@ KEYS = [
     "trainer.max_time",
     "callbacks",
     "experiment",
+    "init_from",
+    "allow_changes",
+    "logger",
     "+new.key",
+    "++optimizer.lr",
     "~scheduler",
+    "hydra.run.dir",
+    "hydra.job.name",
+]
+# Of the commands that are asked about a run, with one there.
+OTHERS = [
+    ("evaluate", "run"),
+    ("evaluate", "accelerator"),
+    ("predict", "run"),
+    ("predict", "numbers"),
+    ("predict", "features"),
+    ("predict", "file"),
+    ("predict", "output"),
+    ("predict", "log_dir"),
+    ("compare", "runs"),
+    ("compare", "metric"),
+    ("compare", "last"),
+    ("compare", "model"),
+    ("report", "run"),
+    ("report", "output"),
 ]
 # What a shell can pass: no zero byte. Whole arguments that stop or sweep are another matter.
 CHARACTERS = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
@@ -43,27 +68,27 @@ TEXTS = st.one_of(
 )
 
 
-def status_of(folder, *arguments):
-    """Return how a training command ends that builds all, and trains nothing."""
+def status_of(folder, *arguments, name="train"):
+    """Return how a command ends; one that trains builds all, and trains nothing."""
     said = io.StringIO()
-    words = ["src/train.py", *arguments, "logger=none", "trainer.accelerator=cpu"]
+    small = ["logger=none", "trainer.accelerator=cpu"] if name == "train" else []
     with (
         contextlib.chdir(folder),
-        mock.patch.object(sys, "argv", words),
+        mock.patch.object(sys, "argv", [f"src/{name}.py", *arguments, *small]),
         mock.patch.object(train, "_run"),
         mock.patch.dict(os.environ),
         contextlib.redirect_stderr(said),
         contextlib.redirect_stdout(io.StringIO()),
     ):
         try:
-            train.main()
+            importlib.import_module(f"src.{name}").main()
         except SystemExit as stop:
             return stop.code, said.getvalue()
     return 0, said.getvalue()
 
 
-def ends_well_or_in_one_line(folder, *arguments):
-    status, said = status_of(folder, *arguments)
+def ends_well_or_in_one_line(folder, *arguments, name="train"):
+    status, said = status_of(folder, *arguments, name=name)
     errors = [line for line in said.splitlines() if line.startswith("error: ")]
     assert "Traceback" not in said
     return (status, len(errors)) in ((0, 0), (2, 1))
@@ -78,6 +103,22 @@ def folder(tmp_path_factory):
 @given(key=st.sampled_from(KEYS), text=TEXTS)
 def test_any_text_as_a_value(folder, key, text):
     assert ends_well_or_in_one_line(folder, f"{key}={text}")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with a run in it, below `logs` as usual."""
+    folder = tmp_path_factory.mktemp("trained")
+    quick = ("model=linear_regression", "trainer.max_epochs=1", "trainer.accelerator=cpu")
+    Command(folder / "logs").here("train", *quick)
+    return folder
+
+
+@settings(max_examples=28, deadline=None, derandomize=True, database=None)
+@given(of=st.sampled_from(OTHERS), text=TEXTS)
+def test_any_text_as_a_value_of_another_command(trained, of, text):
+    name, key = of
+    assert ends_well_or_in_one_line(trained, f"{key}={text}", name=name)
 
 
 @settings(max_examples=16, deadline=None, derandomize=True, database=None)
