@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.forked import Forked
 from tests.kills import differences
+from tests.soak.soak_signals import has_finished
 from tests.test_stopping import LONG, STATUS
 from tests.test_strategies import PAIR, exists, train
 
@@ -57,7 +58,7 @@ def soak_signals_to_both_or_one_and_the_same_bits(tmp_path: Path) -> None:
                     os.kill(pid, number)
             start = time.monotonic()
             status = forked.wait(60)
-            ended = "next: python" in forked.out
+            ended = has_finished(forked.run)
             if not ended:
                 assert status == dict(STATUS)[number], (status, forked.out[-300:], forked.err)
                 assert forked.out.count("to continue:") == 1

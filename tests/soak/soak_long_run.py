@@ -13,8 +13,8 @@ LINES = "callbacks.progress.seconds_per_line=0.2"
 # Epochs of one step and epochs of four; an execution of one step and of four.
 RUNS = {
     "linear_regression": ("model=linear_regression", f"trainer.max_epochs={STEPS}"),
-    "fizzbuzz": ("model=fizzbuzz", f"trainer.max_epochs={STEPS // 7}", "steps_per_execution=1"),
-    "fizzbuzz_executions": ("model=fizzbuzz", f"trainer.max_epochs={STEPS // 7}"),
+    "fizzbuzz": ("model=fizzbuzz", f"trainer.max_epochs={STEPS // 4}", "steps_per_execution=1"),
+    "fizzbuzz_executions": ("model=fizzbuzz", f"trainer.max_epochs={STEPS // 4}"),
 }
 
 

@@ -30,7 +30,10 @@ def soak_kills_during_saving(where: str) -> None:
 def kills(where: str, folder: Path) -> None:
     """Kill a process that saves, again and again, and look at what it leaves."""
     target, instants, amid = folder / "last.ckpt", random.Random(where), 0
-    save(target, 0)
+    start = time.monotonic()
+    for count in range(10):
+        save(target, count)
+    a_save = (time.monotonic() - start) / 10
     for _ in range(KILLS):
         before = number(target)
         reader, writer = os.pipe()
@@ -40,7 +43,7 @@ def kills(where: str, folder: Path) -> None:
                 os.write(writer, b".")
                 save(target, count)
         os.read(reader, 1)
-        time.sleep(instants.uniform(0, 0.02))
+        time.sleep(instants.uniform(0, 3 * a_save))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         os.close(reader)
@@ -58,8 +61,8 @@ def kills(where: str, folder: Path) -> None:
 
 
 def save(target: Path, count: int) -> None:
-    """Save two megabytes that all say the same number."""
-    content = {"state_dict": {"weight": torch.full((500_000,), float(count))}}
+    """Save eight megabytes that all say the same number."""
+    content = {"state_dict": {"weight": torch.full((2_000_000,), float(count))}}
     checkpoint_io.AtomicCheckpointIO().save_checkpoint(content, target)
 
 
