@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from src import slurm
 from tests.conftest import ROOT, Command, environment
 from tests.forked import Forked
 from tests.test_stopping import LONG
@@ -33,30 +34,36 @@ def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return asked
 
 
-@pytest.mark.parametrize("array", [False, True])
 def test_usr1_saves_and_queues_the_job_again_which_goes_on(
-    array: bool, scontrol: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scontrol: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if array:
-        monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "70")
-        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
-    words = (*LONG, "trainer.max_epochs=200")
+    words = (*LONG, "trainer.max_epochs=100")
     first = Forked(tmp_path, *words)
     first.wait_until(lambda: "step " in first.out)
     first.send(signal.SIGUSR1)
-    number = "70_3" if array else "77"
     assert (first.wait(), first.err) == (0, "")
-    assert scontrol.read_text() == f"requeue {number}\n"
-    assert first.out.endswith(f"job {number} is queued again, and will go on then\n")
+    assert scontrol.read_text() == "requeue 77\n"
+    assert first.out.endswith("job 77 is queued again, and will go on then\n")
     assert json.loads((first.run / "run.json").read_text())["status"] == "stopped"
 
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     again = Forked(tmp_path, *words)
     assert (again.wait(), again.err) == (0, "")
-    assert f"SLURM has started job {number} again: its run goes on" in again.out
+    assert "SLURM has started job 77 again: its run goes on" in again.out
     assert f"continuing in {first.run}" in again.out
     assert len(list((tmp_path / "logs/train/fizzbuzz").iterdir())) == 1
     assert json.loads((first.run / "run.json").read_text())["status"] == "finished"
+
+
+def test_a_task_of_an_array_has_the_number_that_scontrol_knows(
+    scontrol: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert slurm.job() == "77"
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "70")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    assert slurm.job() == "70_3"
+    slurm._requeue("70_3")
+    assert scontrol.read_text() == "requeue 70_3\n"
 
 
 def test_a_job_of_several_runs_finds_each_by_its_settings(
