@@ -34,8 +34,11 @@ def write_atomically(
         if previous is not None:
             _keep(target, previous)
         os.replace(name, target)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        # A full disk does not say where it is.
+        if isinstance(error, OSError) and error.errno and not error.filename:
+            raise OSError(error.errno, error.strerror, str(target)) from error
         raise
     if os.name == "posix":  # the rename itself is durable once the directory is on disk
         directory = os.open(target.parent, os.O_RDONLY)

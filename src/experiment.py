@@ -5,7 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -273,6 +273,8 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
     # Lightning 2.6 gathers from ranks by a function that torch 2.13 has given another name.
     warnings.filterwarnings("ignore", message=".*all_gather is deprecated.*")
+    # callbacks/checkpointing.py says so, and what to do.
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
     # The rows are in memory: there is nothing that a worker process could do.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
@@ -288,8 +290,7 @@ def load(checkpoint: Path) -> tuple[Plain, Any, Any]:
     """
     imports.settled()
     quiet_lightning()
-    with _said_of_the_file():
-        content = checkpoint_io.load(checkpoint)
+    content = _content(checkpoint)
     settings = trust.trusted(content.get("config"), checkpoint)
     config.validate(settings)
     with _said_of_the_file():
@@ -303,6 +304,24 @@ def load(checkpoint: Path) -> tuple[Plain, Any, Any]:
         line = " ".join(str(error).split())
         raise InputError(f"{checkpoint} does not fit its own configuration: {line}") from error
     return settings, data, model.eval()
+
+
+def _content(checkpoint: Path) -> dict[str, Any]:
+    """Return what a checkpoint holds.
+
+    Raises:
+        InputError: it is damaged or none; the line names one of the same run that is whole.
+    """
+    try:
+        return checkpoint_io.load(checkpoint)
+    except (OSError, ValueError) as error:
+        line = str(error)
+    for name in (checkpoint_io.BEST, checkpoint_io.LAST, checkpoint_io.PREVIOUS):
+        with suppress(OSError, ValueError):
+            checkpoint_io.load(checkpoint.with_name(name))
+            line += f"; whole is run={checkpoint.with_name(name)}"
+            break
+    raise InputError(line)
 
 
 def take_weights(built: Experiment) -> list[str]:

@@ -1,10 +1,16 @@
-"""Training runs that are killed at random instants and resumed, beside one that never was."""
+"""Training runs that are killed at random instants and resumed, beside one that never was.
+
+Each is a fork of this process, which has imported all that it needs: a kill then costs a second.
+"""
 
 import csv
 import json
+import os
 import random
 import signal
+import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +18,12 @@ from typing import Any
 
 import torch
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+from torch.utils.data import DataLoader, TensorDataset
 
-from tests.forked import Forked
+from src import experiment, train
+from src.data.base import BaseData
+from src.data.fizzbuzz import GAME, encode, fizzbuzz
+from src.data.loader import EpochSampler, OrderedLoader
 
 TIMES = ("train/samples_per_second", "train/memory_mb")  # what no two runs have in common
 
@@ -43,9 +53,8 @@ class Chain:
         Returns:
             What differs at the end of any.
         """
-        self._to_the_end("straight")
         start = time.monotonic()
-        self._to_the_end("timed")
+        self._to_the_end("straight")
         whole = time.monotonic() - start
         instants, found, runs = random.Random(self.seed), [], 0
         while self.kills < kills:
@@ -55,35 +64,105 @@ class Chain:
                 self.kills, generations = self.kills + 1, generations + 1
             self.deepest = max(self.deepest, generations)
             resumed = self._to_the_end(name)
-            found += differences((self.folder / "straight/logs/latest").resolve(), resumed)
+            found += differences((self.folder / "straight" / "latest").resolve(), resumed)
         return found
 
-    def _started(self, name: str) -> Forked:
-        """Start a run, or resume the one of this name."""
-        there = (self.folder / name / "logs" / "latest").exists()
-        words = ("resume=latest",) if there else self.words
-        return Forked(self.folder / name, "train", *words, first=self.first)
-
     def _to_the_end(self, name: str) -> Path:
-        """Run, and return the run directory."""
-        command = self._started(name)
-        assert command.wait() == 0, command.out + command.err
-        assert command.err == ""
-        return command.run
+        """Run, or resume, and return the run directory."""
+        status = ended(self._started(name), 120.0)
+        said = (self.folder / f"{name}.log").read_text()
+        assert status == 0, said
+        assert "Traceback" not in said
+        return (self.folder / name / "latest").resolve()
 
     def _killed_after(self, name: str, seconds: float) -> bool:
         """Start or resume a run and kill it; return False if it has ended before."""
-        command = self._started(name)
-        command.process.join(seconds)
-        command.send(signal.SIGKILL)
-        command.process.join()
-        if command.process.exitcode == 0:
+        status = ended(self._started(name), seconds)
+        if status == 0:
             return False
-        assert command.process.exitcode == -signal.SIGKILL, command.out + command.err
-        left = [*command.logs.glob("train/*/*/**/.*.tmp")]
+        assert status == -signal.SIGKILL, (self.folder / f"{name}.log").read_text()
+        left = [*self.folder.glob(f"{name}/train/*/*/**/.*.tmp")]
         assert len(left) <= 1, left
         self.amid_saving += len(left)
         return True
+
+    def _started(self, name: str) -> int:
+        """Start a run, or resume the one of this name, in a fork of this process."""
+        logs = self.folder / name
+        new = (*self.words, "trainer.accelerator=cpu")
+        words = ("resume=latest",) if (logs / "latest").exists() else new
+        if pid := os.fork():
+            return pid
+        status = 1
+        try:
+            output = os.open(f"{logs}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", 1)
+            sys.argv = ["src/train.py", *words, f"log_dir={logs}"]
+            torch.set_num_threads(1)
+            if self.first is not None:
+                self.first()
+            train.main()
+            status = 0
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+
+
+def ended(pid: int, seconds: float) -> int:
+    """Return how a process ended; if it has not by then, kill it."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if (found := os.waitpid(pid, os.WNOHANG))[0]:
+            return os.waitstatus_to_exitcode(found[1])
+        time.sleep(0.002)
+    os.kill(pid, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+# Data of one's own --------------------------------------------------------------------------------
+
+
+class Streamed(BaseData):
+    """FizzBuzz through torch's own DataLoader, with worker processes or without."""
+
+    in_features, out_features, target = 10, 4, "class"
+
+    def __init__(self, workers: int) -> None:
+        super().__init__(batch_size=100, shuffle=True, seed=0)
+        self.workers = workers
+
+    def train_dataloader(self) -> Any:
+        """Yield the numbers above the game, in another order each epoch."""
+        numbers = torch.arange(101, 500)
+        sampler = EpochSampler(len(numbers), shuffle=True)
+        return OrderedLoader(rows(numbers), 50, sampler=sampler, num_workers=self.workers)
+
+    def val_dataloader(self) -> Any:
+        """Yield the game."""
+        return DataLoader(rows(torch.tensor(GAME)), 100)
+
+    test_dataloader = val_dataloader
+
+
+def rows(numbers: torch.Tensor) -> TensorDataset:
+    """Return numbers as digits, and their classes."""
+    return TensorDataset(encode(numbers, 10), fizzbuzz(numbers))
+
+
+def in_this_process() -> None:
+    """Let a command load its batches by itself."""
+    experiment.build_data = lambda settings: Streamed(0)
+
+
+def in_two_workers() -> None:
+    """Let a command have its batches loaded by two processes."""
+    experiment.build_data = lambda settings: Streamed(2)
 
 
 # What two runs have in common ---------------------------------------------------------------------
@@ -93,14 +172,15 @@ def differences(one: Path, other: Path) -> Iterator[str]:
     """Yield what differs between two finished runs, but for times and places."""
     for name in ("best.ckpt", "last.ckpt"):
         pair = (torch.load(run / "checkpoints" / name, weights_only=True) for run in (one, other))
-        yield from _unlike(*pair, name)
-    yield from _unlike(history(one), history(other), "metrics.csv")
-    yield from _unlike(points(one), points(other), "tensorboard")
+        yield from unlike(*pair, name)
+    yield from unlike(history(one), history(other), "metrics.csv")
+    yield from unlike(points(one), points(other), "tensorboard")
     pair = (json.loads((run / "metrics.json").read_text()) for run in (one, other))
-    yield from _unlike(*pair, "metrics.json")
+    yield from unlike(*pair, "metrics.json")
 
 
-def _unlike(a: Any, b: Any, place: str) -> Iterator[str]:
+def unlike(a: Any, b: Any, place: str) -> Iterator[str]:
+    """Yield what differs between two values, with its place."""
     *_, last = place.split(": ")
     if last in (*TIMES, "seconds", "history", "log_dir"):
         return
@@ -108,12 +188,12 @@ def _unlike(a: Any, b: Any, place: str) -> Iterator[str]:
         if list(a) != list(b):
             yield f"{place}: keys {sorted(map(str, a.keys() ^ b.keys()))} or their order"
         for key in a.keys() & b.keys():
-            yield from _unlike(a[key], b[key], f"{place}: {key}")
+            yield from unlike(a[key], b[key], f"{place}: {key}")
     elif isinstance(a, list | tuple) and isinstance(b, list | tuple):
         if len(a) != len(b):
             yield f"{place}: {len(a)} and {len(b)}"
         for index, (x, y) in enumerate(zip(a, b, strict=False)):
-            yield from _unlike(x, y, f"{place}: {index}")
+            yield from unlike(x, y, f"{place}: {index}")
     elif isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         if a.dtype != b.dtype or not torch.equal(a.nan_to_num(), b.nan_to_num()):
             yield f"{place}: {a} and {b}"

@@ -1,6 +1,7 @@
 """Keep two checkpoints of a run: the best so far, and the last."""
 
 import math
+import sys
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -37,6 +38,7 @@ class Checkpointing(Checkpoint):
         self.monitor, self.mode, self.every_n_epochs = monitor, mode, every_n_epochs
         self.best_score: float | None = None
         self._validated = False
+        self._resumed = False
         self._metrics: dict[str, Any] = {}  # both from the checkpoint of a resumed run
         self._gradients: dict[str, Any] = {}
 
@@ -104,7 +106,7 @@ class Checkpointing(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the best score of the run that is resumed, and what its next steps depend on."""
-        self.best_score = state_dict["best_score"]
+        self.best_score, self._resumed = state_dict["best_score"], True
         self._metrics = state_dict.get("metrics", {})
         self._gradients = state_dict.get("gradients", {})
 
@@ -123,6 +125,13 @@ class Checkpointing(Checkpoint):
             if name in self._gradients:
                 parameter.grad = self._gradients[name].to(parameter.device)
         self._gradients = {}
+        if self._resumed and not hasattr(trainer.train_dataloader, "load_state_dict"):
+            print(
+                "warning: the training batches come from a loader that cannot go back to its place:"
+                " from here on this run is not the same as one that was never interrupted"
+                " (OrderedLoader of src/data/loader.py makes it so)",
+                file=sys.stderr,
+            )
         trainer.should_stop = trainer.should_stop or has_stopped_early(trainer)
 
 

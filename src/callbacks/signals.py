@@ -7,6 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.trainer.states import TrainerFn
 
 from src import stopping
 
@@ -61,8 +62,21 @@ class StopOnSignal(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Stop here, unless the epoch is about to end: then there."""
-        if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        """Stop here, unless the epoch is about to end or a validation to begin: then after that.
+
+        A run that is resumed from before a validation would leave it out.
+        """
+        loop: Any = trainer.fit_loop.epoch_loop
+        last = loop.batch_progress.is_last_batch
+        # Lightning says nowhere else whether a validation follows.
+        if not last and not loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+            self._stop_if_noted(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop after a validation amid an epoch."""
+        loop: Any = trainer.fit_loop.epoch_loop
+        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if fitting and not loop.batch_progress.is_last_batch:
             self._stop_if_noted(trainer)
 
     def on_validation_batch_end(

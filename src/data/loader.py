@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 # Of a block. Whole epochs of a million rows took a third longer, in fresh memory each time; from
 # 1 to 16 MB there is nothing between the sizes.
@@ -50,6 +51,7 @@ class EpochSampler:
         self.rows, self.shuffle, self.seed = rows, shuffle, seed
         self.rank, self.world_size, self.pad = rank, world_size, pad
         self.epoch = 0
+        self.skip = 0  # rows of this epoch that a resumed run has had
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch (from 0) the next order is for."""
@@ -73,7 +75,7 @@ class EpochSampler:
         return order[self.rank :: self.world_size]
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.order().tolist())
+        return iter(self.order()[self.skip :].tolist())
 
     def __len__(self) -> int:
         total = self.rows + (-self.rows % self.world_size if self.pad else 0)
@@ -173,3 +175,50 @@ def _gathered(tensor: Tensor, rows: Tensor) -> Tensor:
 def _lists(batches: Iterator[Any], length: int) -> Iterator[list[Any]]:
     while group := list(islice(batches, length)):
         yield group
+
+
+class OrderedLoader:
+    """torch's DataLoader, for rows that do not fit in memory, in an order that can be taken up.
+
+    The order is its sampler's, a function of (seed, epoch), and a resumed run goes on with the
+    batch that would have come next; the samples before it are not read. torch's own begins an
+    interrupted epoch again, and with workers it fetches before it is told which epoch it is. What a
+    data set draws at random in `__getitem__` is not repeated, unless it follows from the index.
+
+    Args:
+        dataset: N samples.
+        batch_size: B; the last batch of an epoch may be smaller.
+        sampler: the order of the samples, and this rank's share.
+        options: of the DataLoader: `num_workers`, `collate_fn`, `pin_memory`, ...
+    """
+
+    batch_sampler = None  # Lightning asks for it in whatever has a sampler
+
+    def __init__(
+        self, dataset: Any, batch_size: int, *, sampler: EpochSampler, **options: Any
+    ) -> None:
+        # A generator of its own: seeds of the workers are not drawn from that of the training.
+        options = {"generator": torch.Generator(), **options}
+        self.loader = DataLoader(dataset, batch_size, sampler=sampler, **options)
+        self.sampler, self.batch_size = sampler, batch_size
+        self._given = self._skip = 0  # batches of this epoch, as in TensorLoader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        # Starts at its first next(), as TensorLoader's.
+        skip, self._skip = self._skip, 0
+        self._given, self.sampler.skip = skip, skip * self.batch_size
+        for batch in self.loader:
+            self.sampler.skip = 0
+            self._given += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Return how many batches of the epoch were handed out."""
+        return {"given": self._given}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Start the next epoch after what was handed out; a full epoch counts as nothing."""
+        self._skip = state["given"] % max(len(self), 1)

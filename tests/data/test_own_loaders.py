@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from src.data.base import BaseData
 from src.data.fizzbuzz import GAME, encode, fizzbuzz
-from src.data.loader import EpochSampler
+from src.data.loader import EpochSampler, OrderedLoader
 from src.experiment import Experiment
 
 Build = Callable[..., Experiment]
@@ -52,3 +52,52 @@ def test_several_steps_an_execution_say_what_they_need(build: Build) -> None:
     experiment = build("trainer.max_epochs=3", "steps_per_execution=4", "logger=none")
     with pytest.raises(ValueError, match="set steps_per_execution=1"):
         experiment.trainer.fit(experiment.model, datamodule=Streamed())
+
+
+class Counted(TensorDataset):
+    """The numbers 0 to 20, and how many were read."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.arange(21))
+        self.read = 0
+
+    def __getitem__(self, index: Any) -> Any:
+        self.read += 1
+        return super().__getitem__(index)
+
+
+def ordered(workers: int = 0) -> OrderedLoader:
+    sampler = EpochSampler(21, shuffle=True, seed=3)
+    return OrderedLoader(Counted(), 4, sampler=sampler, num_workers=workers)
+
+
+def epoch_of(loader: OrderedLoader, epoch: int) -> list[list[int]]:
+    batches = iter(loader)
+    loader.sampler.set_epoch(epoch)  # as late as Lightning does
+    return [batch.tolist() for (batch,) in batches]
+
+
+@pytest.mark.parametrize(("taken", "workers"), [(0, 0), (1, 0), (5, 0), (6, 0), (2, 2)])
+def test_an_ordered_loader_goes_on_where_it_was(taken: int, workers: int) -> None:
+    expected = EpochSampler(21, shuffle=True, seed=3).order().split(4)
+    interrupted, resumed = ordered(), ordered(workers)
+    for _ in zip(range(taken), interrupted, strict=False):
+        pass
+    resumed.load_state_dict(interrupted.state_dict())
+    left = expected[taken:] if taken < 6 else expected  # a full epoch counts as nothing
+    assert epoch_of(resumed, 0) == [batch.tolist() for batch in left]
+    if not workers:
+        assert resumed.loader.dataset.read == sum(map(len, left))  # what came before is not read
+    assert epoch_of(resumed, 1) == epoch_of(ordered(), 1) != epoch_of(ordered(), 0)
+
+
+def test_a_loader_that_cannot_go_back_says_so_when_a_run_is_resumed(
+    build: Build, tmp_path: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for epochs in (2, 4):
+        quick = ("steps_per_execution=1", "logger=none", "~callbacks.figures")
+        experiment = build(f"trainer.max_epochs={epochs}", *quick)
+        last = tmp_path / "checkpoints" / "last.ckpt"
+        path = last if last.exists() else None
+        experiment.trainer.fit(experiment.model, datamodule=Streamed(), ckpt_path=path)
+    assert capsys.readouterr().err.count("OrderedLoader") == 1
