@@ -16,6 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from src import command
 from tests.conftest import ROOT, Command, environment
 from tests.forked import Forked
+from tests.kills import differences
 from tests.warm import PYTHON
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -83,6 +84,19 @@ def test_what_was_stopped_goes_on_to_the_same_end(number: signal.Signals, tmp_pa
     assert straight.wait() == 0
     for name in ("best", "last"):
         assert_same(path / f"checkpoints/{name}.ckpt", straight.run / f"checkpoints/{name}.ckpt")
+
+
+def test_a_stop_where_a_validation_is_due_loses_none(tmp_path: Path) -> None:
+    words = ("train", "model=two_layer_net", "trainer.accelerator=cpu", "data.rows=500", LINES[0])
+    words += ("trainer.max_epochs=20", "trainer.val_check_interval=1", "~callbacks.figures")
+    forked = Forked(tmp_path / "stopped", *words)
+    forked.wait_until(lambda: "step " in forked.out)
+    forked.send(signal.SIGTERM)
+    assert forked.wait() == 143
+    resumed = Forked(tmp_path / "stopped", "train", "resume=latest")
+    straight = Forked(tmp_path / "straight", *words)
+    assert (resumed.wait(), straight.wait()) == (0, 0)
+    assert list(differences(straight.run, resumed.run)) == []
 
 
 def assert_same(one: Path, other: Path) -> None:
