@@ -25,10 +25,25 @@ LR = 0.05
 
 
 def tutorial_fizzbuzz(device: str = "cpu") -> Loop:
-    """The tutorial's loop: its loss is read each step, and for all numbers after each epoch."""
+    """The tutorial's loop to the letter, without its print: the loss of all numbers each epoch.
+
+    Not `tour/fizzbuzz.py`'s, which for its tests reads the loss of each step as well.
+    """
     X, Y = (part.to(device) for part in fizzbuzz.make_data(NUMBERS))
-    model = fizzbuzz.make_model().to(device)
-    return lambda steps: fizzbuzz.train(model, X, Y, steps // STEPS)
+    model, loss_fn = fizzbuzz.make_model().to(device), nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
+
+    def run(steps: int) -> None:
+        for _ in range(steps // STEPS):
+            for start in range(0, len(X), BATCH):
+                x, y = X[start : start + BATCH], Y[start : start + BATCH]
+                loss = loss_fn(model(x), y)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            loss_fn(model(X), Y).item()
+
+    return run
 
 
 def steps_alone(X: Tensor, Y: Tensor, batch: int) -> Loop:

@@ -161,7 +161,7 @@ def anchors() -> list[Result]:
     """What else the tutorial's FizzBuzz could be trained with, beside its raw loop."""
     steps = 500 * raw_loops.STEPS
     raw, data = raw_loops.tutorial_fizzbuzz(), make_data(raw_loops.NUMBERS)
-    others = {"raw loop that reads no loss": raw_loops.steps_alone(*data, raw_loops.BATCH)}
+    others = {"raw loop that looks at no loss": raw_loops.steps_alone(*data, raw_loops.BATCH)}
     if find_spec("jax") is not None:
         others["JAX, lax.scan over the whole run"] = raw_loops.jax_scan()
     times = in_turns(*(lambda loop=loop: loop(steps) for loop in (raw, *others.values())))
