@@ -98,7 +98,6 @@ CHAINS = {
     "own DataLoader": (
         [
             "model=fizzbuzz",
-            "~callbacks.figures",  # drawn of a batch that a resumed run has yet to see
             "trainer.max_epochs=6",
             "steps_per_execution=1",
             "trainer.val_check_interval=3",

@@ -48,6 +48,7 @@ class Figures(Callback):
     def on_train_start(self, trainer: Any, pl_module: pl.LightningModule) -> None:
         """Find out what there is to draw, and what of."""
         self._pictures, self._rows = [], rows_of(trainer.datamodule)
+        self._loaders_alone = self._rows is None
         if trainer.fast_dev_run or not trainer.is_global_zero:
             return
         if isinstance(trainer.strategy, FSDPStrategy):
@@ -64,7 +65,7 @@ class Figures(Callback):
         """At an epoch's last step: count weights and gradients, which a validation clears."""
         if not self._pictures or not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             return
-        if self._rows is None and sum(trainer.num_val_batches) == 0:
+        if self._loaders_alone and not any(trainer.num_val_batches):
             self._rows = rows_of_batch("train", batch)
         for picture in self._pictures:
             picture.watch(pl_module)
@@ -72,22 +73,14 @@ class Figures(Callback):
             for logger in _able(trainer, "log_histograms"):
                 logger.log_histograms(pl_module, trainer.global_step - 1)
 
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep the first batch of data that has loaders alone."""
-        if self._rows is None and self._pictures:
-            self._rows = rows_of_batch("val", batch)
-
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw, when it is time; after the validation of this epoch, if it had one."""
-        if self._pictures and self._rows and (self._due(trainer) or is_last_epoch(trainer)):
+        if not self._pictures or not (self._due(trainer) or is_last_epoch(trainer)):
+            return
+        if self._loaders_alone and any(trainer.num_val_batches):
+            with self._forgiven():
+                self._rows = first_rows(trainer.val_dataloaders)
+        if self._rows:
             self._draw(trainer, pl_module)
 
     def _due(self, trainer: Any) -> bool:
@@ -162,6 +155,16 @@ def rows_of(data: Any) -> Rows | None:
             if (split := data.split(stage)) is not None:
                 return stage, split[0][:ROWS], split[1][:ROWS]
     return None
+
+
+def first_rows(loaders: Any) -> Rows | None:
+    """Return the first batch of a loader, or of the first of several.
+
+    Read anew for each drawing: one kept from a validation would be gone after a resume.
+    """
+    loader = loaders[0] if isinstance(loaders, list | tuple) else loaders
+    with isolate_rng():  # a DataLoader draws a seed for its workers
+        return rows_of_batch("val", next(iter(loader)))
 
 
 def rows_of_batch(stage: str, batch: Any) -> Rows | None:

@@ -70,7 +70,6 @@ def cases():
         words = {word.partition("=")[0]: word for word in [*words, *EXTRAS[extra]]}
         yield ", ".join(filter(None, (model, optimizer, schedule, extra))), [*words.values()], None
     own = [
-        "~callbacks.figures",
         "model=fizzbuzz",
         "model.hidden_features=32",
         "steps_per_execution=1",
