@@ -27,6 +27,8 @@ class Checkpointing(Checkpoint):
             `val/loss`, or `train/loss` where nothing is validated.
         mode: whether the least ("min") or the most ("max") of it is best.
         every_n_epochs: epochs between two checkpoints where nothing is validated.
+        save_top_k: how many of the best are kept; those of more than one stand beside `best.ckpt`
+            as `step-<optimizer steps>.ckpt`.
     """
 
     def __init__(
@@ -34,9 +36,12 @@ class Checkpointing(Checkpoint):
         monitor: str | None = None,
         mode: Literal["min", "max"] = "min",
         every_n_epochs: PositiveInt = 50,
+        save_top_k: PositiveInt = 1,
     ) -> None:
         self.monitor, self.mode, self.every_n_epochs = monitor, mode, every_n_epochs
+        self.save_top_k = save_top_k
         self.best_score: float | None = None
+        self._kept: list[tuple[float, str]] = []  # score and file of the best, where they are many
         self._validated = False
         self._resumed = False
         self._metrics: dict[str, Any] = {}  # both from the checkpoint of a resumed run
@@ -75,6 +80,8 @@ class Checkpointing(Checkpoint):
             self.best_score = float(score)
         if best:
             trainer.save_checkpoint(f"{folder}/best.ckpt")
+        if score is not None and self.save_top_k > 1:
+            self._keep(trainer, folder, float(score))
         trainer.save_checkpoint(f"{folder}/last.ckpt")
 
     def _is_best(self, score: float) -> bool:
@@ -85,9 +92,23 @@ class Checkpointing(Checkpoint):
         # Of equals the later one: it has learned for longer.
         return score <= self.best_score if self.mode == "min" else score >= self.best_score
 
+    def _keep(self, trainer: Any, folder: str, score: float) -> None:
+        """Save one of the best, and remove what is none any more."""
+        if not math.isfinite(score):
+            return
+        new = (score, f"step-{trainer.global_step:06d}.ckpt")
+        sign = 1 if self.mode == "min" else -1  # of equals the later one, as for the best
+        ranked = sorted([new, *reversed(self._kept)], key=lambda entry: sign * entry[0])
+        best, rest = ranked[: self.save_top_k], ranked[self.save_top_k :]
+        self._kept = [entry for entry in [*self._kept, new] if entry in best]
+        if new in best:
+            trainer.save_checkpoint(f"{folder}/{new[1]}")
+            for _, name in rest:
+                trainer.strategy.remove_checkpoint(f"{folder}/{name}")
+
     def state_dict(self) -> dict[str, Any]:
-        """Return the best score so far, for the checkpoint."""
-        return {"best_score": self.best_score}
+        """Return the best scores so far, for the checkpoint."""
+        return {"best_score": self.best_score, "kept": [list(entry) for entry in self._kept]}
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -107,6 +128,7 @@ class Checkpointing(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the best score of the run that is resumed, and what its next steps depend on."""
         self.best_score, self._resumed = state_dict["best_score"], True
+        self._kept = [(score, name) for score, name in state_dict.get("kept", [])]
         self._metrics = state_dict.get("metrics", {})
         self._gradients = state_dict.get("gradients", {})
 

@@ -21,7 +21,7 @@ class StopOnSignal(Checkpoint):
     The signal is only noted; the step that is under way is finished first, because in the middle of
     an optimizer's update there is no consistent state to save. A second Ctrl-C stops at once. Ranks
     ask each other ten times a second, at steps that all of them know, so that the signal that came
-    to one stops all of them after the same step; asking at each step took longer than the step.
+    to one stops all of them after the same step.
 
     A validation that is under way is finished if that takes no more than some seconds, so that what
     is saved has its metrics; a longer one is left without saving, which loses the steps since the

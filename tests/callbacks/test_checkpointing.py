@@ -42,6 +42,17 @@ def script(callback: Any, losses: list[float]) -> None:
     callback._save = scripted
 
 
+@pytest.mark.parametrize(("mode", "epochs"), [("min", [0, 1, 3]), ("max", [2, 4, 5])])
+def test_save_top_k_keeps_as_many_of_the_best(
+    mode: str, epochs: list[int], build: Build, tmp_path: Path
+) -> None:
+    words = ("callbacks.checkpointing.save_top_k=3", f"callbacks.checkpointing.mode={mode}")
+    epochs_kept(build, tmp_path, [3.0, 2.0, 5.0, 1.0, 4.0, 6.0, float("nan")], *words)
+    files = sorted((tmp_path / "checkpoints").glob("step-*.ckpt"))
+    assert [path.name for path in files] == [f"step-{4 * (e + 1):06d}.ckpt" for e in epochs]
+    assert [torch.load(path, weights_only=True)["epoch"] for path in files] == epochs
+
+
 @pytest.mark.parametrize(
     ("losses", "mode", "best"),
     [
