@@ -7,7 +7,7 @@ import shlex
 import sys
 import typing
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import hydra
@@ -18,7 +18,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src import imports, run_directory, sweep
+from src import config, imports, run_directory, sweep
 from src.config import CONF, InputError, Plain, first_line, nearest
 
 KEPT_BY_HYDRA = (
@@ -348,12 +348,22 @@ def _unknown(name: str, arguments: list[str]) -> list[str]:
     except (HydraException, OmegaConfBaseException):  # a choice that does not compose is told alone
         return problems
     known = [*groups, *_flat_keys(content)]
-    keys = [a.partition("=")[0] for a in arguments if "=" in a and a[0].isalpha()]
-    return problems + [
-        f"{key}: there is no such key{nearest(key, known)}"
-        for key in keys
-        if key not in known and not key.startswith("hydra")
-    ]
+    keys = {a: a.partition("=")[0] for a in arguments if "=" in a and a[0].isalpha()}
+    unknown = [a for a, key in keys.items() if key not in known and not key.startswith("hydra")]
+    problems += [f"{keys[a]}: there is no such key{nearest(keys[a], known)}" for a in unknown]
+    rest = [a for a in keys if a not in unknown and not _option_problems(name, a)]
+    return problems + (_wrong_values(name, rest) if problems else [])
+
+
+def _wrong_values(name: str, arguments: list[str]) -> list[str]:
+    """Say which values are wrong among arguments that compose, as far as it can be read quickly."""
+    if name != "train" or {"--multirun", "-m"} & {*sys.argv}:  # a sweep's values are lists
+        return []
+    with suppress(HydraException, OmegaConfBaseException, InputError):
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            settings = resolved(hydra.compose(name, arguments))
+        return config.problems(settings, quick=True)
+    return []
 
 
 def _flat_keys(node: Any, prefix: str = "") -> Iterator[str]:

@@ -68,19 +68,30 @@ def validate(config: Plain) -> None:
         raise InputError("; ".join(found))
 
 
-def problems(config: Plain) -> list[str]:
+def problems(config: Plain, quick: bool = False) -> list[str]:
     """Return what is wrong with a resolved training configuration, a line a key.
 
-    The top-level keys come first, and alone if any is wrong: they need no import of torch, and the
-    groups repeat some of them.
+    The top-level keys come first; where one is wrong, the groups' keys that repeat it (`data.seed`)
+    are not told as well, and nothing is imported to look further.
+
+    Args:
+        config: the configuration.
+        quick: leave out what only the imported code can tell.
     """
     try:
         TrainSettings.model_validate(config, strict=True)
     except ValidationError as error:
-        return _top_level_problems(error.errors())
+        wrong = {str(each["loc"][0]) for each in error.errors()}
+        groups = {key: node for key, node in config.items() if isinstance(node, dict)}
+        return _top_level_problems(error.errors()) + [
+            line
+            for key, node in groups.items()
+            for line in _problems(key, node, signatures.read)
+            if line != UNREAD and line.partition("=")[0].rpartition(".")[2] not in wrong
+        ]
     if missing := _trainer_keys() - config["trainer"].keys():
         return [f"trainer.{key} is missing" for key in sorted(missing)]
-    for signature in (signatures.read, _imported):  # the second costs seconds
+    for signature in (signatures.read,) if quick else (signatures.read, _imported):  # seconds
         found = [line for key, node in config.items() for line in _problems(key, node, signature)]
         if UNREAD not in found or set(found) != {UNREAD}:
             return [line for line in found if line != UNREAD]

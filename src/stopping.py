@@ -5,6 +5,7 @@ noted, and `callbacks/signals.py` stops the run after the step that is under way
 an exception wherever the program happens to be, ends in tracebacks, and imports swallow it.
 """
 
+import atexit
 import contextlib
 import functools
 import os
@@ -25,6 +26,7 @@ _stepping = False  # someone looks at `noted()` after each step
 # Is given what failed, or None where a signal has come; returns whether it has said how that ended.
 LastAct = Callable[[str | None], bool]
 _last_acts: list[LastAct] = []  # what is done and said before the process ends without unwinding
+_begun = False  # a run has left its traces
 _ending = threading.Lock()
 
 
@@ -32,6 +34,7 @@ def listen() -> None:
     """Take over the signals for the rest of this process; commands do, notebooks do not."""
     for number in SIGNALS:
         signal.signal(number, _arrived)
+    atexit.register(_end)
     if os.name != "posix":
         return
     # The byte is written the moment that a signal comes, even while the main thread waits in a
@@ -42,6 +45,12 @@ def listen() -> None:
     threading.Thread(target=_watch, args=(reader,), name="signals", daemon=True).start()
     # A loader's worker process lives on until the loader ends it: Ctrl-C reaches it too.
     os.register_at_fork(after_in_child=_hand_back)
+
+
+def _end() -> None:
+    """Let what the command has come to stand: Python's own end would die of a signal."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _hand_back() -> None:
@@ -102,6 +111,12 @@ def last_act(act: LastAct) -> Iterator[None]:
         yield
     finally:
         _last_acts.remove(act)
+
+
+def begun() -> None:
+    """Say that a run has left its first traces: what ends it from now on is not too early."""
+    global _begun
+    _begun = True
 
 
 def _only_noted(number: int, frame: FrameType | None) -> None:
@@ -169,9 +184,10 @@ def _tried(act: Callable[[], bool]) -> bool:
 
 
 def say_nothing_is_saved(number: int) -> bool:
-    """Say that a signal came too early; the one that asks for a requeue is no error."""
+    """Say that a signal came before a run, or after it; one that asks for a requeue is no error."""
     prefix = "error: " if status(number) else ""
-    return say(f"{prefix}interrupted before anything was saved", sys.__stderr__)
+    when = "" if _begun else " before anything was saved"
+    return say(f"{prefix}interrupted{when}", sys.__stderr__)
 
 
 def say(line: str, stream: Any = None) -> bool:

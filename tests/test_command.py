@@ -200,6 +200,7 @@ def in_no_time(folder: Path, *words: str) -> tuple[int, str, str]:
 
 WITHOUT_TORCH = [
     ["model=fizbuzz", "sede=3", "trainer.max_epoch=3"],
+    ["sede=3", "seed=-1", "optimizer.lr=nan", "data.batch_size=0"],
     [
         *("optimizer.lr=-0.1", "optimizer.betas=[0.9,1.0]", "scheduler.pct_start=1.5"),
         *("trainer.max_epochs=ten", "trainer.devices=0", "trainer.precision=bf15"),

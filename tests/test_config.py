@@ -266,6 +266,7 @@ def test_names_an_unknown_key_that_is_like_no_other():
     [
         ["model.hidden_features", "data.batch_size", "trainer.max_epochs", "optimizer.lr"],
         ["seed", "threads", "steps_per_execution"],
+        ["seed", "optimizer.lr", "data.batch_size"],
         ["model.hidden_features", "model.num_digits"],
     ],
 )

@@ -10,7 +10,7 @@ from tests.forked import Forked
 
 STEPS = 50_000
 MARKS = (10_000, 20_000, 30_000, 40_000, STEPS - 1000)
-WARM = 1  # of these marks: the first pictures have been drawn then
+WARM = 1  # of these marks: pictures have been drawn, which imports what draws them
 LINES = "callbacks.progress.seconds_per_line=0.2"
 # Epochs of one step and epochs of four; an execution of one step and of four.
 RUNS = {
@@ -40,7 +40,9 @@ def measured(forked: Forked) -> dict[str, float]:
 
 @pytest.mark.parametrize("name", RUNS)
 def soak_fifty_thousand_steps(name: str, tmp_path: Path) -> None:
-    forked = Forked(tmp_path, "train", *RUNS[name], "trainer.accelerator=cpu", LINES)
+    epochs = int(RUNS[name][1].partition("=")[2])
+    pictures = f"callbacks.figures.every_n_epochs={epochs // 10}"
+    forked = Forked(tmp_path, "train", *RUNS[name], "trainer.accelerator=cpu", LINES, pictures)
     found = []
     for mark in MARKS:
         forked.wait_until(lambda mark=mark: steps(forked) >= mark, seconds=900)
