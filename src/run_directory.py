@@ -265,7 +265,6 @@ def recorded(run: Path, device: str, **more: Any) -> Iterator[dict[str, Any]]:
         record["earlier"] = earlier
     with _log(run / "run.log") as log:
         write_json(run / "run.json", record)
-        stopping.begun()
 
         def end(failure: str | None) -> bool:  # the process ends without unwinding
             log.write(f"{failure}\n" if failure else "")
@@ -289,6 +288,7 @@ def recorded(run: Path, device: str, **more: Any) -> Iterator[dict[str, Any]]:
             raise
         finally:
             record["end"] = now()
+            stopping.ended()
             # A full disk must not hide the first error; a signal has nothing more to stop.
             with contextlib.suppress(OSError), stopping.last_act(lambda failure: True):
                 write_json(run / "run.json", record)

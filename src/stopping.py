@@ -26,7 +26,7 @@ _stepping = False  # someone looks at `noted()` after each step
 # Is given what failed, or None where a signal has come; returns whether it has said how that ended.
 LastAct = Callable[[str | None], bool]
 _last_acts: list[LastAct] = []  # what is done and said before the process ends without unwinding
-_begun = False  # a run has left its traces
+_ended = False  # a run has come to its end
 _ending = threading.Lock()
 
 
@@ -113,10 +113,10 @@ def last_act(act: LastAct) -> Iterator[None]:
         _last_acts.remove(act)
 
 
-def begun() -> None:
-    """Say that a run has left its first traces: what ends it from now on is not too early."""
-    global _begun
-    _begun = True
+def ended() -> None:
+    """Say that a run has come to its end: a signal from now on is not too early for it."""
+    global _ended
+    _ended = True
 
 
 def _only_noted(number: int, frame: FrameType | None) -> None:
@@ -186,7 +186,7 @@ def _tried(act: Callable[[], bool]) -> bool:
 def say_nothing_is_saved(number: int) -> bool:
     """Say that a signal came before a run, or after it; one that asks for a requeue is no error."""
     prefix = "error: " if status(number) else ""
-    when = "" if _begun else " before anything was saved"
+    when = "" if _ended else " before anything was saved"
     return say(f"{prefix}interrupted{when}", sys.__stderr__)
 
 

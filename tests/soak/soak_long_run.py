@@ -51,6 +51,6 @@ def soak_fifty_thousand_steps(name: str, tmp_path: Path) -> None:
     assert forked.wait(300) == 0
     first, last = found[WARM], found[-1]
     assert last["resident_mb"] - first["resident_mb"] < 5
-    assert last["open_files"] == first["open_files"]
+    assert last["open_files"] <= first["open_files"]  # which may catch one that is being written
     assert last["files"] == first["files"]
     assert last["directory_mb"] < 50
