@@ -58,6 +58,15 @@ def model_stem(config: Plain) -> str:
     return str(config["model"]["_target_"]).split(".")[-2]
 
 
+def flat(node: Plain, prefix: str = "") -> Plain:
+    """Return the values of nested settings by their dotted keys: {"optimizer.lr": 0.01, ...}."""
+    found: Plain = {}
+    for key, value in node.items():
+        nested = isinstance(value, dict) and value
+        found |= flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return found
+
+
 def validate(config: Plain) -> None:
     """Check a resolved training configuration against the code that it configures.
 

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import _pytorch_graph
 
 from src.atomic_write import write_atomically
+from src.config import flat
 
 # The Custom Scalars tab: category -> chart -> the tags of its lines, as regular expressions.
 LAYOUT = {
@@ -123,17 +124,10 @@ def texts(run: Path) -> dict[str, str]:
         lines = (run / "config.yaml").read_text(encoding="utf-8").splitlines()
         found["configuration"] = "\n".join(f"    {line}" for line in lines)
     if (run / "run.json").is_file():
-        facts = _flat(json.loads((run / "run.json").read_text(encoding="utf-8")))
+        facts = flat(json.loads((run / "run.json").read_text(encoding="utf-8")))
         rows = [f"| {key} | {_cell(value)} |" for key, value in facts.items() if value is not None]
         found["run"] = "\n".join(["| what | value |", "|---|---|", *rows])
     return found
-
-
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        flat |= _flat(value, f"{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
 
 
 def _cell(value: Any) -> str:

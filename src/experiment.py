@@ -372,13 +372,12 @@ def answers(
 
 
 def check_checkpoint(settings: Plain, checkpoint: Path) -> None:
-    """Refuse a checkpoint that a run cannot go on from, before the run is touched.
+    """Refuse a whole checkpoint that is smaller than the model of a run, which is still untouched.
 
     Raises:
-        InputError: the file is no checkpoint, or the configuration describes a larger model.
+        InputError: saying both sizes.
     """
     with _said_of_the_file():
-        checkpoint_io.load(checkpoint)
         checkpoint_io.check_weights(lambda: build_model(settings), checkpoint)
 
 

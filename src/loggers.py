@@ -8,7 +8,6 @@ import csv
 import io
 import os
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,6 @@ from lightning.pytorch.loggers import CSVLogger as LightningCSVLogger
 from lightning.pytorch.loggers import TensorBoardLogger as LightningTensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from tensorboard.summary.writer.event_file_writer import (  # type: ignore[import-untyped]
-    _AsyncWriterThread,
-)
 
 from src import dashboard
 from src.atomic_write import write_atomically
@@ -49,7 +45,6 @@ class TensorBoardLogger(LightningTensorBoardLogger):
         )
         self.graph, self.histograms = graph, histograms
         self._started = self._traced = bool(self._files())  # by the run that is resumed
-        threading.excepthook = _said_by_the_writer
 
     @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
@@ -143,12 +138,6 @@ class TensorBoardLogger(LightningTensorBoardLogger):
     def _add(self, summary: Any, step: int | None = None) -> None:
         # The writer that fit() closed is opened again by asking for it.
         self.experiment._get_file_writer().add_summary(summary, step)
-
-
-def _said_by_the_writer(failure: threading.ExceptHookArgs) -> None:
-    """Leave out a traceback of TensorBoard's thread: the next point raises what went wrong."""
-    if not isinstance(failure.thread, _AsyncWriterThread):  # private, but nothing else tells it
-        threading.__excepthook__(failure)
 
 
 class _Rows(ExperimentWriter):

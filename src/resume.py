@@ -2,7 +2,6 @@
 
 import json
 import reprlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,15 +121,15 @@ def with_overrides(saved: Plain, overrides: list[str]) -> Plain:
     given = {_key(o): o for o in overrides if _key(o) not in ABOUT_THE_COMMAND}
     if not given:
         return saved
-    flat = dict(_flat(saved))
+    held = config.flat(saved)
     model = f"model={config.model_stem(saved)}"
-    as_saved = [f"{key}={json.dumps(flat[key])}" for key in given if key in flat]
-    before = dict(_flat(_composed([model, *as_saved])))
-    after = dict(_flat(_composed([*([] if "model" in given else [model]), *given.values()])))
+    as_saved = [f"{key}={json.dumps(held[key])}" for key in given if key in held]
+    before = config.flat(_composed([model, *as_saved]))
+    after = config.flat(_composed([*([] if "model" in given else [model]), *given.values()]))
     groups = [key for key in given if (config.CONF / key).is_dir() and key != "trainer"]
     replaced = tuple(f"{group}." for group in groups)
     gone = before.keys() - after.keys()
-    kept = {k: v for k, v in flat.items() if k not in gone and not k.startswith(replaced)}
+    kept = {k: v for k, v in held.items() if k not in gone and not k.startswith(replaced)}
     new = {k: v for k, v in after.items() if v != before.get(k, ...) or k.startswith(replaced)}
     return _nested(kept | new)
 
@@ -141,14 +140,6 @@ def _key(override: str) -> str:
 
 def _composed(overrides: list[str]) -> Any:
     return OmegaConf.to_container(hydra.compose("train", overrides), resolve=True)
-
-
-def _flat(node: Plain, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _nested(flat: Plain) -> Plain:
@@ -166,7 +157,7 @@ def changes(old: Any, new: Plain) -> Changes:
     """Return the settings of a run that differ from those that its checkpoint was trained with."""
     if not isinstance(old, dict):
         return {}
-    before, after = dict(_flat(old)), dict(_flat(new))
+    before, after = config.flat(old), config.flat(new)
     keys = [key for key in before | after if key not in ABOUT_THE_COMMAND]
     pairs = {key: (before.get(key), after.get(key)) for key in keys}
     return {key: (was, now) for key, (was, now) in pairs.items() if was != now}

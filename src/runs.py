@@ -9,7 +9,6 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import yaml
 
 from src import run_directory
-from src.config import InputError, Plain, first_line
+from src.config import InputError, Plain, first_line, flat
 from src.trust import DEEPEST, MOST
 
 LARGEST = 2**20  # bytes of config.yaml, run.json and metrics.json: those of this project have 2**11
@@ -57,7 +56,7 @@ class Run:
     @property
     def settings(self) -> Plain:
         """The configuration, flat: {"optimizer.lr": 0.01, ...}."""
-        return dict(_flat(self.config))
+        return flat(self.config)
 
     @property
     def status(self) -> str:
@@ -72,14 +71,6 @@ class Run:
         if self.status != "finished":
             return self.status
         return None if self.metrics else "without metrics"
-
-
-def _flat(node: Plain, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 # Which runs -------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 import itertools
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import lightning.pytorch as pl
 import torch
 
 from src import command
-from src.config import Plain
+from src.config import Plain, flat
 
 GROUPS = ("model", "optimizer", "scheduler")  # known by their name
 USUAL = (
@@ -44,24 +43,15 @@ def hyperparameters(settings: Plain, overrides: list[str]) -> dict[str, Any]:
         "optimizer": optimizer.rpartition(".")[2],
         "scheduler": scheduler.rpartition(".")[2],
     }
-    flat = dict(_flat(settings))
-    own = [key for key in flat if key.startswith("model.") and isinstance(flat[key], int | float)]
+    values = {key: value for key, value in flat(settings).items() if "._" not in key}
+    own = [k for k, v in values.items() if k.startswith("model.") and isinstance(v, int | float)]
     given = [override.lstrip("+~").partition("=") for override in overrides]
     for key in [*USUAL, *own, *(key for key, _, _ in given if key not in UNIMPORTANT)]:
-        if flat.get(key) is not None:
-            chosen[key] = flat[key]
+        if (value := values.get(key)) is not None:
+            chosen[key] = str(value) if isinstance(value, list) else value
     # A group's option has no value in the configuration: its name stands for it.
-    options = {key: value for key, _, value in given if "." not in key and key not in flat}
+    options = {key: value for key, _, value in given if "." not in key and key not in values}
     return {key: v for key, v in options.items() if key not in UNIMPORTANT} | chosen
-
-
-def _flat(node: Plain, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the values of a configuration by their dotted keys; lists as text."""
-    for key, value in node.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif not key.startswith("_"):
-            yield prefix + key, str(value) if isinstance(value, list) else value
 
 
 def device_name(trainer: pl.Trainer) -> str:

@@ -2,7 +2,7 @@
 
 A Trainer costs a fixed time a call, which for a small network is several times the step itself.
 With K steps a call that cost is paid once for K. K = 1 is Lightning's automatic optimization and
-uses nothing of this file but `total_steps`.
+uses nothing of this file but `total_steps`, unless the step is compiled.
 """
 
 import math
