@@ -189,7 +189,7 @@ def _take_over_steps(steps: int, options: Plain, model: Any, data: Any) -> None:
         options["val_check_interval"] = interval // data.group
 
 
-def _check_device(accelerator: str, devices: Any, precision: Any, nodes: int = 1) -> None:
+def _check_device(accelerator: str, devices: Any, precision: Any, nodes: int) -> None:
     """Refuse what this machine lacks, and what Lightning would replace or wait for without end.
 
     Raises:

@@ -5,8 +5,8 @@ profilers that are off, results that nobody logged. Where an epoch is a few step
 most of the time. Here the same things happen in the same order, with the same counts for
 checkpoints and callbacks, but what is not needed is found out once a fit.
 
-Only executions run so (`steps_per_execution` above 1, or `compile=true`), on one device and without a
-profiler. Automatic optimization, a fit's first epoch (which may continue a stopped one), and
+Only executions run so (`steps_per_execution` above 1, or `compile=true`), on one device and without
+a profiler. Automatic optimization, a fit's first epoch (which may continue a stopped one), and
 whatever `_is_plain` does not know, are Lightning's own; only random numbers are started there too.
 """
 

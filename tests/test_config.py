@@ -607,3 +607,8 @@ def test_an_exit_keeps_its_status(status):
     with pytest.raises(SystemExit) as stop, command.one_line_errors():
         raise SystemExit(status)
     assert stop.value.code == status
+
+
+def test_settings_are_flattened_with_all_the_keys_that_lead_to_them():
+    nested = {"a": 1, "b": {"c": {"d": [2], "e": None}, "f": {}}}
+    assert config.flat(nested) == {"a": 1, "b.c.d": [2], "b.c.e": None, "b.f": {}}
