@@ -16,7 +16,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Checkpoint
 
-from src import checkpoint_io, config, imports, loops, trust
+from src import allocation, checkpoint_io, config, imports, loops, trust
 from src.config import InputError, Plain
 
 LARGE = 10_000  # the size of a layer from which on a model's memory is reckoned before it is made
@@ -47,6 +47,10 @@ def build(settings: Plain, run: Path) -> Experiment:
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
     if settings["threads"]:
         torch.set_num_threads(settings["threads"])
+    # A moment of Adam that has decayed below 1e-38 makes each step a third slower, and moves no
+    # weight; numbers so small count as zero.
+    torch.set_flush_denormal(True)
+    allocation.keep_freed_memory()
     _check_memory(settings)
     data, model = build_data(settings), build_model(settings)
     check_match(data, model)

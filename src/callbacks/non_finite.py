@@ -66,16 +66,13 @@ class NonFinite(Callback):
     ) -> None:
         """Look at the loss and the gradient of a step."""
         losses, self._losses = self._losses, []
-        self._check_gradients()
+        self._check(losses)
         if not self._waits:
             self._steps.append((trainer.global_step, _sum(losses), self._found))
             self._found = torch.zeros_like(self._found)
             return
         self._looked = trainer.global_step + 1
-        bad = self._found.item() != 0
-        for loss in losses:
-            bad = bad or not math.isfinite(loss.item())
-        if self._agreed(trainer, bad):
+        if self._agreed(trainer, self._found.item() != 0):
             self._found.zero_()
             self._end(trainer, pl_module, losses)
 
@@ -131,13 +128,13 @@ class NonFinite(Callback):
 
     # Looking ----------------------------------------------------------------------------------
 
-    def _check_gradients(self) -> None:
-        """Put 1 into `_found` if a gradient has a value that is not finite; waits for nothing."""
-        if self._scaled:
-            return
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
-        # A sum is not finite if a value is not; those that overflow are found out in `_named`.
-        few = [g if g.numel() < LARGE else g.sum() for g in gradients]
+    def _check(self, losses: list[Tensor]) -> None:
+        """Put 1 into `_found` if a loss or gradient holds what is not finite; waits for nothing."""
+        few = [loss.detach() for loss in losses]
+        for parameter in [] if self._scaled else self._parameters:
+            if (g := parameter.grad) is not None:
+                # A sum is not finite if a value is not; one that overflows is told by `_named`.
+                few.append(g if g.numel() < LARGE else g.sum())
         # One kernel for all, of torch's GradScaler: it also multiplies by one, and has no public
         # name. A list of sums would take three times as long for small gradients.
         torch._amp_foreach_non_finite_check_and_unscale_(few, self._found, self._one)
@@ -178,9 +175,9 @@ class NonFinite(Callback):
     def _look_at(self, trainer: Any, pl_module: Any, outputs: Any) -> None:
         """Look at the losses of an execution, and at the gradient of its last step."""
         first, self._looked = self._looked, trainer.global_step
-        self._check_gradients()
         losses: Tensor = outputs["losses"]
-        if math.isfinite(losses.sum().item()) and not self._found.item():
+        self._check([losses])
+        if not self._found.item():
             return
         for step, loss in enumerate(losses.tolist(), start=first):
             if not math.isfinite(loss):
