@@ -47,9 +47,6 @@ def build(settings: Plain, run: Path) -> Experiment:
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
     if settings["threads"]:
         torch.set_num_threads(settings["threads"])
-    # A moment of Adam that has decayed below 1e-38 makes each step a third slower, and moves no
-    # weight; numbers so small count as zero.
-    torch.set_flush_denormal(True)
     allocation.keep_freed_memory()
     _check_memory(settings)
     data, model = build_data(settings), build_model(settings)

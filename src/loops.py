@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.loops.fetchers import _DataFetcher
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
@@ -127,6 +128,18 @@ class FitLoop(_FitLoop):
     epoch_loop: EpochLoop
     epoch_progress: Any
     _sampler: Any
+
+    def run(self) -> None:
+        """Run the fit, with numbers below 1e-38 as zeros.
+
+        Adam's moments of what has no gradient decay to such numbers, which move no weight, and with
+        which a processor computes so slowly that the steps took 17 to 35% longer.
+        """
+        torch.set_flush_denormal(True)
+        try:
+            super().run()
+        finally:
+            torch.set_flush_denormal(False)
 
     def on_run_start(self) -> None:
         """Begin the fit; look up what there is to do around an epoch."""

@@ -69,3 +69,23 @@ def test_callbacks_see_what_lightnings_own_loops_show(
     assert lean == own
     assert len(plain) < len(own)
     assert all(torch.equal(a, b) for a, b in zip(weights, expected, strict=True))
+
+
+class Small(Callback):
+    """Note what becomes of a number below float32's normal ones."""
+
+    found = torch.nan
+
+    def on_train_batch_end(self, *arguments: Any) -> None:
+        self.found = (torch.tensor(1e-39) * 1).item()
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_numbers_too_small_to_matter_are_zeros_while_it_trains(build: Build, steps: int) -> None:
+    experiment = build(
+        "model.hidden_features=8", f"steps_per_execution={steps}", "trainer.fast_dev_run=1"
+    )
+    experiment.trainer.callbacks.append(small := Small())
+    experiment.trainer.fit(experiment.model, datamodule=experiment.data)
+    assert small.found == 0
+    assert (torch.tensor(1e-39) * 1).item() > 0

@@ -47,13 +47,13 @@ class NonFinite(Callback):
         # float16 on a GPU: infinite gradients are part of its search for a scale, which skips them.
         self._scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
         self._found, self._one = torch.zeros(1, device=device), torch.ones(1, device=device)
-        self._looked = trainer.global_step
+        self._watched = False  # whether each step of this call was looked at
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Keep the batch, to say whether it was the data."""
-        self._batch = batch
+        self._batch, self._watched = batch, False
 
     def on_before_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
@@ -71,7 +71,7 @@ class NonFinite(Callback):
             self._steps.append((trainer.global_step, _sum(losses), self._found))
             self._found = torch.zeros_like(self._found)
             return
-        self._looked = trainer.global_step + 1
+        self._watched = True
         if self._agreed(trainer, self._found.item() != 0):
             self._found.zero_()
             self._end(trainer, pl_module, losses)
@@ -87,8 +87,8 @@ class NonFinite(Callback):
         """Look at what has not been looked at; note what was skipped."""
         if len(self._steps) >= STEPS:
             self._look_back(trainer)
-        if self._waits and self._looked < trainer.global_step:  # the steps were compiled
-            self._look_at(trainer, pl_module, outputs)
+        if self._waits and not self._watched and "losses" in outputs:  # the steps were compiled
+            self._look_at(trainer, pl_module, outputs["losses"])
         if self.skipped > self._noted:
             self._noted = self.skipped
             _leave_out(outputs)
@@ -172,14 +172,12 @@ class NonFinite(Callback):
             if bad:
                 raise self._error(trainer, "a gradient is not finite", step)
 
-    def _look_at(self, trainer: Any, pl_module: Any, outputs: Any) -> None:
-        """Look at the losses of an execution, and at the gradient of its last step."""
-        first, self._looked = self._looked, trainer.global_step
-        losses: Tensor = outputs["losses"]
+    def _look_at(self, trainer: Any, pl_module: Any, losses: Tensor) -> None:
+        """Look at the losses [S] of an execution, and at the gradient of its last step."""
         self._check([losses])
         if not self._found.item():
             return
-        for step, loss in enumerate(losses.tolist(), start=first):
+        for step, loss in enumerate(losses.tolist(), start=trainer.global_step - len(losses)):
             if not math.isfinite(loss):
                 raise self._error(trainer, f"train/loss is {loss}", step)
         for named in _named([], pl_module):

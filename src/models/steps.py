@@ -81,7 +81,7 @@ class PlainSteps:
 
     def __init__(self, module: Any) -> None:
         self.module, self.trainer = module, module.trainer
-        self.accumulate = module.execution.accumulate
+        self.accumulate, self.randomness = module.execution.accumulate, module.randomness
         self.optimizer = self.trainer.optimizers[0]
         self.parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
         # torch wraps each optimizer's step in calls of hooks and profilers: 30 us. The step itself
@@ -109,19 +109,21 @@ class PlainSteps:
 
     def take(self, groups: list[list[Any]]) -> Tensor:
         """Take one step for each group; see `Stepper`."""
+        first = self.trainer.global_step  # asked once: Lightning looks it up in its loops
         with torch.no_grad():
-            return torch.stack([self._step(group) for group in groups])
+            steps = enumerate(groups, start=first)
+            return torch.stack([self._step(step, group) for step, group in steps])
 
-    def _step(self, group: list[Any]) -> Tensor:
-        """Take one step; return the loss before it."""
+    def _step(self, step: int, group: list[Any]) -> Tensor:
+        """Take one step, counted from 0; return the loss before it."""
         losses: list[Tensor] = []  # LBFGS asks again; the first answers are those of this step
 
         def closure() -> Tensor:
             for parameter in self.parameters:
                 parameter.grad = None
-            total = self._backward(group[0], 0)
+            total = self._backward(group[0], step, 0)
             for part, batch in enumerate(group[1:], start=1):
-                total = total + self._backward(batch, part)
+                total = total + self._backward(batch, step, part)
             losses.append(total)
             self.hooks("on_before_optimizer_step", self.optimizer)
             return total
@@ -133,9 +135,10 @@ class PlainSteps:
         mean = losses[0]
         return mean if self.accumulate == 1 else mean * (self.accumulate / len(group))
 
-    def _backward(self, batch: Any, part: int) -> Tensor:
+    def _backward(self, batch: Any, step: int, part: int) -> Tensor:
         """Add the gradient of one batch; return its share of the loss."""
-        start_batch(self.module, part)
+        if self.randomness is not None:
+            self.randomness.start_batch(step, part)
         loss: Tensor = self.module.training_loss(batch)
         if self.accumulate != 1:
             loss = loss / self.accumulate
