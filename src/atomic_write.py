@@ -2,7 +2,8 @@
 
 import contextlib
 import os
-import tempfile
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 TEMPORARY = ".*.tmp"  # what a kill leaves behind, at most one such file
@@ -21,25 +22,64 @@ def write_atomically(
     Raises:
         OSError: the directory cannot be written to, or the disk is full; the old file stays.
     """
-    # Not named after the target: TensorBoard would take it for an event file.
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
+    with _temporary(target) as name:
+        # Made with the rights that the umask leaves: these files are meant to be shared.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        with open(os.open(name, flags, 0o666), "wb", buffering=0) as file:
+            left = memoryview(content)
+            while left:  # a write may take a part
+                left = left[file.write(left) :]
             os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)  # mkstemp makes files private; these are meant to be shared
-        if previous is not None:
-            _keep(target, previous)
-        os.replace(name, target)
+        _replace(name, target, previous)
+
+
+def name_atomically(target: Path, source: Path, previous: Path | None = None) -> None:
+    """Replace a file by another one, which then has both names and takes its place on disk once.
+
+    Neither name changes what the other stands for when its file is replaced. Where the file system
+    has no hard links, the content is written again.
+
+    Args:
+        target: the file.
+        source: a whole file, beside the target.
+        previous: the name that the old file keeps, beside the target; None lets it go.
+
+    Raises:
+        OSError: the directory cannot be written to, or the disk is full; the old file stays.
+    """
+    with _temporary(target) as name:
+        try:
+            os.link(source, name)
+        except OSError:
+            linked = False
+        else:
+            linked = True
+            _replace(name, target, previous)
+    if not linked:
+        write_atomically(target, source.read_bytes(), previous)
+
+
+@contextlib.contextmanager
+def _temporary(target: Path) -> Iterator[str]:
+    """Choose a name beside a file, and leave nothing under it."""
+    # Not named after the target: TensorBoard would take it for an event file.
+    name = f"{target.parent}/.{secrets.token_hex(4)}.tmp"
+    try:
+        yield name
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
         # A full disk does not say where it is.
         if isinstance(error, OSError) and error.errno and not error.filename:
             raise OSError(error.errno, error.strerror, str(target)) from error
         raise
+
+
+def _replace(name: str, target: Path, previous: Path | None) -> None:
+    """Put a whole file in the place of another, and force that to disk."""
+    if previous is not None:
+        _keep(target, previous)
+    os.replace(name, target)
+    Path(name).unlink(missing_ok=True)  # it stays where both are names of one file already
     if os.name == "posix":  # the rename itself is durable once the directory is on disk
         directory = os.open(target.parent, os.O_RDONLY)
         try:

@@ -1,9 +1,11 @@
 """Checkpoints on disk: written whole or not at all, read as plain data and nothing else."""
 
+import contextlib
 import io
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,9 +14,10 @@ from lightning.fabric.plugins import CheckpointIO
 from torch import nn
 
 from src import trust
-from src.atomic_write import write_atomically
+from src.atomic_write import name_atomically, write_atomically
 
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
+Act = Callable[[], None]
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -23,7 +26,14 @@ class AtomicCheckpointIO(CheckpointIO):
     Lightning's own writer stages in the temporary directory: killed in the middle, or on a full
     disk, it can leave half a file where the last good one was. The last.ckpt before the newest
     stays as previous.ckpt, for a disk that damages what it was given.
+
+    To force a file to disk takes a millisecond, or a hundred: a run need not wait for it (`aside`).
     """
+
+    def __init__(self) -> None:
+        self._thread: ThreadPoolExecutor | None = None
+        self._aside: list[Act] | None = None  # what it will be given
+        self._under_way: Future[None] | None = None
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
@@ -33,12 +43,76 @@ class AtomicCheckpointIO(CheckpointIO):
         Raises:
             OSError: the directory cannot be written to, or the disk is full; the old file stays.
         """
-        target = Path(path)
-        content = io.BytesIO()
+        target, content = Path(path), io.BytesIO()
         torch.save(checkpoint, content)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        previous = target.with_name(PREVIOUS) if target.name == LAST else None
-        write_atomically(target, content.getbuffer(), previous)
+
+        def write() -> None:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(target, content.getbuffer(), _previous(target))
+
+        self._do(write)
+
+    def name_checkpoint(self, path: Any, source: Any) -> None:
+        """Save as `path` what was saved as `source`, without writing it a second time.
+
+        Raises:
+            OSError: as `save_checkpoint`.
+        """
+        target = Path(path)
+        self._do(lambda: name_atomically(target, Path(source), _previous(target)))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove a checkpoint; one that is gone already is no error."""
+        self._do(lambda: Path(path).unlink(missing_ok=True))
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Let a thread do what is asked for in this block, in its order, while training goes on.
+
+        One that fails leaves out those after it. The next call here raises what it has raised.
+        """
+        self.finish()
+        acts: list[Act] = []
+        self._aside = acts
+        try:
+            yield
+        finally:
+            self._aside = None
+        self._thread = self._thread or ThreadPoolExecutor(1, "checkpoints")
+        self._under_way = self._thread.submit(_in_order, acts)
+
+    def finish(self) -> None:
+        """Wait until what was asked for is done.
+
+        Raises:
+            OSError: it could not be.
+        """
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.result()
+
+    def look(self) -> None:
+        """Raise what has failed meanwhile, waiting for nothing.
+
+        Raises:
+            OSError: what was asked for could not be done.
+        """
+        if self._under_way is not None and self._under_way.done():
+            self.finish()
+
+    def teardown(self) -> None:
+        """Wait, and end the thread; Lightning calls this at the end of a fit."""
+        self.finish()
+        if self._thread is not None:
+            self._thread.shutdown()
+            self._thread = None
+
+    def _do(self, act: Act) -> None:
+        if self._aside is not None:
+            self._aside.append(act)
+        else:
+            self.finish()
+            act()
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = True
@@ -46,9 +120,14 @@ class AtomicCheckpointIO(CheckpointIO):
         """Load plain data; the caller has no say in `weights_only`. See `load`."""
         return load(Path(path), map_location or "cpu")
 
-    def remove_checkpoint(self, path: Any) -> None:
-        """Remove a checkpoint; one that is gone already is no error."""
-        Path(path).unlink(missing_ok=True)
+
+def _previous(target: Path) -> Path | None:
+    return target.with_name(PREVIOUS) if target.name == LAST else None
+
+
+def _in_order(acts: list[Act]) -> None:
+    for act in acts:
+        act()
 
 
 def load(path: Path, map_location: Any = "cpu") -> dict[str, Any]:

@@ -133,7 +133,9 @@ class TensorBoardLogger(LightningTensorBoardLogger):
 
     def _files(self) -> list[Path]:
         """The event files that grow."""
-        return sorted(p for p in Path(self.log_dir).glob("*tfevents*") if p.name != SETTINGS)
+        folder = Path(self.log_dir)
+        names = os.listdir(folder) if folder.is_dir() else []
+        return sorted(folder / name for name in names if "tfevents" in name and name != SETTINGS)
 
     def _add(self, summary: Any, step: int | None = None) -> None:
         # The writer that fit() closed is opened again by asking for it.

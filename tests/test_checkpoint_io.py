@@ -1,5 +1,6 @@
 """Checkpoints are written whole or not at all, and nothing but plain data is ever read."""
 
+import concurrent.futures
 import errno
 import os
 import pickle
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.atomic_write import write_atomically
+from src.atomic_write import name_atomically, write_atomically
 from src.checkpoint_io import AtomicCheckpointIO, load
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions of files are POSIX's")
@@ -70,7 +71,7 @@ def test_permissions_follow_the_umask(tmp_path, mask):
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~mask
 
 
-@pytest.mark.parametrize("call", ["replace", "fsync", "chmod"])
+@pytest.mark.parametrize("call", ["replace", "fsync", "open"])
 def test_a_write_that_fails_keeps_the_old_file_and_removes_the_temporary(target, monkeypatch, call):
     monkeypatch.setattr(os, call, full_disk)
     with pytest.raises(OSError, match="No space left"):
@@ -102,6 +103,32 @@ def test_the_content_is_on_disk_before_it_gets_its_name(target, monkeypatch):
     write_atomically(target, b"new")
     assert calls[:2] == ["fsync", "replace"]
     assert calls.count("replace") == 1
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["hard links", "none"])
+def test_a_file_gets_a_second_name_and_neither_changes_the_other(target, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(os, "link", full_disk)  # as good a reason as any
+    other, previous = target.with_name("other"), target.with_name("previous")
+    write_atomically(other, b"new")
+    name_atomically(target, other, previous)
+    assert [path.read_bytes() for path in (target, other, previous)] == [b"new", b"new", b"old"]
+    assert os.path.samefile(target, other) == links
+    name_atomically(target, other)  # once more: there is nothing to do
+    write_atomically(other, b"newer")
+    assert [path.read_bytes() for path in (target, other, previous)] == [b"new", b"newer", b"old"]
+    assert sorted(os.listdir(target.parent)) == sorted(p.name for p in (target, other, previous))
+
+
+@pytest.mark.parametrize("call", ["replace", "fsync"])
+def test_a_name_that_cannot_be_given_leaves_the_old_file(target, monkeypatch, call):
+    other = target.with_name("other")
+    other.write_bytes(b"new")
+    monkeypatch.setattr(os, call, full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        name_atomically(target, other)
+    assert target.read_bytes() == (b"old" if call == "replace" else b"new")
+    assert sorted(os.listdir(target.parent)) == sorted([target.name, "other"])
 
 
 def test_a_folder_that_is_not_there_raises(tmp_path):
@@ -152,6 +179,65 @@ def test_what_cannot_be_serialised_leaves_the_old_file(target):
         AtomicCheckpointIO().save_checkpoint({"state_dict": {}, "loss": lambda: 0}, target)
     assert target.read_bytes() == b"old"
     assert os.listdir(target.parent) == [target.name]
+
+
+def blocked(monkeypatch):
+    """Let nothing come to disk before the event that is returned."""
+    event, fsync = threading.Event(), os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (event.wait(60), fsync(descriptor)))
+    return event
+
+
+def test_what_is_asked_for_aside_is_done_in_its_order_by_a_thread(tmp_path, monkeypatch):
+    writer, event = AtomicCheckpointIO(), blocked(monkeypatch)
+    best, last, gone = (tmp_path / name for name in ("best.ckpt", "last.ckpt", "step-1.ckpt"))
+    gone.touch()
+    weights = torch.zeros(3)
+    with writer.aside():
+        writer.save_checkpoint({**CHECKPOINT, "state_dict": {"weights": weights}}, best)
+        writer.remove_checkpoint(gone)
+        writer.name_checkpoint(last, best)
+    weights += 1  # training goes on, and what is saved is what was there
+    writer.look()
+    assert not best.exists()
+    event.set()
+    writer.teardown()
+    assert sorted(os.listdir(tmp_path)) == ["best.ckpt", "last.ckpt"]
+    assert load(last)["state_dict"]["weights"].tolist() == [0, 0, 0]
+    assert threading.active_count() == 1 or "checkpoints" not in str(threading.enumerate())
+
+
+def test_who_saves_by_himself_finds_the_file_and_those_before_it(tmp_path, monkeypatch):
+    writer, event = AtomicCheckpointIO(), blocked(monkeypatch)
+    with writer.aside():
+        writer.save_checkpoint({**CHECKPOINT, "epoch": 1}, tmp_path / "last.ckpt")
+    threading.Timer(0.05, event.set).start()
+    writer.save_checkpoint({**CHECKPOINT, "epoch": 2}, tmp_path / "last.ckpt")
+    assert load(tmp_path / "last.ckpt")["epoch"] == 2
+    assert load(tmp_path / "previous.ckpt")["epoch"] == 1
+
+
+@pytest.mark.parametrize("call", ["finish", "teardown", "look", "save", "aside"])
+def test_a_failure_aside_leaves_out_the_rest_and_is_raised_by_the_next_call(
+    tmp_path, monkeypatch, call
+):
+    writer, last = AtomicCheckpointIO(), tmp_path / "last.ckpt"
+    writer.save_checkpoint(CHECKPOINT, last)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full_disk)
+        with writer.aside():
+            writer.save_checkpoint({**CHECKPOINT, "epoch": 5}, tmp_path / "best.ckpt")
+            writer.remove_checkpoint(last)
+        concurrent.futures.wait([writer._under_way])
+    calls = {
+        "save": lambda: writer.save_checkpoint(CHECKPOINT, tmp_path / "other.ckpt"),
+        "aside": lambda: writer.aside().__enter__(),
+    }
+    with pytest.raises(OSError, match=r"No space left on device: .*best\.ckpt"):
+        calls.get(call, getattr(writer, call, None))()
+    assert os.listdir(tmp_path) == ["last.ckpt"]
+    assert load(last)["epoch"] == CHECKPOINT["epoch"]
+    writer.teardown()  # it is raised once
 
 
 def test_removing_a_checkpoint_twice_is_no_error(target):

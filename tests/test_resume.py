@@ -196,12 +196,17 @@ def test_each_flipped_bit_is_detected_or_changes_nothing(trained, tmp_path):
     assert found["detected"] + found["harmless"] == 1016
 
 
-@pytest.mark.parametrize("how", ["flipped", "truncated", "gone"])
+@pytest.mark.parametrize("how", ["flipped", "flipped with the best", "truncated", "gone"])
 def test_a_damaged_last_checkpoint_gives_way_to_the_previous_one(how, trained, run, command):
     killed(run)
     last = run / "checkpoints" / "last.ckpt"
-    if how == "flipped":
+    if how.startswith("flipped"):
         damage(last)
+        if how != "flipped":  # they were one file on disk, before this run was copied
+            assert os.path.samefile(
+                *(trained / "checkpoints" / n for n in ("best.ckpt", last.name))
+            )
+            damage(last.with_name("best.ckpt"))
     elif how == "truncated":
         last.write_bytes(last.read_bytes()[:-100])
     else:
@@ -232,9 +237,12 @@ def test_a_damaged_best_checkpoint_is_refused_with_another_that_is_whole(
 
 
 @pytest.mark.parametrize("links", [True, False], ids=["hard links", "none"])
-def test_at_each_instant_of_a_save_there_is_a_whole_checkpoint(links, tmp_path, monkeypatch):
+@pytest.mark.parametrize("best_too", [False, True], ids=["last", "best and last"])
+def test_at_each_instant_of_a_save_there_is_a_whole_checkpoint(
+    links, best_too, tmp_path, monkeypatch
+):
     last, seen = tmp_path / "checkpoints" / "last.ckpt", []
-    for name in ("fsync", "link", "replace", "chmod", "unlink"):
+    for name in ("open", "fsync", "link", "replace", "unlink"):
         original = getattr(os, name)
 
         def looked(*arguments, call=original, name=name, **options):
@@ -245,9 +253,11 @@ def test_at_each_instant_of_a_save_there_is_a_whole_checkpoint(links, tmp_path, 
             return call(*arguments, **options)
 
         monkeypatch.setattr(os, name, looked)
+    writer, best = checkpoint_io.AtomicCheckpointIO(), last.with_name("best.ckpt")
     for epoch in range(3):
-        content = {"state_dict": {}, "epoch": epoch}
-        checkpoint_io.AtomicCheckpointIO().save_checkpoint(content, last)
+        writer.save_checkpoint({"state_dict": {}, "epoch": epoch}, best if best_too else last)
+        if best_too:
+            writer.name_checkpoint(last, best)
     assert [epoch for _, epoch in seen] == sorted(epoch for _, epoch in seen)
     assert {"link", "replace", "fsync"} <= {name for name, _ in seen}
     assert checkpoint_io.load(last)["epoch"] == 2

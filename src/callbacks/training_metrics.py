@@ -100,7 +100,9 @@ class TrainingMetrics(Callback):
         """Put what has been added up since the last point into the checkpoint."""
         losses: Any = self._loss
         if losses is not None:  # of each rank its own: [ranks]
-            losses = pl_module.all_gather(losses.detach())
+            losses = losses.detach()
+            if trainer.world_size > 1:
+                losses = pl_module.all_gather(losses)
             losses = losses.reshape(-1).cpu()
         seconds = self._seconds
         if trainer.training:  # in a validation the clock stands still

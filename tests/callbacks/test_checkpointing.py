@@ -1,5 +1,7 @@
 """best.ckpt is the best, last.ckpt the last, and neither is ever missing."""
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,7 +84,63 @@ def test_a_run_that_is_never_validated_keeps_its_last_as_best(build: Build, tmp_
     assert all(torch.equal(best["state_dict"][k], v) for k, v in last["state_dict"].items())
 
 
-def test_validations_amid_an_epoch_are_kept_too(build: Build, tmp_path: Path) -> None:
+def saved_as(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Return a list that gets the name and the step of each checkpoint that comes to its place."""
+    named, replace = [], os.replace
+
+    def noted(name: str, target: Path) -> None:
+        replace(name, target)
+        if Path(target).suffix == ".ckpt":
+            content = torch.load(target, weights_only=True)
+            named.append((Path(target).name, content["global_step"]))
+
+    monkeypatch.setattr(os, "replace", noted)
+    return named
+
+
+def test_the_best_is_written_once_and_before_the_last_that_counts_on_it(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serialised, save = [], torch.save
+    monkeypatch.setattr(torch, "save", lambda *args: (serialised.append(1), save(*args)))
+    named = saved_as(monkeypatch)
+    assert epochs_kept(build, tmp_path, [3.0, 2.0, 2.5]) == [1, 2]
+    steps = [4, 4, 8, 8, 12]
+    assert named == list(zip(["best.ckpt", "last.ckpt"] * 2 + ["last.ckpt"], steps, strict=True))
+    assert len(serialised) == 3
+    best, last, previous = (
+        tmp_path / "checkpoints" / f"{name}.ckpt" for name in ("best", "last", "previous")
+    )
+    assert os.path.samefile(best, previous)  # of the second epoch: one file on disk
+    assert not os.path.samefile(best, last)
+    state = torch.load(best, weights_only=True)["callbacks"]["Checkpointing"]
+    assert state["best_score"] == 2.0  # not the one before: what is saved knows that it is best
+    assert type(state["metrics"]["val/loss"]) is float
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_soon(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = ("trainer.max_epochs=50", "trainer.check_val_every_n_epoch=10", "logger=none")
+    experiment = build("model.hidden_features=8", *every)
+    calls, fsync = iter(range(1000)), os.fsync
+
+    def full(descriptor: int) -> None:
+        if next(calls) >= 3:  # a file, and each of the names that it gets
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        experiment.trainer.fit(experiment.model, datamodule=experiment.data)
+    assert experiment.trainer.current_epoch < 30  # not at the end
+    for name in ("best.ckpt", "last.ckpt"):
+        assert torch.load(tmp_path / "checkpoints" / name, weights_only=True)["epoch"] == 9
+
+
+def test_validations_amid_an_epoch_are_kept_too(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     experiment = build(
         "trainer.max_epochs=1",
         "trainer.val_check_interval=2",
@@ -90,14 +148,9 @@ def test_validations_amid_an_epoch_are_kept_too(build: Build, tmp_path: Path) ->
         "trainer.check_val_every_n_epoch=1",
         "logger=none",
     )
-    steps = []
-    save = experiment.trainer.save_checkpoint
-    experiment.trainer.save_checkpoint = lambda path, *rest: (
-        steps.append((Path(path).name, experiment.trainer.global_step)),
-        save(path, *rest),
-    )
+    named = saved_as(monkeypatch)
     experiment.trainer.fit(experiment.model, datamodule=experiment.data)
-    assert [step for name, step in steps if name == "last.ckpt"] == [2, 4]
+    assert [step for name, step in named if name == "last.ckpt"] == [2, 4]
 
 
 def test_the_best_score_survives_a_resume() -> None:

@@ -94,6 +94,19 @@ def test_weights_that_are_not_finite_are_never_saved(build: Build, tmp_path: Pat
     assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 9
 
 
+def test_finite_weights_whose_sum_is_not_are_saved(build: Build) -> None:
+    trainer: Any = build("logger=none").trainer
+    layer: Any = torch.nn.Linear(2, 2)
+    [guard] = [c for c in trainer.callbacks if isinstance(c, NonFinite)]
+    guard._batch, trainer.optimizers = [], [torch.optim.SGD(layer.parameters(), 0.1)]
+    layer.weight.data.fill_(3e38)
+    assert not layer.weight.sum().isfinite()
+    guard.on_save_checkpoint(trainer, layer, {})
+    layer.weight.data[0, 0] = NAN
+    with pytest.raises(FloatingPointError, match="the weights of weight are not finite"):
+        guard.on_save_checkpoint(trainer, layer, {})
+
+
 @pytest.mark.parametrize("kind", ["loss", "gradient"])
 def test_skip_leaves_the_step_out_and_counts(
     kind: str, build: Build, capsys: pytest.CaptureFixture[str]

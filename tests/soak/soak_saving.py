@@ -1,5 +1,6 @@
-"""kill -9 while a checkpoint is written: the file is the old or the new one, whole."""
+"""kill -9 while a checkpoint is written: each file is the old or the new one, whole."""
 
+import io
 import os
 import random
 import signal
@@ -14,7 +15,9 @@ from src import checkpoint_io
 from src.atomic_write import remove_leftovers
 
 KILLS = 120
+SAVES = 6  # of a process that is killed
 FOLDERS = {"beside the temporary directory": tempfile.gettempdir(), "elsewhere": "/dev/shm"}
+NAMES = {"best.ckpt", "last.ckpt", "previous.ckpt"}
 
 
 @pytest.mark.parametrize("where", FOLDERS)
@@ -29,45 +32,64 @@ def soak_kills_during_saving(where: str) -> None:
 
 def kills(where: str, folder: Path) -> None:
     """Kill a process that saves, again and again, and look at what it leaves."""
-    target, instants, amid = folder / "last.ckpt", random.Random(where), 0
+    best, last, instants, amid = folder / "best.ckpt", folder / "last.ckpt", random.Random(where), 0
+    contents = serialised(range(1, SAVES + 1))
     start = time.monotonic()
-    for count in range(10):
-        save(target, count)
-    a_save = (time.monotonic() - start) / 10
+    save(folder, contents)
+    a_save = (time.monotonic() - start) / SAVES
     for _ in range(KILLS):
-        before = number(target)
+        before = number(last)
+        # Serialised before, in memory, so that it is the writing that is killed.
+        contents = serialised(range(before + 1, before + SAVES + 1))
         reader, writer = os.pipe()
         if (child := os.fork()) == 0:
             remove_leftovers(folder)  # as a run does when it starts
-            for count in range(before + 1, before + 10**6):
-                os.write(writer, b".")
-                save(target, count)
+            os.write(writer, b".")
+            save(folder, contents)
+            signal.pause()
         os.read(reader, 1)
-        time.sleep(instants.uniform(0, 3 * a_save))
+        time.sleep(instants.uniform(0, SAVES * a_save))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         os.close(reader)
         os.close(writer)
-        assert number(target) >= before
+        assert number(last) >= before
+        assert number(best) in (number(last), number(last) + 1)  # what the last counts on is there
         if (previous := folder / "previous.ckpt").exists():
-            number(previous)
-        left = set(os.listdir(folder)) - {"last.ckpt", "previous.ckpt"}
+            assert number(previous) in (number(last) - 1, number(last))
+        left = set(os.listdir(folder)) - NAMES
         assert len(left) <= 1, left
         amid += len(left)
     remove_leftovers(folder)
-    assert set(os.listdir(folder)) <= {"last.ckpt", "previous.ckpt"}
+    assert set(os.listdir(folder)) <= NAMES
     print(f"\n{where}: {KILLS} kills, {amid} of them amid writing: 0 corrupt, no leftover stays")
     assert amid > KILLS // 10
 
 
-def save(target: Path, count: int) -> None:
-    """Save eight megabytes that all say the same number."""
-    content = {"state_dict": {"weight": torch.full((2_000_000,), float(count))}}
-    checkpoint_io.AtomicCheckpointIO().save_checkpoint(content, target)
+def serialised(numbers: range) -> dict[int, bytes]:
+    """Return checkpoints of eight megabytes that all say the same number."""
+    contents = {}
+    for count in numbers:
+        file = io.BytesIO()
+        torch.save({"state_dict": {"weight": torch.full((2_000_000,), float(count))}}, file)
+        contents[count] = file.getvalue()
+    return contents
+
+
+def save(folder: Path, contents: dict[int, bytes]) -> None:
+    """Save each as the best and the last, by a thread, as a run does."""
+    writer = checkpoint_io.AtomicCheckpointIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "save", lambda count, file: file.write(contents[count]))
+        for count in contents:
+            with writer.aside():
+                writer.save_checkpoint(count, folder / "best.ckpt")  # type: ignore[arg-type]
+                writer.name_checkpoint(folder / "last.ckpt", folder / "best.ckpt")
+        writer.teardown()
 
 
 def number(path: Path) -> int:
     """Return the number that a whole checkpoint says."""
-    [first, *others] = set(checkpoint_io.load(path)["state_dict"]["weight"].tolist())
-    assert not others
-    return int(first)
+    least, most = checkpoint_io.load(path)["state_dict"]["weight"].aminmax()
+    assert least == most
+    return int(least)
