@@ -22,6 +22,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from src.callbacks.checkpointing import is_last_epoch
+from src.hooks import is_written
 
 Rows = tuple[str, Tensor, Tensor]  # stage, inputs [N, D], targets
 STAGES = {"val": "validation", "train": "training"}
@@ -42,12 +43,13 @@ class Figures(Callback):
     def __init__(self, every_n_epochs: PositiveInt | None = None) -> None:
         self.every_n_epochs = every_n_epochs
         self._pictures: list[Any] = []
+        self._watching: list[Any] = []  # those of them that show a way
         self._rows: Rows | None = None
         self._notes: dict[str, Any] = {}  # of pictures that show a way, from a checkpoint
 
     def on_train_start(self, trainer: Any, pl_module: pl.LightningModule) -> None:
         """Find out what there is to draw, and what of."""
-        self._pictures, self._rows = [], rows_of(trainer.datamodule)
+        self._pictures, self._watching, self._rows = [], [], rows_of(trainer.datamodule)
         self._loaders_alone = self._rows is None
         if trainer.fast_dev_run or not trainer.is_global_zero:
             return
@@ -58,6 +60,7 @@ class Figures(Callback):
             self._pictures = pictures_of(pl_module)
             for picture in self._pictures:
                 picture.take_up(self._notes.get(picture.name), pl_module)
+            self._watching = watching(self._pictures)
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -67,7 +70,7 @@ class Figures(Callback):
             return
         if self._loaders_alone and not any(trainer.num_val_batches):
             self._rows = rows_of_batch("train", batch)
-        for picture in self._pictures:
+        for picture in self._watching:
             picture.watch(pl_module)
         if self._due(trainer):
             for logger in _able(trainer, "log_histograms"):
@@ -116,6 +119,7 @@ class Figures(Callback):
             lines = str(error).strip().splitlines() or [type(error).__name__]
             _warn(f"{f'figure {name} is not drawn' if name else 'no more figures'}: {lines[0]}")
             self._pictures = [p for p in self._pictures if name not in (p.name, None)]
+            self._watching = [p for p in self._watching if p in self._pictures]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the ways so far, for the checkpoint."""
@@ -138,6 +142,13 @@ def pictures_of(module: Any) -> list[Any]:
         return []
     found: list[Any] = importlib.import_module(f"src.figures.{stem}").pictures(module)
     return found
+
+
+def watching(pictures: list[Any]) -> list[Any]:
+    """Return the pictures that take a note after each epoch."""
+    from src.figures.picture import Picture
+
+    return [picture for picture in pictures if is_written(picture, "watch", Picture)]
 
 
 def precision_recall(module: Any, view: Any) -> dict[str, tuple[Any, Any]]:

@@ -139,14 +139,8 @@ def test_it_is_drawn_every_few_epochs_and_at_the_end(
 class Broken(Picture):
     name = "broken"
 
-    def title(self, view: Any) -> str:
+    def paint(self, sheet: Any, view: Any) -> str:
         raise RuntimeError("no such colour\nand a long story")
-
-    def frame(self, figure: Any, view: Any) -> None:
-        """Draw nothing."""
-
-    def content(self, view: Any) -> list[Any]:
-        return []
 
 
 def test_a_picture_that_fails_costs_one_line_and_no_training(
