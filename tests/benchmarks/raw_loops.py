@@ -1,4 +1,4 @@
-"""The loops that a person would write by hand, and what else there is to compare with.
+"""The loops that a person would write by hand, with torch alone, and JAX's.
 
 Each maker returns a function of a number of steps that takes them; making it is not timed.
 Letters: N rows, B batch.
@@ -7,13 +7,11 @@ Letters: N rows, B batch.
 from collections.abc import Callable
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import OneCycleLR
 
-from src.data.loader import TensorLoader
 from src.tour import fizzbuzz
 from src.tour.two_layer_net_by_nn import TwoLayerNet, fit, sequential
 
@@ -62,13 +60,14 @@ def steps_alone(X: Tensor, Y: Tensor, batch: int) -> Loop:
     return run
 
 
-def recipe(settings: dict[str, Any], data: tuple[Tensor, Tensor]) -> Loop:
-    """AdamW with one cycle as a run's settings have them, in a new order each epoch.
+def recipe(settings: dict[str, Any], rows: int) -> Loop:
+    """AdamW with one cycle as a run's settings have them, in a new order each epoch of the rows.
 
     What a careful person would leave out of the loop is left out: the digits are signed once, no
     loss is read, nothing is validated.
     """
-    X, Y = data[0] * 2 - 1, data[1]
+    X, Y = (part[:rows] for part in fizzbuzz.make_data(NUMBERS))
+    X = X * 2 - 1
     options, cycle, batch = (
         settings["optimizer"],
         settings["scheduler"],
@@ -107,36 +106,6 @@ def two_layer_net(optimizer: str) -> Loop:
     model = TwoLayerNet(1000, 100, 10) if optimizer == "SGD" else sequential(1000, 100, 10)
     made = getattr(torch.optim, optimizer)(model.parameters(), lr=1e-4)
     return lambda steps: fit(model, made, x, y, steps)
-
-
-class BareFizzBuzz(pl.LightningModule):
-    """The tutorial's FizzBuzz as a LightningModule that does nothing else."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.model, self.loss = fizzbuzz.make_model(), nn.CrossEntropyLoss()
-
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Return the loss of a batch."""
-        loss: Tensor = self.loss(self.model(batch[0]), batch[1])
-        return loss
-
-    def configure_optimizers(self) -> Any:
-        """Use the tutorial's."""
-        return torch.optim.SGD(self.parameters(), lr=LR)
-
-
-def bare_lightning(module: pl.LightningModule, epochs: int) -> None:
-    """Fit with all of Lightning's conveniences off, on batches that cost nothing to load."""
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=epochs,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(module, TensorLoader(fizzbuzz.make_data(NUMBERS), BATCH))
 
 
 def jax_scan() -> Loop:

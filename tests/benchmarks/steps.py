@@ -6,6 +6,9 @@ clock is read inside the fit, at the start of every `period` epochs, and there t
 takes as many steps: both are measured in turns. A period is a multiple of the intervals at which
 the recipe validates, logs and saves: all of that is in it, whole. Not in it are building the run,
 compiling, and the test at the end; for those see processes.py.
+
+The ratio is that of two loops in one process. Its note has the other one: to the same loop in a
+process of its own.
 """
 
 import io
@@ -24,9 +27,10 @@ import torch
 from src import experiment, train
 from src.models.base import BaseModule
 from src.tour.fizzbuzz import make_data
-from tests.benchmarks import raw_loops
+from tests.benchmarks import bare_lightning, raw_loops
 from tests.benchmarks.measure import ROUNDS, in_turns, now, ratio, seconds
 from tests.benchmarks.raw_loops import Loop
+from tests.benchmarks.script import Script
 from tests.benchmarks.table import Result
 from tests.conftest import compose
 
@@ -39,17 +43,21 @@ class Marks:
 
     Args:
         other: what takes as many steps in between; None for nothing.
+        alone: the same in a process of its own.
         period: epochs between two marks.
         warm: epochs before the first.
         ours: seconds a step of the run, a round each.
         against: seconds a step of the other loop.
+        apart: the same in its own process.
     """
 
     other: Loop | None
     period: int
     warm: int
+    alone: Loop | None = None
     ours: list[float] = field(default_factory=list)
     against: list[float] = field(default_factory=list)
+    apart: list[float] = field(default_factory=list)
     _start: float = 0.0
     _step: int = 0
 
@@ -65,11 +73,14 @@ class Marks:
         if epoch > self.warm:
             steps = step - self._step
             self.ours.append((now() - self._start) / steps)
-            if self.other is not None:
-                with torch.enable_grad():
-                    self.against.append(seconds(lambda: self.other(steps)) / steps)
-        elif self.other is not None:
-            self.other(raw_loops.STEPS)  # once for nothing
+            for loop, taken in ((self.other, self.against), (self.alone, self.apart)):
+                if loop is not None:
+                    with torch.enable_grad():
+                        taken.append(seconds(lambda loop=loop: loop(steps)) / steps)
+        else:
+            for loop in (self.other, self.alone):
+                if loop is not None:
+                    loop(raw_loops.STEPS)  # once for nothing
         self._start, self._step = now(), step
 
 
@@ -113,15 +124,18 @@ def trained(marks: Marks, *overrides: str) -> str:
 
 
 def beside(
-    row: str, what: str, goal: float, other: Loop, period: int, warm: int, *overrides: str
+    row: str, what: str, goal: float, loop: list[Any], period: int, warm: int, *overrides: str
 ) -> Result:
-    """Return the row of a training run beside a hand-written loop."""
-    marks = Marks(other, period, warm)
-    printed = trained(marks, *overrides)
+    """Return the row of a run beside a hand-written loop: the name of its maker, its arguments."""
+    name, *arguments = loop
+    with Script(name, *arguments) as alone:
+        marks = Marks(getattr(raw_loops, name)(*arguments), period, warm, alone)
+        printed = trained(marks, *overrides)
     refusals = [line for line in printed.splitlines() if line.startswith("warning: compile")]
-    note = "; ".join(refusals)
-    result = Result(row, what, ratio(marks.ours, marks.against), goal, unit=UNIT, note=note)
-    result.ours, result.against = marks.ours, marks.against
+    apart = f"{ratio(marks.ours, marks.apart):.2f} to the loop in a process of its own"
+    result = Result(row, what, ratio(marks.ours, marks.against), goal, unit=UNIT)
+    result.note = "; ".join([apart, *refusals])
+    result.ours, result.against, result.more = marks.ours, marks.against, {"apart": marks.apart}
     return result
 
 
@@ -135,8 +149,8 @@ def fizzbuzz(compile: bool) -> list[Result]:
     """The tutorial's FizzBuzz, all conveniences on."""
     name, goal = ("fizzbuzz_compiled", 0.35) if compile else ("fizzbuzz", 1.0)
     what = "tutorial's FizzBuzz" + ", compile=true" * compile + " / its raw loop"
-    other = raw_loops.tutorial_fizzbuzz()
-    return [beside(name, what, goal, other, 1000, 100, TUTORIAL, CPU, f"compile={compile}")]
+    loop = ["tutorial_fizzbuzz"]
+    return [beside(name, what, goal, loop, 1000, 100, TUTORIAL, CPU, f"compile={compile}")]
 
 
 def recipe(compile: bool) -> list[Result]:
@@ -144,17 +158,17 @@ def recipe(compile: bool) -> list[Result]:
     name, goal = ("recipe_compiled", 0.35) if compile else ("recipe", 0.9)
     what = "AdamW, one-cycle (default)" + ", compile=true" * compile + " / raw loop of the same"
     settings = compose(CPU)
-    data = experiment.build_data(settings).split("train")
-    other = raw_loops.recipe(settings, data)
-    return [beside(name, what, goal, other, 100, 50, CPU, f"compile={compile}")]
+    rows = len(experiment.build_data(settings).split("train")[0])
+    return [
+        beside(name, what, goal, ["recipe", settings, rows], 100, 50, CPU, f"compile={compile}")
+    ]
 
 
 def two_layer(optimizer: str) -> list[Result]:
     """The tutorials' two-layer net: an epoch is a step; it saves every 50."""
     name, what = optimizer.lower(), f"tutorial's two-layer net, {optimizer} / its raw loop"
-    other = raw_loops.two_layer_net(optimizer)
-    experiment = f"experiment=tutorial_two_layer_{name}"
-    return [beside(f"two_layer_{name}", what, 1.0, other, 1000, 100, experiment, CPU)]
+    loop, experiment = ["two_layer_net", optimizer], f"experiment=tutorial_two_layer_{name}"
+    return [beside(f"two_layer_{name}", what, 1.0, loop, 1000, 100, experiment, CPU)]
 
 
 def anchors() -> list[Result]:
@@ -171,12 +185,12 @@ def anchors() -> list[Result]:
         for what, taken in zip(others, others_took, strict=True)
     ]
     marks = Marks(raw, 200, 20)
-    module = raw_loops.BareFizzBuzz()
+    module = bare_lightning.BareFizzBuzz()
     module.on_train_epoch_start = lambda: marks.at_epoch_start(  # type: ignore[method-assign]
         module.current_epoch, module.global_step
     )
     experiment.quiet_lightning()
-    raw_loops.bare_lightning(module, marks.epochs)
+    bare_lightning.fit(module, marks.epochs)
     found.append(Result("anchors", "Lightning with nothing on / raw loop", unit=UNIT))
     found[-1].measured = ratio(marks.ours, marks.against)
     found[-1].ours, found[-1].against = marks.ours, marks.against
@@ -190,9 +204,9 @@ def gpu() -> list[Result]:
     what = "tutorial's FizzBuzz on a GPU, compile=true / its raw loop there"
     if not torch.cuda.is_available():
         return [Result("gpu", what, goal=0.1, note="torch finds no GPU here")]
-    other = raw_loops.tutorial_fizzbuzz("cuda")
+    loop = ["tutorial_fizzbuzz", "cuda"]
     overrides = (TUTORIAL, "trainer.accelerator=gpu", "compile=true")
-    return [beside("gpu", what, 0.1, other, 1000, 100, *overrides)]
+    return [beside("gpu", what, 0.1, loop, 1000, 100, *overrides)]
 
 
 ROWS: dict[str, Callable[[], list[Result]]] = {

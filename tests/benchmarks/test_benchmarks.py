@@ -6,7 +6,7 @@ from unittest import mock
 import pytest
 
 from tests.benchmarks import __main__ as bench
-from tests.benchmarks import measure, steps, table
+from tests.benchmarks import measure, raw_loops, script, steps, table
 from tests.benchmarks.table import Result
 
 
@@ -112,6 +112,16 @@ def test_a_real_run_comes_past_its_marks():
     assert min(marks.ours) > 0
     assert taken[1:] == [2] * measure.ROUNDS  # as many steps as the run took in between
     assert "test/r2" in printed
+
+
+def test_a_loop_in_a_process_of_its_own_takes_the_steps_of_each_line(monkeypatch, capsys):
+    taken = []
+    monkeypatch.setattr(raw_loops, "tutorial_fizzbuzz", lambda device: taken.append, raising=True)
+    monkeypatch.setattr("sys.argv", ["script.py", '["tutorial_fizzbuzz", "cpu"]'])
+    monkeypatch.setattr("sys.stdin", ["8\n", "16\n"])
+    script.main()
+    assert taken == [8, 16]
+    assert capsys.readouterr().out == "taken\n" * 2
 
 
 def test_a_run_that_is_refused_is_told():
