@@ -3,7 +3,6 @@
 `Execution` asks for a way once a fit, and hands it the batches of each call.
 """
 
-import inspect
 from typing import Any, Protocol
 
 import lightning.pytorch as pl
@@ -16,6 +15,7 @@ from torch.optim import Optimizer, optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from src.hooks import Hooks, is_written
+from src.models.fused import update_of
 
 # A module here is a BaseModule, whose Execution imports this file.
 
@@ -85,9 +85,7 @@ class PlainSteps:
         self.accumulate, self.randomness = module.execution.accumulate, module.randomness
         self.optimizer = self.trainer.optimizers[0]
         self.parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
-        # torch wraps each optimizer's step in calls of hooks and profilers: 30 us. The step itself
-        # stands below, as `__wrapped__`; it wants gradients off and turns them on for the closure.
-        self.update = inspect.unwrap(type(self.optimizer).step)
+        self.update = update_of(self.optimizer)
         self.optimizer._opt_called = True  # else a schedule warns that its step came first
         self.schedulers = step_schedulers(module)
         self.hooks = Hooks(
@@ -129,7 +127,7 @@ class PlainSteps:
             self.hooks("on_before_optimizer_step", self.optimizer)
             return total
 
-        self.update(self.optimizer, closure)
+        self.update(closure)
         count_steps(self.trainer, 1)
         for scheduler in self.schedulers:
             scheduler.step()
