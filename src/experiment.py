@@ -182,12 +182,20 @@ def _take_over_steps(steps: int, options: Plain, model: Any, data: Any) -> None:
     if options["overfit_batches"]:
         data.limit_train_batches = options["overfit_batches"]
     if isinstance(interval := options["val_check_interval"], int):
-        if interval % data.group:
+        batches = _batches_of_an_execution(data)
+        if interval % batches:
             raise InputError(
-                f"trainer.val_check_interval={interval} is no multiple of the {data.group} batches"
+                f"trainer.val_check_interval={interval} is no multiple of the {batches} batches"
                 f" of an execution (steps_per_execution={steps})"
             )
-        options["val_check_interval"] = interval // data.group
+        options["val_check_interval"] = interval // batches
+
+
+def _batches_of_an_execution(data: Any) -> int:
+    """Return how many batches come together: no more than an epoch has, between validations."""
+    if type(data).train_dataloader.__module__ != "src.data.base":
+        return int(data.group)
+    return min(int(data.group), int(data.train_dataloader().batches))
 
 
 def _check_device(accelerator: str, devices: Any, precision: Any, nodes: int) -> None:

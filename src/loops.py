@@ -3,7 +3,8 @@
 Lightning spends about a millisecond on an epoch, whatever it holds: hooks that do nothing,
 profilers that are off, results that nobody logged. Where an epoch is a few steps of 0.1 ms, that is
 most of the time. Here the same things happen in the same order, with the same counts for
-checkpoints and callbacks, but what is not needed is found out once a fit.
+checkpoints and callbacks, but what is not needed is found out once a fit. An execution runs through
+several epochs where it may (src/spans.py).
 
 Only executions run so (`steps_per_execution` above 1, or `compile=true`), on one device and without
 a profiler. Automatic optimization, a fit's first epoch (which may continue a stopped one), and
@@ -24,7 +25,9 @@ from lightning.pytorch.plugins import Precision
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
+from src import stopping
 from src.hooks import Hooks, is_written
+from src.spans import Spans
 
 BEFORE, MOVE, AFTER = (
     "on_before_batch_transfer",
@@ -44,16 +47,24 @@ class EpochLoop(_TrainingEpochLoop):
     """The batches of one epoch."""
 
     plain = False  # whether this epoch runs here, or is Lightning's
+    span = 1  # epochs that this execution may take
 
-    def bind(self) -> None:
-        """Look up, once a fit, what there is to do around a batch."""
+    def bind(self, loader: Any, turn: Callable[[], None]) -> None:
+        """Look up, once a fit, what there is to do around a batch.
+
+        Args:
+            loader: yields the batches.
+            turn: goes from one epoch of a span to the next.
+        """
+        self._loader, self._turn = loader, turn
         trainer = self.trainer
-        self._module = trainer.lightning_module
+        self._module: Any = trainer.lightning_module
+        self._attributes = vars(self._module)
         self._connector = trainer._logger_connector
         self._hooks = Hooks(trainer, "on_train_batch_start", "on_train_batch_end")
         self._prepare = _preparations(trainer)
         self.val_loop.setup_data()
-        self._validates = trainer.enable_validation and sum(trainer.num_val_batches) > 0
+        self.validates = trainer.enable_validation and sum(trainer.num_val_batches) > 0
         true = type(trainer.precision_plugin).forward_context is Precision.forward_context
         self._context = nullcontext if true else trainer.precision_plugin.train_step_context
         self.manual_optimization.on_run_start()  # optimizers then count their steps
@@ -65,11 +76,10 @@ class EpochLoop(_TrainingEpochLoop):
             return
         self.batch_progress.reset_on_run()
         self.val_loop.batch_progress.total.reset()
-        [loader] = data_fetcher.combined_loader.flattened
-        last = len(loader) - 1
-        for index, batch in enumerate(self._fetched(loader)):
+        last = len(self._loader) - 1
+        for index, batch in enumerate(self._fetched()):
             self._train(batch, index, index == last)
-            if self._validates:
+            if self.validates:
                 self.on_advance_end(data_fetcher)
             else:
                 self._batches_that_stepped += 1
@@ -82,9 +92,9 @@ class EpochLoop(_TrainingEpochLoop):
         self._start_call()
         super().advance(data_fetcher)
 
-    def _fetched(self, loader: Any) -> Iterator[Any]:
-        """Yield the batches of a loader, which may augment them while they are fetched."""
-        batches = iter(loader)
+    def _fetched(self) -> Iterator[Any]:
+        """Yield the batches of the loader, which may augment them while they are fetched."""
+        batches = iter(self._loader)
         while True:
             self._start_call()
             try:
@@ -101,16 +111,18 @@ class EpochLoop(_TrainingEpochLoop):
         """Hand one batch (of an execution: a list of them) to the module."""
         progress, results = self.batch_progress, self._results
         progress.is_last_batch = last
-        for prepare in self._prepare:
-            batch = prepare(batch)
+        batch = self._prepared(batch)
+        if self.span > 1:
+            batch = list(batch)  # which grows from epoch to epoch
         progress.increment_ready()
         # What `self.log` in a hook looks at; see Lightning's logger connector.
         self._connector._first_loop_iter = index == 0
         results.batch, results.batch_size, results.dataloader_idx = batch, None, None
         self._hooks("on_train_batch_start", batch, index)
         progress.increment_started()
-        with self._context():
-            outputs = self._module.training_step(batch, index)
+        outputs = self._stepped(batch, index)
+        if self.span > 1:
+            outputs = self._gone_on(batch, outputs)
         progress.increment_processed()
         self._hooks("on_train_batch_end", outputs, batch, index)
         logged = was_logged(results)
@@ -120,6 +132,46 @@ class EpochLoop(_TrainingEpochLoop):
         progress.increment_completed()
         if logged:
             self._connector.update_train_step_metrics()
+
+    def _prepared(self, batch: Any) -> Any:
+        for prepare in self._prepare:
+            batch = prepare(batch)
+        return batch
+
+    def _stepped(self, batch: Any, index: int) -> Any:
+        self._attributes["_current_fx_name"] = "training_step"  # for `self.log`: see hooks.py
+        with self._context():
+            outputs = self._module.training_step(batch, index)
+        self._attributes["_current_fx_name"] = None
+        return outputs
+
+    def _gone_on(self, batches: list[Any], first: Any) -> Any:
+        """Run through the epochs of a span after its first; return the outputs of all.
+
+        It ends early for a signal, and where `self.log` wants the mean of each epoch.
+        """
+        outputs = [first]
+        while len(outputs) < self.span:
+            if self.trainer.should_stop or self._results or stopping.noted():
+                break
+            epoch = self._next_epoch()
+            batches += epoch
+            outputs.append(self._stepped(epoch, 0))
+        return self._module.execution.joined(outputs)
+
+    def _next_epoch(self) -> Any:
+        """Go to the next epoch of a span, with the counts of epochs by themselves; fetch it."""
+        progress = self.batch_progress
+        progress.increment_processed()
+        progress.increment_completed()
+        self._batches_that_stepped += 1
+        self._turn()
+        progress.reset_on_run()
+        batch = self._prepared(next(self._fetched()))
+        progress.is_last_batch = True
+        progress.increment_ready()
+        progress.increment_started()
+        return batch
 
 
 class FitLoop(_FitLoop):
@@ -147,8 +199,10 @@ class FitLoop(_FitLoop):
         self._plain = _is_plain(self.trainer)
         if self._plain and self._combined_loader is not None:
             self._hooks = Hooks(self.trainer, "on_train_epoch_start", "on_train_epoch_end")
-            self._sampler = getattr(self._combined_loader.flattened[0], "sampler", None)
-            self.epoch_loop.bind()
+            [loader] = self._combined_loader.flattened
+            self._sampler = getattr(loader, "sampler", None)
+            self.epoch_loop.bind(loader, self._turn)
+            self._spans = Spans(self.trainer, loader, self.epoch_loop.validates)
 
     def on_iteration_done(self) -> None:
         """End an epoch: none that comes after it continues a stopped one."""
@@ -164,6 +218,16 @@ class FitLoop(_FitLoop):
         self.epoch_progress.increment_ready()
         self._hooks("on_train_epoch_start")
         self.epoch_progress.increment_started()
+        self.epoch_loop.span = self._spans.length()
+
+    def _turn(self) -> None:
+        """Go from one epoch of a span to the next."""
+        progress = self.epoch_progress
+        progress.increment_processed()
+        progress.increment_completed()
+        self._sampler.set_epoch(progress.current.processed)
+        progress.increment_ready()
+        progress.increment_started()
 
     def advance(self) -> None:
         """Run through an epoch."""

@@ -79,6 +79,10 @@ class Checkpointing(Checkpoint):
             writer.finish()
         trainer.strategy.barrier("checkpoints")
 
+    def quiet_epochs(self, trainer: Any, steps: int) -> int:
+        """Return how many epochs there are to the next one that is saved without a validation."""
+        return self.every_n_epochs - int(trainer.current_epoch) % self.every_n_epochs
+
     def _save(self, trainer: Any) -> None:
         if trainer.fast_dev_run:  # which promises to leave nothing behind
             return

@@ -86,11 +86,23 @@ class Figures(Callback):
         if self._rows:
             self._draw(trainer, pl_module)
 
+    def quiet_epochs(self, trainer: Any, steps: int) -> int:
+        """Return how many epochs there are to the next drawing; 1 where each is looked at."""
+        if not self._pictures:
+            return sys.maxsize
+        if self._loaders_alone or any(picture.watches() for picture in self._pictures):
+            return 1
+        every = self._every(trainer)
+        return every - int(trainer.current_epoch) % every
+
     def _due(self, trainer: Any) -> bool:
         """Say whether the epoch that is going on ends with a drawing."""
-        epochs, epoch = trainer.max_epochs or -1, trainer.current_epoch + 1
-        every = self.every_n_epochs or (-(-epochs // 2) if epochs > 0 else 50)
-        return bool(epoch % every == 0 or epoch == epochs)
+        epoch = trainer.current_epoch + 1
+        return bool(epoch % self._every(trainer) == 0 or epoch == trainer.max_epochs)
+
+    def _every(self, trainer: Any) -> int:
+        epochs = trainer.max_epochs or -1
+        return self.every_n_epochs or (-(-epochs // 2) if epochs > 0 else 50)
 
     def _draw(self, trainer: Any, module: Any) -> None:
         from src.figures.picture import View

@@ -221,7 +221,9 @@ def _named(losses: list[Tensor], module: nn.Module) -> Iterator[str]:
 
 
 def _leave_out(outputs: Any) -> None:
-    """Take the losses that are no numbers out of the mean that is logged."""
+    """Take the losses that are no numbers out of the mean that is logged, of each epoch too."""
+    for epoch in outputs.get("epochs", []):
+        _leave_out(epoch)
     losses = outputs.get("losses", outputs["loss"].reshape(1))
     good = losses[losses.isfinite()]
     outputs["batches"] = outputs.get("batches", 1) * len(good) // len(losses)

@@ -1,6 +1,7 @@
 """Stop cleanly on Ctrl-C, SIGTERM and SIGUSR1: finish the step, save, and exit with its status."""
 
 import contextlib
+import sys
 import time
 from typing import Any
 
@@ -99,6 +100,10 @@ class StopOnSignal(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop at the end of an epoch."""
         self._stop_if_noted(trainer)
+
+    def quiet_epochs(self, trainer: pl.Trainer, steps: int) -> int:
+        """Return that no epoch's end is awaited: an execution ends with the epoch of a signal."""
+        return sys.maxsize
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop before the test; all is saved."""

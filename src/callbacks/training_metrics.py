@@ -4,6 +4,7 @@ Logged across epochs, not within each: a small data set has epochs of a few step
 each would cost more than the steps.
 """
 
+import math
 import os
 import sys
 import time
@@ -52,7 +53,7 @@ class TrainingMetrics(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Copy the weights if a point is due when this batch, or group of batches, is done."""
-        if self._due(trainer, trainer.global_step + _steps(pl_module)):
+        if self._due(trainer, trainer.global_step + _steps(pl_module, batch)):
             self._magnitudes.remember(trainer, pl_module)
 
     def on_train_batch_end(
@@ -64,15 +65,18 @@ class TrainingMetrics(Callback):
         batch_idx: int,
     ) -> None:
         """Count the batch; log when enough steps have passed."""
-        batches = outputs.get("batches", 1)  # more when an execution takes several steps
-        # Lightning divides the loss of a batch by the batches that are accumulated.
-        loss = outputs["loss"] * (trainer.accumulate_grad_batches * batches)
-        self._loss = loss if self._loss is None else self._loss + loss
-        self._batches += batches
+        for part in outputs.get("epochs", [outputs]):  # added in one order, however many a call
+            self._add(part["loss"], part.get("batches", 1), trainer.accumulate_grad_batches)
         self._samples += _samples(batch)
         self._measured = self._magnitudes.measured(trainer, pl_module) or self._measured
         if trainer.global_step - self._last_step >= trainer.log_every_n_steps:
             self._log(trainer, pl_module)
+
+    def _add(self, loss: torch.Tensor, batches: int, accumulated: int) -> None:
+        """Add the mean loss of batches, each divided by Lightning if several make a step."""
+        loss = loss * (accumulated * batches)
+        self._loss = loss if self._loss is None else self._loss + loss
+        self._batches += batches
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the clock."""
@@ -86,6 +90,19 @@ class TrainingMetrics(Callback):
         """Log what is left when this was the last epoch."""
         if self._batches and is_last_epoch(trainer):
             self._log(trainer, pl_module)
+
+    def quiet_epochs(self, trainer: Any, steps: int) -> int:
+        """Return how many epochs there are before the one that ends with a point.
+
+        That one is an execution of its own: the weights are copied before it. So the points are
+        the same wherever a run was stopped and resumed.
+        """
+        left = [self._last_step + trainer.log_every_n_steps - trainer.global_step]
+        if trainer.max_steps >= 0:
+            left.append(trainer.max_steps - trainer.global_step)
+        if trainer.max_epochs >= 0:
+            left.append((trainer.max_epochs - trainer.current_epoch) * steps)
+        return math.ceil(int(min(left)) / steps) - 1
 
     def _due(self, trainer: Any, step: int) -> bool:
         """Say whether a point is logged at a step that this call may reach."""
@@ -154,9 +171,11 @@ class TrainingMetrics(Callback):
         self._seconds, self._started = 0.0, now
 
 
-def _steps(module: Any) -> int:
-    """Return how many optimizer steps a call takes at most."""
-    return module.execution.steps if hasattr(module, "execution") else 1
+def _steps(module: Any, batch: Any) -> int:
+    """Return how many optimizer steps a call takes; of several epochs, the first."""
+    if module.automatic_optimization or not isinstance(batch, list):
+        return 1
+    return -(-len(batch) // int(module.execution.accumulate))
 
 
 def _momentum(group: dict[str, Any]) -> dict[str, float]:

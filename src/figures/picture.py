@@ -74,6 +74,10 @@ class Picture:
     def watch(self, model: Any) -> None:
         """Take a note after an epoch of training."""
 
+    def watches(self) -> bool:
+        """Say whether notes are taken: then no epoch may go by without."""
+        return type(self).watch is not Picture.watch
+
     def notes(self) -> Any:
         """Return the notes, as plain data for a checkpoint."""
         return None

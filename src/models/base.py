@@ -231,6 +231,14 @@ class BaseModule(pl.LightningModule):
         if not self.automatic_optimization:
             self.execution.clip(self, optimizer)
 
+    def quiet_epochs(self, trainer: Any, steps: int) -> int:
+        """Return how many epochs there are to a plateau schedule's next look: see src/spans.py."""
+        configs = trainer.lr_scheduler_configs
+        if not any(isinstance(config.scheduler, ReduceLROnPlateau) for config in configs):
+            return NEVER
+        every = trainer.check_val_every_n_epoch or 1
+        return every - int(trainer.current_epoch) % every
+
     def on_train_epoch_end(self) -> None:
         """Show a plateau schedule its metric, before the epoch's checkpoint is written."""
         trainer = self.trainer

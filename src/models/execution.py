@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -22,6 +23,9 @@ from src.models.steps import LightningSteps, PlainSteps, Stepper, start_batch
 @dataclass
 class Execution:
     """How one call of `training_step` becomes K optimizer steps.
+
+    Where an epoch has no more than half as many, the loop makes several calls of an execution, one
+    an epoch, with nothing between them: see src/spans.py.
 
     Args:
         steps: K, optimizer steps a call; the loader then yields lists of K * accumulate batches.
@@ -63,6 +67,19 @@ class Execution:
         trainer.fit_loop.epoch_loop._batches_that_stepped += len(groups) - 1
         sizes = [len(group) for group in groups]
         return {"losses": losses, "loss": _mean(losses, sizes), "batches": sum(sizes)}
+
+    @staticmethod
+    def joined(epochs: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return what `run` returned of several epochs as that of one; `epochs` has each."""
+        if len(epochs) == 1:
+            return epochs[0]
+        counts = [outputs["batches"] for outputs in epochs]
+        return {
+            "losses": torch.cat([outputs["losses"] for outputs in epochs]),
+            "loss": _mean(torch.stack([outputs["loss"] for outputs in epochs]), counts),
+            "batches": sum(counts),
+            "epochs": epochs,
+        }
 
     def begin(self) -> None:
         """Choose anew who takes the steps: there is a new optimizer, or a new Trainer."""

@@ -66,6 +66,10 @@ class Marks:
         """How many epochs a run needs for all marks: the last is at the start of the last one."""
         return self.warm + ROUNDS * self.period + 1
 
+    def epochs_left(self, epoch: int) -> int:
+        """Return how many epochs there are to the next mark, which stands at the start of one."""
+        return self.period - (epoch - self.warm) % self.period
+
     def at_epoch_start(self, epoch: int, step: int) -> None:
         """Take the time, if it is due."""
         if epoch < self.warm or (epoch - self.warm) % self.period:
@@ -97,11 +101,16 @@ def trained(marks: Marks, *overrides: str) -> str:
     Raises:
         RuntimeError: it failed, or did not come past the marks.
     """
-    original = BaseModule.on_train_epoch_start
+    original, epochs_of_module = BaseModule.on_train_epoch_start, BaseModule.quiet_epochs
 
     def hook(module: Any) -> None:
         marks.at_epoch_start(module.trainer.current_epoch, module.trainer.global_step)
         original(module)
+
+    def quiet(module: Any, trainer: Any, steps: int) -> int:
+        return min(
+            epochs_of_module(module, trainer, steps), marks.epochs_left(trainer.current_epoch)
+        )
 
     printed = io.StringIO()
     with (
@@ -109,6 +118,7 @@ def trained(marks: Marks, *overrides: str) -> str:
         _Terminal(open(os.devnull, "wb")) as screen,
         mock.patch.object(sys, "__stderr__", screen),
         mock.patch.object(BaseModule, "on_train_epoch_start", hook),
+        mock.patch.object(BaseModule, "quiet_epochs", quiet),
         redirect_stdout(printed),
         redirect_stderr(printed),
     ):

@@ -27,7 +27,7 @@ class Recorded(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.losses.append(outputs["loss"].item())
+        self.losses += outputs.get("losses", outputs["loss"].reshape(1)).tolist()
 
 
 def trained(experiment: Experiment) -> list[float]:

@@ -24,7 +24,7 @@ SMALL = {
         "model.hidden_features=32",
         "model.dropout=0.2",
         "trainer.max_epochs=60",
-        "trainer.check_val_every_n_epoch=2",
+        "trainer.check_val_every_n_epoch=4",
     ],
     "linear_regression": [
         "data.batch_size=20",
@@ -63,10 +63,11 @@ def cases():
     """Every model, optimizer and schedule, with steps an execution and the extras in turn."""
     crossed = itertools.product(SMALL, ("sgd", "adam"), SCHEDULES)
     extras = itertools.cycle(EXTRAS)
-    for steps, (model, optimizer, schedule) in zip(itertools.cycle((1, 2, 4)), crossed):
+    for steps, (model, optimizer, schedule) in zip(itertools.cycle((1, 2, 12)), crossed):
         extra = next(extras)
         words = [f"model={model}", *SMALL[model], f"optimizer={optimizer}", *SCHEDULES[schedule]]
-        words += ["trainer.log_every_n_steps=7", f"steps_per_execution={steps}"]
+        seldom = 30 if steps > 4 else 7  # else no execution is of several epochs
+        words += [f"trainer.log_every_n_steps={seldom}", f"steps_per_execution={steps}"]
         words = {word.partition("=")[0]: word for word in [*words, *EXTRAS[extra]]}
         yield ", ".join(filter(None, (model, optimizer, schedule, extra))), [*words.values()], None
     own = [
