@@ -105,6 +105,12 @@ def _hyperparameters(path: Path) -> dict[str, Any]:
     return found
 
 
+def scalars(points: dict[str, float]) -> Any:
+    """Return the record of numbers by name, all of one step."""
+    values = [Summary.Value(tag=name, simple_value=value) for name, value in points.items()]
+    return Summary(value=values)
+
+
 def session_end() -> Any:
     """Return the record that a run came to a good end."""
     success = api_pb2.Status.Value("STATUS_SUCCESS")

@@ -49,7 +49,11 @@ class TensorBoardLogger(LightningTensorBoardLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """Write a point of each metric, but for the epoch: as a chart it would say nothing."""
-        super().log_metrics({k: v for k, v in metrics.items() if k != "epoch"}, step)
+        points = {name: value for name, value in metrics.items() if name != "epoch"}
+        if points and all(isinstance(value, float | int) for value in points.values()):
+            self._add(dashboard.scalars(points), step)  # one record: seven took 0.3 ms
+        else:
+            super().log_metrics(points, step)
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, metrics: Any = None, step: Any = None) -> None:

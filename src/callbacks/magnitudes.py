@@ -35,13 +35,15 @@ class Magnitudes:
             return {}
         weights = [p for p in module.parameters() if p.requires_grad]
         gradients = [_dense(p.grad) for p in weights if p.grad is not None]
-        moved = [after.detach() - old for after, old in zip(weights, self._before, strict=True)]
-        parts = (gradients, moved, self._before)  # one foreach call each, and one wait for a GPU
-        norms = torch.stack([get_total_norm(part).float().to(module.device) for part in parts])
+        sizes = [get_total_norm(gradients), get_total_norm(self._before)]
+        for old, new in zip(self._before, weights, strict=True):
+            old -= new.detach()  # in place: large weights are copied once
+        sizes.append(get_total_norm(self._before))
+        norms = torch.stack([size.float().to(module.device) for size in sizes])  # one wait
         if isinstance(trainer.strategy, FSDPStrategy):  # each rank has its share of the weights
             norms = trainer.strategy.reduce(norms.square(), reduce_op="sum").sqrt()
         self._before = []
-        gradient, update, weight = norms.tolist()
+        gradient, weight, update = norms.tolist()
         found = {"train/gradient_norm": gradient} if gradients else {}
         return found | ({"train/update_to_weight": update / weight / steps} if weight > 0 else {})
 

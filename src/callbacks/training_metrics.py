@@ -8,15 +8,17 @@ import math
 import os
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor
 
 from src.callbacks.checkpointing import is_last_epoch
 from src.callbacks.magnitudes import Magnitudes
+
+MOST = 1000  # losses that are kept until they are added up: a GPU is then waited for
 
 
 class TrainingMetrics(Callback):
@@ -35,7 +37,9 @@ class TrainingMetrics(Callback):
     """
 
     def __init__(self) -> None:
-        self._loss: Any = None  # sum over batches, on the device: reading it would wait for it
+        self._sum = 0.0  # of the loss, over batches
+        self._losses: list[Tensor] = []  # not in it yet: on a GPU, reading one would wait for it
+        self._weights: list[int] = []  # for each of these, the batches of which it is the mean
         self._batches = self._samples = 0
         self._last_step = 0
         self._seconds = 0.0
@@ -45,8 +49,6 @@ class TrainingMetrics(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
-        if self._loss is not None:  # from the checkpoint
-            self._loss = self._loss.to(pl_module.device)
         self._started = time.perf_counter()
 
     def on_train_batch_start(
@@ -66,17 +68,26 @@ class TrainingMetrics(Callback):
     ) -> None:
         """Count the batch; log when enough steps have passed."""
         for part in outputs.get("epochs", [outputs]):  # added in one order, however many a call
-            self._add(part["loss"], part.get("batches", 1), trainer.accumulate_grad_batches)
+            batches = part.get("batches", 1)  # more when an execution takes several steps
+            self._losses.append(part["loss"].detach())
+            # Lightning divides the loss of a batch by the batches that are accumulated.
+            self._weights.append(trainer.accumulate_grad_batches * batches)
+            self._batches += batches
         self._samples += _samples(batch)
+        if len(self._losses) >= MOST:
+            self._add_up()
         self._measured = self._magnitudes.measured(trainer, pl_module) or self._measured
         if trainer.global_step - self._last_step >= trainer.log_every_n_steps:
             self._log(trainer, pl_module)
 
-    def _add(self, loss: torch.Tensor, batches: int, accumulated: int) -> None:
-        """Add the mean loss of batches, each divided by Lightning if several make a step."""
-        loss = loss * (accumulated * batches)
-        self._loss = loss if self._loss is None else self._loss + loss
-        self._batches += batches
+    def _add_up(self) -> float:
+        """Return the sum so far; one after the other, so that it is the same wherever it is cut."""
+        if self._losses:
+            losses = torch.stack(self._losses).tolist()
+            for loss, weight in zip(losses, self._weights, strict=True):
+                self._sum += loss * weight
+            self._losses, self._weights = [], []
+        return self._sum
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the clock."""
@@ -115,12 +126,10 @@ class TrainingMetrics(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Put what has been added up since the last point into the checkpoint."""
-        losses: Any = self._loss
-        if losses is not None:  # of each rank its own: [ranks]
-            losses = losses.detach()
-            if trainer.world_size > 1:
-                losses = pl_module.all_gather(losses)
-            losses = losses.reshape(-1).cpu()
+        losses = [self._add_up()]  # of each rank its own
+        if trainer.world_size > 1:
+            gathered: Any = pl_module.all_gather(_exactly(losses[0], pl_module))
+            losses = gathered.reshape(-1).tolist()
         seconds = self._seconds
         if trainer.training:  # in a validation the clock stands still
             seconds += time.perf_counter() - self._started
@@ -140,17 +149,20 @@ class TrainingMetrics(Callback):
         state = checkpoint["callbacks"].get(self.state_key)
         if not state:
             return
-        losses = state["losses"]
-        if losses is not None:
-            losses = losses[trainer.global_rank % len(losses)]
-        self._loss, self._batches, self._samples = losses, state["batches"], state["samples"]
+        losses = state["losses"] or [0.0]
+        self._sum = float(losses[trainer.global_rank % len(losses)])
+        self._batches, self._samples = state["batches"], state["samples"]
         self._last_step, self._seconds = state["last_step"], state["seconds"]
         self._measured = state["measured"]
 
     def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         now = time.perf_counter()
         seconds = self._seconds + now - self._started
-        loss = trainer.strategy.reduce(self._loss / self._batches, reduce_op="mean")
+        # Of a point whose steps were all skipped, there is no loss.
+        total, batches = self._add_up(), self._batches
+        loss: Any = total / batches if batches else math.nan
+        if trainer.world_size > 1:
+            loss = trainer.strategy.reduce(_exactly(loss, pl_module), reduce_op="mean")
         optimizer: Any = trainer.optimizers[0]
         metrics = {
             "train/loss": float(loss),
@@ -166,7 +178,7 @@ class TrainingMetrics(Callback):
         trainer.callback_metrics.update({name: torch.tensor(metrics[name]) for name in metrics})
         for logger in trainer.loggers:
             logger.log_metrics({**metrics, "epoch": trainer.current_epoch}, trainer.global_step - 1)
-        self._loss, self._batches, self._samples, self._measured = None, 0, 0, {}
+        self._sum, self._batches, self._samples, self._measured = 0.0, 0, 0, {}
         self._last_step = trainer.global_step
         self._seconds, self._started = 0.0, now
 
@@ -178,6 +190,12 @@ def _steps(module: Any, batch: Any) -> int:
     return -(-len(batch) // int(module.execution.accumulate))
 
 
+def _exactly(number: float, module: pl.LightningModule) -> Tensor:
+    """Return a number as a tensor that ranks can exchange; some GPUs have no more than float32."""
+    kind = torch.float32 if module.device.type == "mps" else torch.float64
+    return torch.tensor(number, dtype=kind, device=module.device)
+
+
 def _momentum(group: dict[str, Any]) -> dict[str, float]:
     momentum = group["betas"][0] if "betas" in group else group.get("momentum", 0)
     return {"train/momentum": float(momentum)} if momentum else {}
@@ -185,11 +203,11 @@ def _momentum(group: dict[str, Any]) -> dict[str, float]:
 
 def _memory(device: torch.device) -> dict[str, float]:
     """Return the memory in use by name; nothing where the system does not say."""
-    statm = Path("/proc/self/statm")
     if device.type == "cuda":
         used = torch.cuda.max_memory_allocated(device)
-    elif statm.exists():
-        used = int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    elif sys.platform == "linux":
+        with open("/proc/self/statm", "rb", buffering=0) as file:
+            used = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     elif sys.platform == "darwin":
         import resource
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import lightning.pytorch as pl
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -190,8 +192,28 @@ class BaseModule(pl.LightningModule):
         # Computed before logging: Lightning would reduce a logged Metric object a second time.
         values = self.stage_metrics[stage].compute()
         values |= {f"{stage}/{name}": value for name, value in self.parameter_metrics().items()}
-        self.log_dict(values, sync_dist=False, batch_size=1)
         self.stage_metrics[stage].reset()
+        trainer = self.trainer
+        fits = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if fits and all(_is_number(value) for value in values.values()):
+            self._log_point(values)
+        else:
+            self.log_dict(values, sync_dist=False, batch_size=1)
+
+    def _log_point(self, values: dict[str, Tensor]) -> None:
+        """Tell callbacks and loggers, as Lightning does with what `log_dict` is given.
+
+        It takes a millisecond for two values: made to reduce them over batches, it makes a Metric
+        for each, and moves all of its parts to the device.
+        """
+        trainer: Any = self.trainer
+        trainer.callback_metrics.update(values)
+        trainer.logged_metrics.update(values)
+        point = {name: float(value) for name, value in values.items()}
+        step = trainer.fit_loop.epoch_loop._batches_that_stepped  # the axis of Lightning's charts
+        for logger in trainer.loggers:
+            logger.log_metrics({**point, "epoch": trainer.current_epoch}, step)
+            logger.save()
 
     # Optimisation -----------------------------------------------------------------------------
 
@@ -249,3 +271,11 @@ class BaseModule(pl.LightningModule):
                 metric = trainer.callback_metrics.get(self._plateau_monitor)
                 if metric is not None:
                     config.scheduler.step(float(metric))
+
+
+def _is_number(value: Any) -> bool:
+    return (
+        isinstance(value, Tensor)
+        and value.dim() == 0
+        and value.dtype in (torch.float32, torch.float64)
+    )

@@ -1,6 +1,7 @@
 """What is no number stops a run at its step, names it, and never reaches weights or checkpoints."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 
 from src.callbacks.non_finite import NonFinite
 from src.experiment import Experiment
+from tests.callbacks.test_training_metrics import Kept
 from tests.conftest import Command, options
 
 Build = Callable[..., Experiment]
@@ -138,6 +140,16 @@ def test_skip_leaves_the_step_out_and_counts(
             assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
             assert not all(torch.equal(a, b) for a, b in zip(after, later, strict=True))
     assert all(torch.equal(a, b) and a.isfinite().all() for a, b in zip(*ends, strict=True))
+
+
+def test_a_point_of_skipped_steps_alone_has_no_loss(build: Build) -> None:
+    words = ("callbacks.non_finite.action=skip", "trainer.log_every_n_steps=1")
+    experiment, kept = poisoned(build, 12, "loss", "steps_per_execution=1", *words), Kept()
+    experiment.trainer.loggers = [kept]
+    fit(experiment)
+    losses = {step: m["train/loss"] for step, m in kept.points if "train/loss" in m}
+    assert [step for step, loss in losses.items() if not math.isfinite(loss)] == [11]
+    assert list(losses) == list(range(27))
 
 
 def test_what_the_batch_brought_is_not_blamed_on_the_learning_rate(build: Build) -> None:

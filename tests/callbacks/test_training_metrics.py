@@ -10,7 +10,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
-from src.callbacks.training_metrics import _samples
+from src.callbacks import training_metrics
+from src.callbacks.training_metrics import TrainingMetrics, _samples
 from src.experiment import Experiment
 
 Build = Callable[..., Experiment]
@@ -64,6 +65,23 @@ def test_a_point_every_n_steps_is_the_mean_loss_of_these_steps(build: Build) -> 
     ends = [0, 5, 10, 15, 20, 24]
     expected = [sum(losses.of_step[a:b]) / (b - a) for a, b in itertools.pairwise(ends)]
     assert [loss for _, loss in points] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_mean_is_the_same_wherever_the_sum_is_cut(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("trainer.max_epochs=7", "trainer.log_every_n_steps=12", "steps_per_execution=2")
+    whole, sums = losses_logged(build, *words), []
+    add_up = TrainingMetrics._add_up
+    monkeypatch.setattr(training_metrics, "MOST", 2)
+    monkeypatch.setattr(TrainingMetrics, "_add_up", lambda self: sums.append(1) or add_up(self))
+    assert losses_logged(build, *words) == whole  # to the last bit
+    assert len(sums) > 2 * len(whole) > 2
+
+
+def losses_logged(build: Build, *overrides: str) -> list[float]:
+    _, kept, _ = fitted(build, *overrides)
+    return [m["train/loss"] for _, m in kept.points if "train/loss" in m]
 
 
 @pytest.mark.parametrize("steps", [1, 3])
