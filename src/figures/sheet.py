@@ -9,7 +9,6 @@ Places on a sheet are pixels, counted from its upper left corner; places in a pa
 
 import functools
 import math
-import warnings
 from typing import Any
 
 import matplotlib
@@ -32,7 +31,7 @@ SOLID, DASHED, DOTTED, MIXED = (), (3.7, 1.6), (1.0, 1.65), (6.4, 1.6, 1.0, 1.6)
 DASHES = (SOLID, DASHED, MIXED, DOTTED)  # a line is known by its dashes too, not by colour alone
 
 DPI = 72  # so that the rasteriser's points are pixels
-TEXT, SMALL = 14.5, 14.0  # size of the letters, in pixels
+TEXT = 14.5  # size of the letters, in pixels
 MIDDLE = 0.36  # half of a capital's height, of the size
 GREYS = 15  # between a letter and what is behind it; more would only make a file larger
 
@@ -237,12 +236,12 @@ class Panel:
         for place, label in x.items():
             column = round(float(self.columns(place)))
             sheet.fill(column - 1, bottom, column, bottom + 5, GREY)
-            sheet.write(column, bottom + 15, label, size=SMALL)
+            sheet.write(column, bottom + 15, label)
         widest = 0.0
         for place, label in y.items():
             row = round(float(self.rows(place)))
             sheet.fill(left - 5, row, left, row + 1, GREY)
-            widest = max(widest, sheet.write(left - 8, row, label, align=1, size=SMALL))
+            widest = max(widest, sheet.write(left - 8, row, label, align=1))
         sheet.write((left + right) / 2, bottom + 33, xlabel)
         sheet.write(left - 20 - widest, (top + bottom) / 2, ylabel, upwards=True)
 
@@ -269,17 +268,36 @@ def lettering(words: str, size: float, bold: bool = False) -> tuple[Array, int]:
     """Return how far words cover their pixels [h, w], of GREYS, and how many rows lie above the
     line that the letters stand on.
     """
-    if not words.strip():
-        return np.zeros((0, 0), np.int16), 0
+    letters = [letter(character, size, bold) for character in words]
+    above = max((top for _, _, top, _ in letters), default=0)
+    below = max((len(cover) - top for cover, _, top, _ in letters), default=0)
+    covered = np.zeros((above + below, sum(advance for *_, advance in letters) + 8), np.int16)
+    pen = 4
+    for cover, left, top, advance in letters:
+        x, y = pen + left, above - top
+        area = covered[y : y + len(cover), x : x + cover.shape[1]]
+        np.maximum(area, cover, out=area)
+        pen += advance
+    columns = np.flatnonzero(covered.any(axis=0))
+    return (covered[:, columns[0] : columns[-1] + 1] if len(columns) else covered[:, :0]), above
+
+
+@functools.lru_cache(maxsize=1000)
+def letter(character: str, size: float, bold: bool) -> tuple[Array, int, int, int]:
+    """Return how far a letter covers its pixels [h, w], of GREYS; how far to the right they begin,
+    and how high; and how far the next letter is.
+    """
     font = _font(bold)
     font.set_size(size, DPI)
-    with warnings.catch_warnings():
-        # A letter that the font lacks is left out.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        font.set_text(words, 0.0, flags=LoadFlags.FORCE_AUTOHINT)
-    font.draw_glyphs_to_bitmap(antialiased=True)
-    cover = np.rint(font.get_image() * (GREYS / 255)).astype(np.int16)
-    return cover, len(cover) - round(font.get_descent() / 64)
+    index = font.get_char_index(ord(character))  # 0, an empty box, where the font lacks it
+    glyph = font.load_glyph(index, flags=LoadFlags.DEFAULT)
+    left, low, right, high = (edge / 64 for edge in glyph.bbox)
+    left, top = math.floor(left), math.ceil(high)
+    pixels = np.zeros((top - math.floor(low), math.ceil(right) - left), np.uint8)
+    if pixels.size:
+        font.draw_glyph_to_bitmap(pixels, -left, 0, glyph)  # which adds what is to the left
+    cover = np.rint(pixels * (GREYS / 255)).astype(np.int16)
+    return cover, left, top, round(glyph.horiAdvance / 64)
 
 
 @functools.cache

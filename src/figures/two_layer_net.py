@@ -9,7 +9,7 @@ import numpy as np
 
 from src.figures.picture import Picture, View, ceiling
 from src.figures.regression import PredictedAgainstTrue, errors
-from src.figures.sheet import BLUE, GREY, SMALL, WHITE, Array, Panel, Sheet, shades, ticks
+from src.figures.sheet import BLUE, GREY, WHITE, Array, Panel, Sheet, shades, ticks
 
 OUTPUTS = 40  # bars that fit
 SIGNED = ("#7F3B08", "#E08214", "#F7F7F7", "#8073AC", "#2D004B")  # ColorBrewer's PuOr
@@ -68,7 +68,7 @@ class FirstLayer(Picture):
         scale = Panel(sheet, (442, 72, 454, 380), (0, 1), (-strongest, strongest))
         scale.image(shades(np.linspace(1, 0, 308)[:, None], SIGNED))
         for value in (-strongest, 0.0, strongest):
-            scale.write(1.4, value, f"{value:g}", align=0, size=SMALL)
+            scale.write(1.4, value, f"{value:g}", align=0)
         sheet.write(448, 413, "weight")
         return f"First layer: {units:,} hidden units of {features:,} features"
 

@@ -17,6 +17,7 @@ from torch import nn
 from src.callbacks.figures import Figures, ask, pictures_of, rows_of_batch
 from src.experiment import Experiment
 from src.figures.picture import Picture
+from src.figures.sheet import letter, lettering
 from src.models.fizzbuzz import FizzBuzz
 from tests.conftest import options
 
@@ -184,6 +185,26 @@ def test_a_resumed_run_goes_on_with_the_way_of_its_coefficients(
     first = way(3)
     assert way(6, str(tmp_path / "checkpoints" / "last.ckpt")) == whole
     assert (len(first), len(whole)) == (4, 7)  # the start, and each epoch
+
+
+@pytest.mark.parametrize("model", ["linear_regression", "fizzbuzz"])
+def test_a_resumed_run_draws_the_same_bytes(model: str, build: Build, tmp_path: Path) -> None:
+    def drawn(epochs: int, checkpoint: str | None = None) -> dict[str, bytes]:
+        few = (f"model={model}", "logger=none", "scheduler=constant", *SMALL.get(model, ()))
+        experiment = build(*few, f"trainer.max_epochs={epochs}")
+        experiment.trainer.callbacks.append(Figures(every_n_epochs=1))
+        experiment.trainer.fit(
+            experiment.model, datamodule=experiment.data, ckpt_path=checkpoint, weights_only=True
+        )
+        return {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
+
+    first, whole = drawn(2), drawn(4)
+    assert len(whole) == len(EXPECTED[model])
+    assert all(whole[name] != first[name] for name in whole)
+    drawn(2)
+    lettering.cache_clear()  # as in a process that has written nothing before
+    letter.cache_clear()
+    assert drawn(4, str(tmp_path / "checkpoints" / "last.ckpt")) == whole
 
 
 # Any model, any data ------------------------------------------------------------------------------
