@@ -22,7 +22,6 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from src.callbacks.checkpointing import is_last_epoch
-from src.hooks import is_written
 
 Rows = tuple[str, Tensor, Tensor]  # stage, inputs [N, D], targets
 STAGES = {"val": "validation", "train": "training"}
@@ -60,7 +59,7 @@ class Figures(Callback):
             self._pictures = pictures_of(pl_module)
             for picture in self._pictures:
                 picture.take_up(self._notes.get(picture.name), pl_module)
-            self._watching = watching(self._pictures)
+            self._watching = [picture for picture in self._pictures if picture.watches()]
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -90,7 +89,7 @@ class Figures(Callback):
         """Return how many epochs there are to the next drawing; 1 where each is looked at."""
         if not self._pictures:
             return sys.maxsize
-        if self._loaders_alone or any(picture.watches() for picture in self._pictures):
+        if self._loaders_alone or self._watching:
             return 1
         every = self._every(trainer)
         return every - int(trainer.current_epoch) % every
@@ -154,13 +153,6 @@ def pictures_of(module: Any) -> list[Any]:
         return []
     found: list[Any] = importlib.import_module(f"src.figures.{stem}").pictures(module)
     return found
-
-
-def watching(pictures: list[Any]) -> list[Any]:
-    """Return the pictures that take a note after each epoch."""
-    from src.figures.picture import Picture
-
-    return [picture for picture in pictures if is_written(picture, "watch", Picture)]
 
 
 def precision_recall(module: Any, view: Any) -> dict[str, tuple[Any, Any]]:
