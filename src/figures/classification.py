@@ -20,6 +20,7 @@ from src.figures.sheet import (
     Array,
     Panel,
     Sheet,
+    fitted,
     shades,
     ticks,
 )
@@ -70,7 +71,7 @@ class Confusion(Picture):
             for y, x in np.ndindex(*counts.shape):
                 panel.write(x, y, str(counts[y, x]), BLACK, size=size)
         every = -(-classes // LETTERED)  # more names than that would not fit
-        shown = {float(i): names[i][:9] for i in range(0, classes, every)}
+        shown = {float(i): fitted(names[i], 68) for i in range(0, classes, every)}
         panel.rule(shown, shown, "answered", "true")
         return f"Confusion matrix: {np.trace(counts):,} of {counts.sum():,} right"
 
@@ -161,7 +162,7 @@ class PrecisionRecall(Picture):
             areas.append(area_below(recall, precision))
             y = 130 + 26 * place
             sheet.lines(np.array([(330, y), (355, y)]), **look)
-            sheet.write(362, y, name[:10], align=0)
+            sheet.write(362, y, fitted(name, 72), align=0)
             sheet.write(475, y, f"{areas[-1]:.2f}", align=1)
         return f"Precision and recall: mean area {np.mean(areas):.3f}"
 

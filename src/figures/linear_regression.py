@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from src.figures.picture import Picture, View, ceiling
-from src.figures.sheet import BLACK, BLUE, GREEN, SKY, VERMILION, Array, Panel, Sheet, ticks
+from src.figures.sheet import BLACK, BLUE, GREEN, SKY, VERMILION, Array, Panel, Sheet, ticks, widest
 
 STATIONS = 400  # of the way that are kept; of a longer one, every second, fourth, ...
 DRAWN = 2000  # rows that are drawn; more would hide each other
@@ -41,10 +41,11 @@ class Fit(Picture):
         margin = 0.08 * float(np.ptp(values)) or 1.0
         ends = values.min() - margin, values.max() + margin
         largest, places = ceiling(float(np.abs(residuals).max())), ticks(*ends)
-        upper = Panel(sheet, (70, 72, 445, 285), ends, ends)
-        lower = Panel(sheet, (70, 320, 445, 460), ends, (-largest, largest))
-        upper.rule(dict.fromkeys(places, ""), places, ylabel="value y")
         around = {value: f"{value:g}" for value in (-largest, 0.0, largest)}
+        edge = max(70, 36 + widest(places), 36 + widest(around))
+        upper = Panel(sheet, (edge, 72, 445, 285), ends, ends)
+        lower = Panel(sheet, (edge, 320, 445, 460), ends, (-largest, largest))
+        upper.rule(dict.fromkeys(places, ""), places, ylabel="value y")
         lower.rule(places, around, "fitted value (units of y)", "residual")
         upper.line(ends, ends, GREEN, width=2)
         lower.line(ends, 0, GREEN, width=2)
@@ -103,8 +104,10 @@ class Coefficients(Picture):
         places = (95, 345), (420, 680)
         limits = ((left, right), (low, high)), ((x - near, x + near), (y - near, y + near))
         for (top, bottom), (across, upwards) in zip(places, limits, strict=True):
-            panel = Panel(sheet, (70, top, 445, bottom), across, upwards)
-            panel.rule(ticks(*across), ticks(*upwards, 5), "coefficient 1", "coefficient 2")
+            values = ticks(*upwards, 5)
+            edge = max(70, 36 + widest(values))
+            panel = Panel(sheet, (edge, top, 445, bottom), across, upwards)
+            panel.rule(ticks(*across), values, "coefficient 1", "coefficient 2")
             for ring in rings(curvature, best[:2], across, upwards):
                 panel.line(ring[:, 0], ring[:, 1], SKY, width=1.1, alpha=0.8)
             panel.line(way[:, 0], way[:, 1], BLUE, width=1.7)

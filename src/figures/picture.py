@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from src.figures.png import png
-from src.figures.sheet import GREY, Array, Sheet
+from src.figures.sheet import GREY, Array, Sheet, lettering
 
 
 @dataclass
@@ -57,7 +57,8 @@ class Picture:
         """Return the picture of this moment, which depends on no earlier one."""
         sheet = Sheet(*self.size)
         title = self.paint(sheet, view)
-        sheet.write(12, 19, title, "#000000", align=0, size=16, bold=True)
+        size = 16 if lettering(title, 16, bold=True)[0].shape[1] < sheet.width - 20 else 13.5
+        sheet.write(12, 19, title, "#000000", align=0, size=size, bold=True)
         sheet.write(12, 43, self.rows(view), GREY, align=0)
         sheet.write(sheet.width - 12, 43, f"step {view.step:,}", GREY, align=1)
         described = f"{title} (step {view.step:,})"

@@ -57,8 +57,11 @@ def _named(pixels: Array) -> tuple[bytes, Array]:
         return b"", runs
     names = np.zeros(2**16, np.uint8)
     names[used] = np.arange(len(used))
+    named, lengths = names[rounded], np.diff(np.append(starts, len(colours)))
+    # Each is shown as one that it stands for; areas keep their own colour.
+    palette, areas = np.zeros(len(used), "<u4"), lengths > 8
+    palette[named] = runs
+    palette[named[areas]] = runs[areas]
     rows = np.zeros((height, 1 + width), np.uint8)  # 0 before a row: stored as it is
-    lengths = np.diff(np.append(starts, len(colours)))
-    rows[:, 1:] = np.repeat(names[rounded], lengths).reshape(height, width)
-    parts = (used >> 11) / 31, (used >> 5 & 63) / 63, (used & 31) / 31
-    return np.rint(np.stack(parts, axis=1) * 255).astype(np.uint8).tobytes(), rows
+    rows[:, 1:] = np.repeat(named, lengths).reshape(height, width)
+    return palette.view(np.uint8).reshape(-1, 4)[:, :3].tobytes(), rows

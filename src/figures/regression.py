@@ -20,6 +20,7 @@ from src.figures.sheet import (
     rgba,
     shades,
     ticks,
+    widest,
 )
 
 DOTS = 2000  # more values than that are counted in squares
@@ -51,7 +52,8 @@ class PredictedAgainstTrue(Picture):
         low, high = float(true.min()), float(true.max())
         margin = 0.05 * (high - low) or 1.0
         ends = low - margin, high + margin
-        panel = Panel(sheet, (70, 72, 445, 400), ends, ends)
+        places = ticks(*ends)
+        panel = Panel(sheet, (max(70, 36 + widest(places)), 72, 445, 400), ends, ends)
         inside = np.clip(predicted, *ends)  # what is further out lies on the edge
         if len(true) > DOTS:
             panel.image(_density(inside, true, ends))
@@ -59,7 +61,6 @@ class PredictedAgainstTrue(Picture):
         panel.line(ends, ends, GREY, dashes=DASHED, width=1.4)
         if len(true) <= DOTS:
             panel.dots(true, inside, BLUE, radius=1.9, alpha=0.6)
-        places = ticks(*ends)
         panel.rule(places, places, "true value (units of y)", "predicted value (units of y)")
         return f"Predicted against true: R2 {r2(view):.3f}"
 

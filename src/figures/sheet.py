@@ -73,13 +73,10 @@ class Tile:
         size: float = TEXT,
         bold: bool = False,
         upwards: bool = False,
-    ) -> float:
+    ) -> None:
         """Write words to the right of x (align 0), around it (0.5) or to its left (1).
 
         The middle of a capital letter is at y; of words that go upwards it is at x.
-
-        Returns:
-            The words' width.
         """
         cover, ascent = lettering(words, size, bold)
         length = cover.shape[1]
@@ -90,7 +87,6 @@ class Tile:
             self._blend(line, start, np.rot90(cover), colour)
         else:
             self._blend(start, line, cover, colour)
-        return float(length)
 
     def _blend(self, left: int, top: int, cover: Array, colour: str) -> None:
         """Colour pixels as far as they are covered [h, w], of GREYS."""
@@ -229,32 +225,55 @@ class Panel:
         self.sheet.paste(left, top, named[rows][:, columns].view(np.uint8))
 
     def rule(self, x: Ticks, y: Ticks, xlabel: str = "", ylabel: str = "") -> None:
-        """Draw the left and the lower edge, with ticks and what they mean."""
+        """Draw the left and the lower edge, with ticks and what they mean, as far as it fits."""
         sheet, (left, top, right, bottom) = self.sheet, self.edges
         sheet.fill(left - 1, top, left, bottom + 1, GREY)
         sheet.fill(left - 1, bottom, right, bottom + 1, GREY)
+        free = 0.0
         for place, label in x.items():
-            column = round(float(self.columns(place)))
+            column, half = round(float(self.columns(place))), width(label) / 2
             sheet.fill(column - 1, bottom, column, bottom + 5, GREY)
-            sheet.write(column, bottom + 15, label)
-        widest = 0.0
+            middle = min(column, sheet.width - half - 2)
+            if middle - half >= free:
+                sheet.write(middle, bottom + 15, label)
+                free = middle + half + 4
         for place, label in y.items():
             row = round(float(self.rows(place)))
             sheet.fill(left - 5, row, left, row + 1, GREY)
-            widest = max(widest, sheet.write(left - 8, row, label, align=1))
+            sheet.write(left - 8, row, label, align=1)
         sheet.write((left + right) / 2, bottom + 33, xlabel)
-        sheet.write(left - 20 - widest, (top + bottom) / 2, ylabel, upwards=True)
+        sheet.write(left - 20 - widest(y), (top + bottom) / 2, ylabel, upwards=True)
 
 
-def ticks(low: float, high: float, most: int = 8) -> Ticks:
-    """Return round places between two ends, this many intervals at most, with their labels."""
+def ticks(low: float, high: float, most: int = 8, least: float = 0.0) -> Ticks:
+    """Return round places between two ends, this many intervals at most and not smaller than the
+    least, with their labels.
+    """
     if not high > low:
         return {low: f"{low:.6g}"}
-    least = (high - low) / most * (1 - 1e-9)
+    least = max((high - low) / most, least) * (1 - 1e-9)
     power = 10.0 ** math.floor(math.log10(least))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= least)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return {i * step: f"{i * step:.6g}" for i in range(first, last + 1)}
+
+
+def width(words: str) -> int:
+    """Return how wide words of the usual size are."""
+    return int(lettering(words, TEXT)[0].shape[1])
+
+
+def widest(labels: Ticks) -> int:
+    """Return how much room labels take to the left of an axis."""
+    return max((width(label) for label in labels.values()), default=0)
+
+
+def fitted(words: str, room: int) -> str:
+    """Return words without some of their middle, where there is no room for them."""
+    if width(words) <= room:
+        return words
+    cuts = (f"{words[:kept]}…{words[-2:]}" for kept in range(len(words) - 3, 0, -1))
+    return next((cut for cut in cuts if width(cut) <= room), "…")
 
 
 @functools.cache
@@ -306,7 +325,7 @@ def _font(bold: bool) -> FT2Font:
     return FT2Font(f"{matplotlib.get_data_path()}/fonts/ttf/{name}")
 
 
-def shades(values: Array, ramp: tuple[str, ...], levels: int = 64) -> Array:
+def shades(values: Array, ramp: tuple[str, ...], levels: int = 65) -> Array:
     """Return the colours [..., 4] of values between 0 and 1, on a ramp from the first to the last.
 
     They are so few that a PNG file names each by a byte.

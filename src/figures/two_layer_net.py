@@ -9,7 +9,7 @@ import numpy as np
 
 from src.figures.picture import Picture, View, ceiling
 from src.figures.regression import PredictedAgainstTrue, errors
-from src.figures.sheet import BLUE, GREY, WHITE, Array, Panel, Sheet, shades, ticks
+from src.figures.sheet import BLUE, GREY, WHITE, Array, Panel, Sheet, shades, ticks, widest
 
 OUTPUTS = 40  # bars that fit
 SIGNED = ("#7F3B08", "#E08214", "#F7F7F7", "#8073AC", "#2D004B")  # ColorBrewer's PuOr
@@ -30,14 +30,16 @@ class ErrorByOutput(Picture):
         each, spread = errors(view), view.targets.std(axis=0)
         highest = ceiling(max(each.max(), spread.max()))
         outputs = min(len(each), OUTPUTS)
-        panel = Panel(sheet, (70, 92, 465, 360), (-0.6, outputs - 0.4), (0, highest))
+        heights = ticks(0, highest)
+        edge = max(70, 36 + widest(heights))
+        panel = Panel(sheet, (edge, 92, 465, 360), (-0.6, outputs - 0.4), (0, highest))
         places = np.arange(outputs)
         panel.bars(places - 0.31, places + 0.31, 0, each[:outputs], BLUE)
         means = spread[:outputs]
         panel.strokes(places - 0.4, means, places + 0.4, means, GREY, width=2.8)
         sheet.write(465, 79, "grey line: error of the mean", GREY, align=1)
         numbers = {float(i): str(i) for i in range(0, outputs, -(-outputs // 10))}
-        panel.rule(numbers, ticks(0, highest), "output", "root mean squared error (of y)")
+        panel.rule(numbers, heights, "output", "root mean squared error (of y)")
         return f"Error by output: {each.mean():.3g} on average, worst {each.max():.3g}"
 
 
@@ -58,7 +60,7 @@ class FirstLayer(Picture):
         left = Panel(sheet, (70, 72, 330, 380), (-0.5, features - 0.5), upwards)
         shown = thinned(thinned(weights[order], 308).T, 260).T
         left.image(shades(shown / strongest / 2 + 0.5, SIGNED))
-        left.rule(ticks(0, features - 1, 5), ticks(0, units - 1), "feature",
+        left.rule(ticks(0, features - 1, 5, 1), ticks(0, units - 1, 8, 1), "feature",
                   "hidden unit, by length")  # fmt: skip
         longest = ceiling(lengths.max())
         right = Panel(sheet, (342, 72, 412, 380), (0, longest), upwards)

@@ -3,7 +3,18 @@
 import numpy as np
 import pytest
 
-from src.figures.sheet import BLUE, VERMILION, WHITE, Panel, Sheet, rgba, shades, ticks
+from src.figures.sheet import (
+    BLUE,
+    VERMILION,
+    WHITE,
+    Panel,
+    Sheet,
+    fitted,
+    rgba,
+    shades,
+    ticks,
+    width,
+)
 
 
 def coloured(sheet: Sheet) -> np.ndarray:
@@ -62,12 +73,12 @@ def test_an_image_has_its_first_row_above() -> None:
 @pytest.mark.parametrize("upwards", [False, True])
 def test_words_stand_where_they_are_told_to(align: float, upwards: bool) -> None:
     sheet = Sheet(200, 200)
-    width = sheet.write(100, 100, "HOH", align=align, size=20, upwards=upwards)
+    sheet.write(100, 100, "HOH", align=align, upwards=upwards)
     left, top, right, bottom = box(coloured(sheet))
     if upwards:  # read from below: turned so that it is read from the left
         left, top, right, bottom = 200 - bottom, left, 200 - top, right
-    assert right - left == pytest.approx(width, abs=2)
-    assert left == pytest.approx(100 - align * width, abs=2)
+    assert right - left == pytest.approx(width("HOH"), abs=2)
+    assert left == pytest.approx(100 - align * width("HOH"), abs=2)
     assert (top + bottom) / 2 == pytest.approx(100, abs=1)
 
 
@@ -91,6 +102,30 @@ def test_letters_are_of_their_colour_and_empty_or_foreign_words_harm_nothing() -
     assert (coloured(sheet) >= marks).all()
 
 
+def test_labels_that_would_run_into_each_other_are_left_out() -> None:
+    def labelled(words: list[str]) -> int:
+        """How many dark blocks stand below an axis with these labels."""
+        sheet = Sheet(300, 150)
+        panel = Panel(sheet, (50, 20, 290, 100), (0, 10), (0, 10))
+        panel.rule({float(i): word for i, word in enumerate(words)}, {})
+        columns = coloured(sheet)[108:125].any(axis=0)
+        assert not columns[-1]
+        gaps = np.flatnonzero(np.diff(np.flatnonzero(columns)) > 4)
+        return len(gaps) + 1
+
+    assert labelled(["H"] * 11) == 11
+    assert labelled(["HHHH"] * 11) == 5  # each second, and the last would not fit
+    assert labelled(["H" * 9] * 11) == 2
+
+
+def test_words_are_cut_to_the_room_there_is() -> None:
+    assert fitted("category", 1000) == "category"
+    assert fitted("category10", 70) != fitted("category11", 70)  # they keep their ends
+    for words in ("category10", "i" * 100, "ab"):
+        for room in (20, 40, 70):
+            assert width(fitted(words, room)) <= room
+
+
 def test_shades_go_from_the_first_colour_to_the_last() -> None:
     colours = shades(np.array([-1, 0, 0.5, 1, 2]), ("#000000", "#0A0000", "#FF0000"), levels=101)
     assert colours[:, 0].tolist() == [0, 0, 10, 255, 255]
@@ -101,4 +136,5 @@ def test_ticks_are_round_and_within_the_ends() -> None:
     assert list(ticks(-4.2, 7.9)) == [-4, -2, 0, 2, 4, 6]
     assert list(ticks(0, 1, 2).values()) == ["0", "0.5", "1"]
     assert list(ticks(2e-7, 9e-7, 4).values()) == ["2e-07", "4e-07", "6e-07", "8e-07"]
+    assert list(ticks(0, 2, least=1)) == [0, 1, 2]
     assert list(ticks(0, 0)) == [0]  # of a layer with one feature
