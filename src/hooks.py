@@ -5,10 +5,12 @@ step takes 0.1 ms that is more than the step.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
+from lightning.pytorch.plugins import Precision
 
 
 class Hooks:
@@ -57,3 +59,37 @@ def is_written(part: Any, name: str, base: type) -> bool:
 def _bound(callback: pl.Callback, name: str, trainer: pl.Trainer) -> Callable[..., Any]:
     hook, module = getattr(callback, name), trainer.lightning_module
     return lambda *arguments: hook(trainer, module, *arguments)
+
+
+BEFORE, MOVE, AFTER = (
+    "on_before_batch_transfer",
+    "transfer_batch_to_device",
+    "on_after_batch_transfer",
+)
+
+
+def preparations(trainer: Any) -> list[Callable[[Any], Any]]:
+    """Return what is done to a batch before it is trained on."""
+    module, data, device = (
+        trainer.lightning_module,
+        trainer.datamodule,
+        trainer.strategy.root_device,
+    )
+    found: list[Callable[[Any], Any]] = []
+    if type(trainer.precision_plugin).convert_input is not Precision.convert_input:
+        found.append(trainer.precision_plugin.convert_input)
+    for name, where in ((BEFORE, ()), (MOVE, (device,)), (AFTER, ())):
+        in_data = data is not None and is_written(data, name, pl.LightningDataModule)
+        if in_data or name == MOVE or is_written(module, name, pl.LightningModule):
+            hook = getattr(data if in_data else module, name)
+            found.append(partial(_prepared, hook, where))
+    return found
+
+
+def _prepared(hook: Callable[..., Any], where: tuple[Any, ...], batch: Any) -> Any:
+    return hook(batch, *where, 0)  # of loader 0
+
+
+def was_logged(results: Any) -> bool:
+    """Say whether `self.log` was called since the last epoch's end."""
+    return any(True for _ in results.valid_items())

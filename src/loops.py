@@ -13,7 +13,6 @@ whatever `_is_plain` does not know, are Lightning's own; only random numbers are
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -26,21 +25,21 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from src import stopping
-from src.hooks import Hooks, is_written
+from src.hooks import Hooks, is_written, preparations, was_logged
 from src.spans import Spans
-
-BEFORE, MOVE, AFTER = (
-    "on_before_batch_transfer",
-    "transfer_batch_to_device",
-    "on_after_batch_transfer",
-)
+from src.validation_loop import ValidationLoop
 
 
 def install(trainer: pl.Trainer) -> None:
     """Give a Trainer these loops in place of its own, before its fit begins."""
     epochs, batches = trainer.fit_loop, trainer.fit_loop.epoch_loop
     trainer.fit_loop = FitLoop(trainer, epochs.min_epochs, epochs.max_epochs)
-    trainer.fit_loop.epoch_loop = EpochLoop(trainer, batches.min_steps, batches.max_steps)
+    batches = EpochLoop(trainer, batches.min_steps, batches.max_steps)
+    trainer.fit_loop.epoch_loop = batches
+    own = batches.val_loop
+    batches.val_loop = ValidationLoop(
+        trainer, own._trainer_fn, own._stage, own.verbose, own.inference_mode
+    )
 
 
 class EpochLoop(_TrainingEpochLoop):
@@ -62,8 +61,10 @@ class EpochLoop(_TrainingEpochLoop):
         self._attributes = vars(self._module)
         self._connector = trainer._logger_connector
         self._hooks = Hooks(trainer, "on_train_batch_start", "on_train_batch_end")
-        self._prepare = _preparations(trainer)
-        self.val_loop.setup_data()
+        self._prepare = preparations(trainer)
+        validations: Any = self.val_loop
+        validations.setup_data()
+        validations.bind()
         self.validates = trainer.enable_validation and sum(trainer.num_val_batches) > 0
         true = type(trainer.precision_plugin).forward_context is Precision.forward_context
         self._context = nullcontext if true else trainer.precision_plugin.train_step_context
@@ -253,11 +254,6 @@ class FitLoop(_FitLoop):
         self.epoch_progress.increment_completed()
 
 
-def was_logged(results: Any) -> bool:
-    """Say whether `self.log` was called since the last epoch's end."""
-    return any(True for _ in results.valid_items())
-
-
 def _is_plain(trainer: Any) -> bool:
     """Say whether an epoch is nothing but batches from one loader, on one device."""
     module, loaders = trainer.lightning_module, trainer.fit_loop._combined_loader.flattened
@@ -270,25 +266,3 @@ def _is_plain(trainer: Any) -> bool:
         and not trainer.reload_dataloaders_every_n_epochs
         and not is_written(module, "on_train_batch_start", pl.LightningModule)  # it may say -1
     )
-
-
-def _preparations(trainer: Any) -> list[Callable[[Any], Any]]:
-    """Return what is done to a batch before it is trained on."""
-    module, data, device = (
-        trainer.lightning_module,
-        trainer.datamodule,
-        trainer.strategy.root_device,
-    )
-    found: list[Callable[[Any], Any]] = []
-    if type(trainer.precision_plugin).convert_input is not Precision.convert_input:
-        found.append(trainer.precision_plugin.convert_input)
-    for name, where in ((BEFORE, ()), (MOVE, (device,)), (AFTER, ())):
-        in_data = data is not None and is_written(data, name, pl.LightningDataModule)
-        if in_data or name == MOVE or is_written(module, name, pl.LightningModule):
-            hook = getattr(data if in_data else module, name)
-            found.append(partial(_prepared, hook, where))
-    return found
-
-
-def _prepared(hook: Callable[..., Any], where: tuple[Any, ...], batch: Any) -> Any:
-    return hook(batch, *where, 0)  # of loader 0
