@@ -56,6 +56,7 @@ class EpochLoop(_TrainingEpochLoop):
             turn: goes from one epoch of a span to the next.
         """
         self._loader, self._turn = loader, turn
+        self._ahead = getattr(loader, "ahead", 1)
         trainer = self.trainer
         self._module: Any = trainer.lightning_module
         self._attributes = vars(self._module)
@@ -151,28 +152,49 @@ class EpochLoop(_TrainingEpochLoop):
 
         It ends early for a signal, and where `self.log` wants the mean of each epoch.
         """
-        outputs = [first]
+        outputs, fetched = [first], []  # type: list[Any], list[Any]
         while len(outputs) < self.span:
             if self.trainer.should_stop or self._results or stopping.noted():
                 break
-            epoch = self._next_epoch()
-            batches += epoch
-            outputs.append(self._stepped(epoch, 0))
+            self._turn_to_next()
+            fetched = fetched or self._fetched_ahead(self.span - len(outputs))
+            batch = self._prepared(fetched.pop())
+            self._count_begun()
+            batches += batch
+            outputs.append(self._stepped(batch, 0))
         return self._module.execution.joined(outputs)
 
-    def _next_epoch(self) -> Any:
-        """Go to the next epoch of a span, with the counts of epochs by themselves; fetch it."""
+    def _turn_to_next(self) -> None:
+        """Go to the next epoch of a span, with the counts of epochs by themselves."""
         progress = self.batch_progress
         progress.increment_processed()
         progress.increment_completed()
         self._batches_that_stepped += 1
         self._turn()
         progress.reset_on_run()
-        batch = self._prepared(next(self._fetched()))
+        self._start_call()
+
+    def _count_begun(self) -> None:
+        progress = self.batch_progress
         progress.is_last_batch = True
         progress.increment_ready()
         progress.increment_started()
-        return batch
+
+    def _fetched_ahead(self, epochs: int) -> list[Any]:
+        """Return the batches of this epoch and, before them, of those after it, the last one first.
+
+        Fetched one after the other they take a fifth of the time that they take between steps,
+        which push the code and its data out of the processor's cache.
+        """
+        loader, fetched = self._loader, []
+        if self._ahead == 1:
+            return [next(iter(loader))]
+        now = loader.sampler.epoch
+        for epoch in range(now, now + min(self._ahead, epochs)):
+            loader.sampler.set_epoch(epoch)
+            fetched.append(next(iter(loader)))
+        loader.sampler.set_epoch(now)
+        return fetched[::-1]
 
 
 class FitLoop(_FitLoop):

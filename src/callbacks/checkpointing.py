@@ -81,6 +81,8 @@ class Checkpointing(Checkpoint):
 
     def quiet_epochs(self, trainer: Any, steps: int) -> int:
         """Return how many epochs there are to the next one that is saved without a validation."""
+        if sum(trainer.num_val_batches) > 0:
+            return sys.maxsize
         return self.every_n_epochs - int(trainer.current_epoch) % self.every_n_epochs
 
     def _save(self, trainer: Any) -> None:

@@ -123,6 +123,19 @@ class TensorLoader:
         self._given = 0  # items of this epoch that were handed out
         self._skip = 0  # items that a resumed epoch had already had
 
+    @property
+    def ahead(self) -> int:
+        """How many epochs may be fetched at once: nothing is drawn at random, and they fit a block.
+
+        No more than 32, so that the first are still in the processor's cache.
+        """
+        rows = min(self.batches * self.batch_size, len(self.sampler))
+        return min(max(1, BLOCK_BYTES // max(rows * self._row_bytes, 1)), 32)
+
+    @property
+    def _row_bytes(self) -> int:
+        return sum(t.element_size() * math.prod(t.shape[1:]) for t in self.tensors)
+
     def __len__(self) -> int:
         return -(-self.batches // self.group)
 
@@ -137,8 +150,7 @@ class TensorLoader:
     def _items(self, skip: int) -> Iterator[Any]:
         """Yield the batches, or the groups of batches, of this epoch, but for the first `skip`."""
         item = self.group * self.batch_size  # rows
-        row_bytes = sum(t.element_size() * math.prod(t.shape[1:]) for t in self.tensors)
-        block = item * max(1, BLOCK_BYTES // max(item * row_bytes, 1))
+        block = item * max(1, BLOCK_BYTES // max(item * self._row_bytes, 1))
         rows = min(self.batches * self.batch_size, len(self.sampler))
         order = None if self.sampler.in_order else self.sampler.order().to(self.tensors[0].device)
         # A resumed epoch starts with the block in which it was left: its batches then lie as far

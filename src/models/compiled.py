@@ -25,7 +25,7 @@ from torch.func import functional_call, grad_and_value
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
-from src.models.steps import Stepper, count_steps, step_schedulers
+from src.models.steps import Stepper, count_steps, start_batch, step_schedulers
 from src.models.updates import UPDATES, Group, Update, empty_state
 
 SHAPES = 2  # an epoch has two: of K full batches, and of what is left at its end
@@ -108,6 +108,7 @@ class CompiledSteps:
         self.schedulers = step_schedulers(module)
         self.blocks: list[Block] = []
         self._parameters: list[list[nn.Parameter]] = []
+        self._last_numbers: tuple[list[list[float]], Tensor] = [], torch.empty(0)
         self.eager = False  # for good, once something could not be compiled
         self._functions: dict[Any, Callable[..., Tensor] | None] = {}  # None: left to eager steps
 
@@ -129,8 +130,7 @@ class CompiledSteps:
             _check(self.module)
             self.blocks = list(_blocks(self.module, self.optimizer, groups[0][0]))
             self._parameters = [block.parameters for block in self.blocks]
-        sizes = tuple(len(group) for group in groups)
-        shapes = sizes, tuple((leaf.shape, leaf.dtype) for leaf in tree_leaves(groups))
+        shapes = _shapes(groups)
         if shapes in self._functions:
             function = self._functions[shapes]
             return None if function is None else self._call(function, groups)
@@ -175,6 +175,7 @@ class CompiledSteps:
             if cuda:
                 _begin_graph(self._parameters, gradients, states)
             numbers = self._numbers(len(groups))
+            start_batch(self.module, 0)  # the random numbers of all these steps
             losses = function(self._parameters, gradients, states, numbers, groups)
         except Exception as error:  # all is as it was, and eager steps can be taken
             for _, p in fresh:
@@ -203,9 +204,14 @@ class CompiledSteps:
             rows.append(row)
             for scheduler in self.schedulers:
                 scheduler.step()
+        before, numbers = self._last_numbers
+        if rows == before:  # of a constant schedule
+            return numbers
         double = any(p.dtype == torch.float64 for b in self.blocks for p in b.parameters)
         dtype = torch.float64 if double else torch.float32
-        return torch.tensor(rows, dtype=dtype).to(self.module.device, non_blocking=True)
+        numbers = torch.tensor(rows, dtype=dtype).to(self.module.device, non_blocking=True)
+        self._last_numbers = rows, numbers
+        return numbers
 
     def _function(self) -> Callable[..., Tensor]:
         """Return the function of all steps, ready to be traced."""
@@ -258,6 +264,20 @@ class CompiledSteps:
             return torch.stack(losses)
 
         return steps
+
+
+def _shapes(groups: list[list[Any]]) -> Any:
+    """Return what a function is compiled for: the sizes of the groups, and all tensors' shapes."""
+    batches = [batch for group in groups for batch in group]
+    # Pairs of tensors, as most batches are, without torch's general and slow way through them.
+    leaves = [leaf for batch in batches for leaf in batch] if all(map(_is_flat, batches)) else None
+    leaves = tree_leaves(batches) if leaves is None else leaves
+    sizes = [len(group) for group in groups]
+    return (*sizes, *[leaf.shape for leaf in leaves], *[leaf.dtype for leaf in leaves])
+
+
+def _is_flat(batch: Any) -> bool:
+    return isinstance(batch, tuple | list) and all(isinstance(leaf, Tensor) for leaf in batch)
 
 
 def _clipped(gradients: list[Tensor], clip_val: float | None, algorithm: str) -> list[Tensor]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from src.models.compiled import CompiledSteps
-from src.models.steps import LightningSteps, PlainSteps, Stepper, start_batch
+from src.models.steps import LightningSteps, PlainSteps, Stepper
 
 # A module here is a BaseModule, which imports this file.
 
@@ -61,7 +61,6 @@ class Execution:
         groups = [batches[start : start + size] for start in range(0, len(batches), size)]
         if trainer.max_steps != -1:
             groups = groups[: trainer.max_steps - trainer.global_step]
-        start_batch(module, 0)  # for a way that draws the numbers of all its steps at once
         losses = self._stepper.take(groups)
         # Lightning counts this call as one step of the charts' axis; it was several.
         trainer.fit_loop.epoch_loop._batches_that_stepped += len(groups) - 1
@@ -126,6 +125,8 @@ class Execution:
 
 def _mean(losses: Tensor, sizes: list[int]) -> Tensor:
     """Return the mean over the batches of losses [S] that are means over groups of these sizes."""
+    if len(sizes) == 1:
+        return losses[0]
     if min(sizes) == max(sizes):
         return losses.mean()
     weights = losses.new_tensor(sizes)  # [S]
