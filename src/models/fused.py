@@ -8,7 +8,7 @@ without the wrapping 125, and with the tensors kept in lists, 80.
 import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, optim
@@ -19,8 +19,9 @@ Update = Callable[[Callable[[], Tensor]], object]  # takes a closure, which make
 
 def update_of(optimizer: Optimizer) -> Update:
     """Return what takes a step of an optimizer without hooks; call it with gradients off."""
-    if FusedAdam.suits(optimizer):
-        return FusedAdam(optimizer)
+    for way in (FusedAdam, FusedSGD):
+        if way.suits(optimizer):
+            return way(optimizer)
     # Stands below the wrapping; it turns gradients on for the closure.
     return partial(inspect.unwrap(type(optimizer).step), optimizer)
 
@@ -47,10 +48,7 @@ class FusedAdam:
         if type(optimizer) not in (optim.Adam, optim.AdamW):
             return False
         return len({group["decoupled_weight_decay"] for group in groups}) == 1 and all(
-            group["fused"]
-            and not any(group[name] for name in ("amsgrad", "capturable", "differentiable"))
-            and not any(isinstance(number, Tensor) for number in (group["lr"], *group["betas"]))
-            and len({(p.device, p.dtype) for p in group["params"]}) == 1
+            _is_plain(group, *group["betas"]) and not group["amsgrad"] and not group["capturable"]
             for group in groups
         )
 
@@ -99,3 +97,50 @@ class FusedAdam:
             for group in groups
         ]
         return True
+
+
+class FusedSGD:
+    """The step of SGD with `fused=True` and no momentum, which has no state.
+
+    Args:
+        optimizer: which it `suits`.
+
+    Source: torch/optim/sgd.py, `_fused_sgd`.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer: Any = optimizer
+
+    @staticmethod
+    def suits(optimizer: Any) -> bool:
+        """Say whether all parameters are stepped by one kernel a group, with plain numbers."""
+        return type(optimizer) is optim.SGD and all(
+            _is_plain(group) and group["momentum"] == 0 for group in optimizer.param_groups
+        )
+
+    def __call__(self, closure: Callable[[], Tensor]) -> None:
+        """Take a step along the gradients that the closure makes."""
+        with torch.enable_grad():
+            closure()
+        for group in self.optimizer.param_groups:
+            moving = [p for p in group["params"] if p.grad is not None]
+            if moving:
+                torch._fused_sgd_(
+                    moving,
+                    [cast(Tensor, p.grad) for p in moving],
+                    [],
+                    weight_decay=group["weight_decay"],
+                    momentum=0.0,
+                    lr=group["lr"],
+                    dampening=group["dampening"],
+                    nesterov=False,
+                    maximize=group["maximize"],
+                    is_first_step=False,
+                )
+
+
+def _is_plain(group: dict[str, Any], *numbers: Any) -> bool:
+    """Say whether a group is stepped by one kernel, and with numbers that are no tensors."""
+    kinds = {(p.device, p.dtype) for p in group["params"]}
+    plain = not any(isinstance(number, Tensor) for number in (group["lr"], *numbers))
+    return bool(group["fused"] and not group["differentiable"] and plain and len(kinds) == 1)

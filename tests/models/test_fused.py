@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from src.models.fused import FusedAdam, update_of
+from src.models.fused import FusedAdam, FusedSGD, update_of
 
 SHAPES = (3, 4), (4,), (2, 2, 2)
 
@@ -16,6 +16,8 @@ def pair(kind: Any, **options: Any) -> tuple[Any, Any]:
     torch.manual_seed(0)
     sets = [[nn.Parameter(torch.randn(shape)) for shape in SHAPES]]
     sets.append(deepcopy(sets[0]))
+    if kind is not torch.optim.SGD:
+        options["betas"] = (0.5, 0.7)
     made = [
         kind([{"params": p[:2]}, {"params": p[2:], "lr": 0.5}], fused=True, **options) for p in sets
     ]
@@ -26,13 +28,11 @@ def parameters(optimizer: Any) -> list[Any]:
     return [p for group in optimizer.param_groups for p in group["params"]]
 
 
-@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
-@pytest.mark.parametrize(
-    "options", [{}, {"weight_decay": 0.1, "betas": (0.5, 0.7)}, {"maximize": True}]
-)
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD])
+@pytest.mark.parametrize("options", [{}, {"weight_decay": 0.1}, {"maximize": True}])
 def test_it_steps_as_torch_does(kind: Any, options: dict[str, Any]) -> None:
     ours, theirs = pair(kind, lr=0.1, **options)
-    assert FusedAdam.suits(ours)
+    assert FusedSGD.suits(ours) if kind is torch.optim.SGD else FusedAdam.suits(ours)
     update = update_of(ours)
     for step in range(8):
         slopes: list[Any] = [torch.randn(shape) for shape in SHAPES]
@@ -63,7 +63,8 @@ def test_it_steps_as_torch_does(kind: Any, options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "optimizer",
     [
-        torch.optim.SGD([nn.Parameter(torch.zeros(2))], 0.1, fused=True),
+        torch.optim.SGD([nn.Parameter(torch.zeros(2))], 0.1),
+        torch.optim.SGD([nn.Parameter(torch.zeros(2))], 0.1, momentum=0.9, fused=True),
         torch.optim.Adam([nn.Parameter(torch.zeros(2))], 0.1),
         torch.optim.Adam([nn.Parameter(torch.zeros(2))], 0.1, fused=True, amsgrad=True),
         torch.optim.Adam([nn.Parameter(torch.zeros(2))], torch.tensor(0.1), fused=True),
@@ -74,6 +75,7 @@ def test_it_steps_as_torch_does(kind: Any, options: dict[str, Any]) -> None:
 )
 def test_what_it_does_not_know_steps_by_itself(optimizer: Any) -> None:
     assert not FusedAdam.suits(optimizer)
+    assert not FusedSGD.suits(optimizer)
     [before, *_] = [p.clone() for p in parameters(optimizer)]
 
     def backward() -> torch.Tensor:
