@@ -282,7 +282,7 @@ def rgba(colour: str) -> Array:
     return np.array([*bytes.fromhex(colour[1:]), 255], np.uint8)
 
 
-@functools.lru_cache(maxsize=1000)
+@functools.lru_cache(maxsize=300)  # a megabyte
 def lettering(words: str, size: float, bold: bool = False) -> tuple[Array, int]:
     """Return how far words cover their pixels [h, w], of GREYS, and how many rows lie above the
     line that the letters stand on.
@@ -290,7 +290,7 @@ def lettering(words: str, size: float, bold: bool = False) -> tuple[Array, int]:
     letters = [letter(character, size, bold) for character in words]
     above = max((top for _, _, top, _ in letters), default=0)
     below = max((len(cover) - top for cover, _, top, _ in letters), default=0)
-    covered = np.zeros((above + below, sum(advance for *_, advance in letters) + 8), np.int16)
+    covered = np.zeros((above + below, sum(advance for *_, advance in letters) + 8), np.uint8)
     pen = 4
     for cover, left, top, advance in letters:
         x, y = pen + left, above - top
@@ -315,7 +315,7 @@ def letter(character: str, size: float, bold: bool) -> tuple[Array, int, int, in
     pixels = np.zeros((top - math.floor(low), math.ceil(right) - left), np.uint8)
     if pixels.size:
         font.draw_glyph_to_bitmap(pixels, -left, 0, glyph)  # which adds what is to the left
-    cover = np.rint(pixels * (GREYS / 255)).astype(np.int16)
+    cover = np.rint(pixels * (GREYS / 255)).astype(np.uint8)
     return cover, left, top, round(glyph.horiAdvance / 64)
 
 
