@@ -111,7 +111,8 @@ class PlainSteps:
         first = self.trainer.global_step  # asked once: Lightning looks it up in its loops
         with torch.no_grad():
             steps = enumerate(groups, start=first)
-            return torch.stack([self._step(step, group) for step, group in steps])
+            losses = [self._step(step, group) for step, group in steps]
+            return torch.stack(losses) if len(losses) > 1 else losses[0][None]  # a view: no kernel
 
     def _step(self, step: int, group: list[Any]) -> Tensor:
         """Take one step, counted from 0; return the loss before it."""
