@@ -331,10 +331,15 @@ def _options(device: torch.device) -> dict[str, Any]:
     """Return how to compile for a device: without Python between kernels, in either way."""
     if device.type == "cuda":
         return {"triton.cudagraphs": True, "guard_filter_fn": _watched}
-    from src.models.products import WideProducts  # with it comes the compiler: a second
+    from src.models.products import ThinProducts  # with it comes the compiler: a second
 
-    wide = WideProducts()
-    return {"cpp_wrapper": True, "guard_filter_fn": _watched, "post_grad_custom_pre_pass": wide}
+    return {
+        "cpp_wrapper": True,
+        "guard_filter_fn": _watched,
+        "post_grad_custom_pre_pass": ThinProducts(),
+        # A product and its sum are one instruction and one rounding, as in a library's products.
+        "cpp.enable_floating_point_contract_flag": "fast",
+    }
 
 
 def _watched(guards: Any) -> list[bool]:

@@ -13,9 +13,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn import functional as F
 
 from src.data.fizzbuzz import FizzBuzzData
 from src.experiment import Experiment
+from src.models.compiled import _options
 from tests.data.test_own_loaders import Streamed
 
 Build = Callable[..., Experiment]
@@ -243,29 +247,102 @@ def test_a_loss_that_looks_at_its_values_runs_eagerly(
     assert "the step is not compiled: Data-dependent branching" in line
 
 
+def passed(function: Callable[..., Any], *inputs: Tensor) -> tuple[GraphModule, list[str]]:
+    """Return a function as the pass leaves it, and the names of what it calls."""
+    from torch._inductor.decomposition import select_decomp_table
+
+    from src.models.products import ThinProducts
+
+    traced = make_fx(function, select_decomp_table(), tracing_mode="fake")(*inputs)
+    ThinProducts()(traced.graph)
+    traced.graph.lint()
+    traced.recompile()
+    return traced, [getattr(node.target, "__name__", "") for node in traced.graph.nodes]
+
+
 @REAL
 @pytest.mark.parametrize(
     ("rows", "terms", "columns", "turned"),
-    [(64, 256, 4, True), (64, 255, 4, False), (64, 256, 17, False), (16, 256, 16, False)],
+    [
+        (64, 256, 4, True),
+        (64, 255, 4, False),
+        (64, 256, 17, False),
+        (16, 256, 16, False),
+        (2048, 16, 4, True),  # large, and the left factor lies so
+    ],
 )
 def test_products_with_few_columns_are_turned_round(
     rows: int, terms: int, columns: int, turned: bool
 ) -> None:
-    from torch.fx.experimental.proxy_tensor import make_fx
-
-    from src.models.products import WideProducts
-
     def both(a: Tensor, b: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        return a @ b, torch.addmm(bias, a, b)
+        return a @ b.t(), torch.addmm(bias, a, b.t())
 
-    shapes = (rows, terms), (terms, columns), (columns,)
-    inputs = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
-    traced = make_fx(both, tracing_mode="fake")(*inputs)
-    before = traced.code
-    WideProducts()(traced.graph)
-    traced.recompile()
-    assert (traced.code != before) == turned
-    torch.testing.assert_close(traced(*inputs), both(*inputs))
+    a, b, bias = (torch.randn(s, dtype=torch.float64) for s in ((terms, rows), (columns, terms), 1))
+    left = a.t() if terms == 16 else a.t().contiguous()
+    after, called = passed(both, left, b, bias)
+    assert ("addmm.default" not in called) == turned
+    torch.testing.assert_close(after(left, b, bias), both(left, b, bias))
+
+
+def slopes(x: Tensor, y: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+    """Return the gradient of a two-layer net's loss by its weights, for x [B, D] and y [B]."""
+
+    def loss(w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
+        return F.cross_entropy(F.linear(F.linear(x, w1, b1).relu(), w2, b2), y)
+
+    found: tuple[Tensor, ...] = torch.func.grad(loss, argnums=(0, 1, 2, 3))(*weights)
+    return found
+
+
+def example(rows: int, inputs: int, hidden: int, classes: int) -> list[Tensor]:
+    """Return what `slopes` takes."""
+    shapes = (rows, inputs), (hidden, inputs), (hidden,), (classes, hidden), (classes,)
+    x, *weights = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+    return [x, torch.arange(rows) % classes, *weights]
+
+
+THIN = [(64, 1, 512, 2), (33, 10, 1000, 3), (77, 3, 600, 9)]
+WIDE = [(64, 11, 512, 4), (64, 4, 512, 11), (64, 4, 500, 4), (10, 4, 9999, 4)]
+
+
+@REAL
+@pytest.mark.parametrize("sizes", THIN + WIDE)
+def test_products_of_few_terms_are_written_out(sizes: tuple[int, int, int, int]) -> None:
+    inputs = example(*sizes)
+    after, called = passed(slopes, *inputs)
+    thin = sizes in THIN
+    assert called.count("few_terms.default") == (2 if thin else 0)  # forward and back
+    assert called.count("few_rows.default") == (3 if thin else 0)  # outputs, layers' gradients
+    assert thin != bool({"mm.default", "addmm.default"} & set(called))
+    torch.testing.assert_close(after(*inputs), slopes(*inputs))
+
+
+@REAL
+def test_a_hidden_layer_that_is_wanted_for_more_is_left_to_the_library() -> None:
+    def outputs(x: Tensor, w: Tensor, v: Tensor) -> Tensor:
+        return (x @ w).relu() @ v
+
+    def activity(x: Tensor, w: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = (x @ w).relu()
+        return hidden @ v, hidden.sum(1)
+
+    inputs = torch.randn(64, 4), torch.randn(4, 512), torch.randn(512, 2)
+    assert "few_terms.default" in passed(outputs, *inputs)[1]
+    assert "few_terms.default" not in passed(activity, *inputs)[1]
+
+
+@REAL
+def test_written_out_products_are_torchs_when_they_are_compiled() -> None:
+    exact, long = example(*THIN[0]), example(*THIN[2])
+    rounded = [t.float() if t.is_floating_point() else t for t in long]
+
+    def both(first: list[Tensor], second: list[Tensor]) -> tuple[Any, Any]:
+        return slopes(*first), slopes(*second)
+
+    compiled = torch.compile(both, fullgraph=True, options=_options(torch.device("cpu")))
+    found, near = compiled(exact, rounded)
+    torch.testing.assert_close(found, slopes(*exact))
+    torch.testing.assert_close(near, slopes(*rounded), rtol=1e-4, atol=1e-6)
 
 
 @REAL
