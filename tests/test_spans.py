@@ -3,7 +3,7 @@
 import csv
 import random
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from src import checkpoint_io, stopping
 from src.callbacks.checkpointing import Checkpointing
 from src.data.fizzbuzz import FizzBuzzData
+from src.data.loader import TensorLoader
 from src.experiment import Experiment
 from src.models.fizzbuzz import FizzBuzz
 from tests.kills import TIMES, unlike
@@ -131,6 +132,24 @@ def test_augmented_data_draws_the_same_numbers(build: Build) -> None:
         found, executions = fit(build, SPAN)
     assert max(executions.batches) > 3
     assert all(map(torch.equal, weights(found), weights(expected)))
+
+
+class NoisyLoader(TensorLoader):
+    """Augment the batches while they are fetched."""
+
+    def __iter__(self) -> Iterator[Any]:
+        for batches in super().__iter__():
+            yield [(x + np.random.rand(), y) for x, y in batches] if self.group > 1 else batches
+
+
+def test_a_loader_that_augments_draws_the_same_numbers(build: Build) -> None:
+    with mock.patch("src.data.base.TensorLoader", NoisyLoader):
+        expected, _ = fit(build, EPOCH)
+        found, executions = fit(build, SPAN)
+    assert max(executions.batches) > 3
+    assert all(map(torch.equal, weights(found), weights(expected)))
+    plain, _ = fit(build, SPAN)
+    assert not torch.equal(weights(found)[0], weights(plain)[0])
 
 
 def test_an_execution_ends_where_there_is_something_to_do(build: Build) -> None:

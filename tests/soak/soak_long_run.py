@@ -12,7 +12,7 @@ STEPS = 50_000
 MARKS = (10_000, 20_000, 30_000, 40_000, STEPS - 1000)
 WARM = 1  # of these marks: pictures have been drawn, which imports what draws them
 LINES = "callbacks.progress.seconds_per_line=0.2"
-# Epochs of one step and epochs of four; an execution of one step and of four.
+# Epochs of one step and epochs of four; an execution of one step and of some fifty.
 RUNS = {
     "linear_regression": ("model=linear_regression", f"trainer.max_epochs={STEPS}"),
     "fizzbuzz": ("model=fizzbuzz", f"trainer.max_epochs={STEPS // 4}", "steps_per_execution=1"),
