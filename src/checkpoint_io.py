@@ -78,8 +78,9 @@ class AtomicCheckpointIO(CheckpointIO):
             yield
         finally:
             self._aside = None
-        self._thread = self._thread or ThreadPoolExecutor(1, "checkpoints")
-        self._under_way = self._thread.submit(_in_order, acts)
+        if acts:  # ranks other than 0 have none
+            self._thread = self._thread or ThreadPoolExecutor(1, "checkpoints")
+            self._under_way = self._thread.submit(_in_order, acts)
 
     def finish(self) -> None:
         """Wait until what was asked for is done.

@@ -220,7 +220,7 @@ def _memory(device: torch.device) -> dict[str, float]:
 def _samples(batch: Any) -> int:
     """Count the rows of a batch: the length of its first tensor; of a list of batches, all."""
     if isinstance(batch, torch.Tensor):
-        return len(batch)
+        return batch.shape[0]
     if isinstance(batch, list) and batch and not isinstance(batch[0], torch.Tensor):
         return sum(_samples(part) for part in batch)
     if isinstance(batch, dict):
