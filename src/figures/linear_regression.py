@@ -108,8 +108,8 @@ class Coefficients(Picture):
             edge = max(70, 36 + widest(values))
             panel = Panel(sheet, (edge, top, 445, bottom), across, upwards)
             panel.rule(ticks(*across), values, "coefficient 1", "coefficient 2")
-            for ring in rings(curvature, best[:2], across, upwards):
-                panel.line(ring[:, 0], ring[:, 1], SKY, width=1.1, alpha=0.8)
+            around = rings(curvature, best[:2], across, upwards)
+            panel.line(around[..., 0], around[..., 1], SKY, width=1.1, alpha=0.8)
             panel.line(way[:, 0], way[:, 1], BLUE, width=1.7)
             panel.dots(way[:, 0], way[:, 1], BLUE, radius=2)
             panel.dots(way[0, 0], way[0, 1], BLACK, radius=4.2, hollow=1.4)
@@ -136,8 +136,8 @@ def _pair(station: Any) -> list[float]:
 
 def plus(sheet: Sheet, x: float, y: float) -> None:
     """Mark the least loss on a sheet."""
-    ends = [(x - 10, y), (x + 10, y), (x, y - 10), (x, y + 10)]
-    sheet.lines(np.array(ends), VERMILION, width=3.5, apart=True)
+    strokes = [[(x - 10, y), (x + 10, y)], [(x, y - 10), (x, y + 10)]]
+    sheet.lines(np.array(strokes), VERMILION, width=3.5)
 
 
 def square(sheet: Sheet, x: float, y: float) -> None:
@@ -158,18 +158,18 @@ def legend(sheet: Sheet, has_true: bool) -> None:
         sheet.write(325, 71, "made the data", align=0)
 
 
-def rings(
-    curvature: Array, least: Array, x: tuple[float, float], y: tuple[float, float]
-) -> list[Array]:
-    """Return the lines of equal loss between the edges of x and y: ellipses, points [K, 2] each."""
+def rings(curvature: Array, least: Array, x: tuple[float, float], y: tuple[float, float]) -> Array:
+    """Return the lines of equal loss between the edges of x and y: ellipses [RINGS, K, 2]."""
     steepness, axes = np.linalg.eigh(curvature)
     steepness = np.maximum(steepness, 1e-8 * steepness.max())  # of a valley without end
     corners = np.array([(a, b) for a in x for b in y]) - least
     highest = np.sqrt(np.square(corners @ axes) @ steepness).max()
-    turn = np.linspace(0, 2 * np.pi, 181)
+    turn = np.linspace(0, 2 * np.pi, 121)
     circle = np.stack([np.cos(turn), np.sin(turn)], axis=-1)
     outline = circle / np.sqrt(steepness) @ axes.T  # where the loss is 1 above its least
-    return [least + radius * outline for radius in np.arange(1, RINGS + 1) * highest / (RINGS + 1)]
+    radii = np.arange(1, RINGS + 1) * highest / (RINGS + 1)
+    ellipses: Array = least + radii[:, None, None] * outline
+    return ellipses
 
 
 def bowl(view: View) -> tuple[Array, Array]:

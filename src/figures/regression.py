@@ -67,7 +67,11 @@ class PredictedAgainstTrue(Picture):
 
 def _density(upwards: Array, across: Array, ends: tuple[float, float]) -> Array:
     """Return the colours of squares [SQUARES, SQUARES, 4], the darker the more values are there."""
-    counts, _, _ = np.histogram2d(upwards, across, SQUARES, [ends, ends])
+    row, column = (
+        np.minimum((values - ends[0]) * (SQUARES / (ends[1] - ends[0])), SQUARES - 1).astype(int)
+        for values in (upwards, across)
+    )
+    counts = np.bincount(row * SQUARES + column, minlength=SQUARES**2).reshape(SQUARES, SQUARES)
     counts = np.log1p(counts[::-1])  # the lowest below
     colours = shades(counts / counts.max(), DARKER)
     colours[counts == 0] = rgba(WHITE)

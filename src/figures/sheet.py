@@ -118,14 +118,16 @@ class Sheet(Tile):
         dashes: tuple[float, ...] = SOLID,
         alpha: float = 1.0,
         within: "Panel | None" = None,
-        apart: bool = False,
     ) -> None:
-        """Draw a line through points [K, 2], or (apart) one from each second one to the next."""
-        codes = np.tile((Path.MOVETO, Path.LINETO), len(points) // 2) if apart else None
+        """Draw a line through points [K, 2], or several of as many points [L, K, 2]."""
+        places, codes = self._flipped(points), None
+        if places.ndim == 3:
+            one = [Path.MOVETO, *[Path.LINETO] * (places.shape[1] - 1)]
+            places, codes = places.reshape(-1, 2), np.tile(one, len(places))
         pen = self._pen(colour, width, alpha, within)
         if dashes:
             pen.set_dashes(0, [width * part for part in dashes])
-        self._agg.draw_path(pen, Path(self._flipped(points), codes), IdentityTransform())
+        self._agg.draw_path(pen, Path(places, codes), IdentityTransform())
 
     def dots(
         self,
@@ -192,13 +194,13 @@ class Panel:
         return np.stack(np.broadcast_arrays(self.columns(x), self.rows(y)), axis=-1)
 
     def line(self, x: Any, y: Any, colour: str, **look: Any) -> None:
-        """Draw a line through points, whose x [K] and y [K] may be one value for all."""
+        """Draw a line, or several, through points, whose x and y [K] or [L, K] may be one value."""
         self.sheet.lines(self.points(x, y), colour, within=self, **look)
 
     def strokes(self, x0: Any, y0: Any, x1: Any, y1: Any, colour: str, **look: Any) -> None:
         """Draw a straight line from each point to its other one."""
         ends = np.stack([self.points(x0, y0), self.points(x1, y1)], axis=-2)
-        self.sheet.lines(ends.reshape(-1, 2), colour, within=self, apart=True, **look)
+        self.sheet.lines(ends, colour, within=self, **look)
 
     def dots(self, x: Any, y: Any, colour: str, **look: Any) -> None:
         """Draw a dot at each point."""
