@@ -120,6 +120,7 @@ class TensorLoader:
         if limit is not None:
             batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
         self.batches = batches  # an epoch, whatever the group
+        self._row_bytes = sum(t.element_size() * math.prod(t.shape[1:]) for t in self.tensors)
         self._given = 0  # items of this epoch that were handed out
         self._skip = 0  # items that a resumed epoch had already had
 
@@ -134,10 +135,6 @@ class TensorLoader:
             return 1
         rows = min(self.batches * self.batch_size, len(self.sampler))
         return min(max(1, BLOCK_BYTES // max(rows * self._row_bytes, 1)), 32)
-
-    @property
-    def _row_bytes(self) -> int:
-        return sum(t.element_size() * math.prod(t.shape[1:]) for t in self.tensors)
 
     def __len__(self) -> int:
         return -(-self.batches // self.group)
