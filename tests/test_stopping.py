@@ -193,6 +193,9 @@ def test_during_set_up_it_ends_at_once(
 def test_a_second_interrupt_does_not_wait_for_the_step(tmp_path: Path) -> None:
     forked = Forked(tmp_path, *LONG, "trainer.check_val_every_n_epoch=1", first=endless_step)
     forked.wait_until(lambda: "endless" in forked.out)
+    # Saved twice, the second time by a thread that may still be writing.
+    forked.wait_until(lambda: (forked.run / "checkpoints" / "previous.ckpt").exists())
+    forked.wait_until(lambda: list((forked.run / "checkpoints").glob(".*.tmp")) == [])
     before = (forked.run / "checkpoints" / "last.ckpt").read_bytes()
     forked.send(signal.SIGINT)
     forked.send(signal.SIGTERM)  # hastens nothing
