@@ -77,37 +77,45 @@ def _has_few_terms(product: Node) -> bool:
     return _value(product.args[-1]).shape[0] <= FEW < min(value.shape) and value.numel() >= LARGE
 
 
-def _ends(node: Node) -> dict[Node, int] | None:
-    """Return where all that is made of a node ends: in sums over its rows or columns.
+def _ends(product: Node) -> dict[Node, int] | None:
+    """Return where all that is made of a product ends: in sums over its rows or columns.
 
     Returns:
         Products of few rows or columns, and sums over rows, each with the position among its
-        arguments at which it takes what is made of the node; None if something else is made of it.
+        arguments at which it takes what is made of the product; None if there is something else.
     """
     found: dict[Node, int] = {}
-    for user in node.users:
-        goes_on = _is_pointwise(user) and _value(user).shape == _value(node).shape
-        more = _ends(user) if goes_on or _is_turned(user) else _end(user, node)
-        if more is None:
-            return None
-        found |= more
+    made, seen = [product], {product}
+    for node in made:  # which grows
+        for user in node.users:
+            goes_on = _is_pointwise(user) and _value(user).shape == _value(node).shape
+            if goes_on or _is_turned(user):
+                if user not in seen:
+                    made.append(user)
+                    seen.add(user)
+                continue
+            position = _position(node, user)
+            if position is None:
+                return None
+            found[user] = position
     return found
 
 
-def _end(user: Node, node: Node) -> dict[Node, int] | None:
-    arguments: Any = user.args
-    if user.target is SUM:
+def _position(node: Node, end: Node) -> int | None:
+    """Return at which position such an end takes a node; None if it is none."""
+    arguments: Any = end.args
+    if end.target is SUM:
         over_rows = arguments[1] == [0] and not _is_turned(node)
-        return {user: 0} if over_rows and not user.kwargs else None
-    if user.target not in PRODUCTS or user.kwargs:
+        return 0 if over_rows and not end.kwargs else None
+    if end.target not in PRODUCTS or end.kwargs:
         return None
     *_, left, right = arguments
     (rows, terms), columns = _value(left).shape, _value(right).shape[1]
     if terms > LONGEST or _straight(left) is _straight(right):
         return None
     if right is node and rows <= FEW:
-        return {user: -1}
-    return {user: -2} if left is node and columns <= FEW else None
+        return -1
+    return -2 if left is node and columns <= FEW else None
 
 
 def _is_faster_turned(product: Node) -> bool:
