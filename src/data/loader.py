@@ -172,11 +172,21 @@ class TensorLoader:
 
     def state_dict(self) -> dict[str, int]:
         """Return how many items of the epoch were handed out; Lightning puts it in checkpoints."""
-        return {"given": self._given}
+        return {"given": self._given, "group": self.group}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Start the next epoch after what was handed out; a full epoch counts as nothing."""
-        self._skip = state["given"] % max(len(self), 1)
+        """Start the next epoch after what was handed out; a full epoch counts as nothing.
+
+        Raises:
+            ValueError: the epoch was left in its middle, with another number of batches an item.
+        """
+        if state["group"] == self.group:
+            self._skip = state["given"] % max(len(self), 1)
+        elif state["given"] % max(-(-self.batches // state["group"]), 1):
+            raise ValueError(
+                f"the run was left amid an epoch with {state['group']} batches an execution (now"
+                f" {self.group}): steps_per_execution can change at an epoch's end alone"
+            )
 
 
 def _gathered(tensor: Tensor, rows: Tensor) -> Tensor:

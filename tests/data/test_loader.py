@@ -132,7 +132,7 @@ def test_the_size_of_a_block_changes_no_batch(rows, batch_size, group, shuffle, 
     def batches(skip):
         sampler = EpochSampler(rows, shuffle=shuffle, seed=1)
         loader = TensorLoader(tensors(rows), batch_size, sampler=sampler, group=group)
-        loader.load_state_dict({"given": skip})
+        loader.load_state_dict({"given": skip, "group": group})
         return [seen(item if group > 1 else [item]) for item in loader]
 
     skip = data.draw(st.integers(0, -(-rows // batch_size // group)))
@@ -309,6 +309,23 @@ def test_an_epoch_that_is_broken_off_leaves_the_next_one_whole():
     loader = TensorLoader(tensors(6), 2)
     next(iter(loader))
     assert seen(loader) == [[0, 1], [2, 3], [4, 5]]
+
+
+@pytest.mark.parametrize(("taken", "group"), [(0, 3), (3, 3), (3, 9)])
+def test_groups_may_change_size_between_two_epochs(taken, group):
+    first, second = (TensorLoader(tensors(6), 1, group=size) for size in (2, group))
+    iterator = iter(first)
+    for _ in range(taken):
+        next(iterator)
+    second.load_state_dict(first.state_dict())
+    assert [row for item in second for row in seen(item)] == [[row] for row in range(6)]
+
+
+def test_groups_may_not_change_size_amid_an_epoch():
+    first = TensorLoader(tensors(6), 1, group=2)
+    next(iter(first))
+    with pytest.raises(ValueError, match="can change at an epoch's end alone"):
+        TensorLoader(tensors(6), 1, group=3).load_state_dict(first.state_dict())
 
 
 def test_its_state_is_plain_data():
