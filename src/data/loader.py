@@ -172,7 +172,7 @@ class TensorLoader:
 
     def state_dict(self) -> dict[str, int]:
         """Return how many items of the epoch were handed out; Lightning puts it in checkpoints."""
-        return {"given": self._given, "group": self.group}
+        return {"given": self._given, "group": min(self.group, self.batches)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Start the next epoch after what was handed out; a full epoch counts as nothing.
@@ -180,7 +180,7 @@ class TensorLoader:
         Raises:
             ValueError: the epoch was left in its middle, with another number of batches an item.
         """
-        if state["group"] == self.group:
+        if state["group"] == min(self.group, self.batches):
             self._skip = state["given"] % max(len(self), 1)
         elif state["given"] % max(-(-self.batches // state["group"]), 1):
             raise ValueError(

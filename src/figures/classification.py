@@ -6,29 +6,29 @@ Letters: N rows, C classes.
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-from src.figures.picture import Picture, View
-from src.figures.sheet import (
+from src.figures.picture import (
     BLACK,
     BLUE,
-    DASHED,
     DASHES,
     GREY,
-    PALE,
     SERIES,
-    WHITE,
     Array,
-    Panel,
-    Sheet,
-    fitted,
-    shades,
+    Lettering,
+    Picture,
+    View,
+    panel,
+    rule,
     ticks,
 )
 
 BINS = 10  # of confidence
 HALVES = {0.0: "0", 0.5: "0.5", 1.0: "1"}
 FLOOR = -0.42  # below the shares of what is right: those of the rows
-MOST = "#66AAD1"  # a blue on which dark letters are read
 LETTERED = 12  # classes whose counts are written into the confusion matrix
 CURVES = 7  # classes that have a curve of their own, the most frequent ones
 
@@ -56,23 +56,40 @@ class Confusion(Picture):
 
     name = "confusion"
 
-    def paint(self, sheet: Sheet, view: View) -> str:
-        """Colour each cell by its share of the row, and write its count."""
-        counts, names = confusion(view), class_names(view)  # [C, C]
-        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        classes = len(counts)
-        ends = -0.5, classes - 0.5
-        panel = Panel(sheet, (100, 72, 465, 360), ends, ends[::-1])
-        panel.image(shades(shares, (WHITE, MOST), 128))
-        if classes <= LETTERED:
-            between, size = np.arange(1, classes) - 0.5, 16.5 if classes < 8 else 12.5
-            panel.strokes(between, ends[0], between, ends[1], PALE, width=1)
-            panel.strokes(ends[0], between, ends[1], between, PALE, width=1)
-            for y, x in np.ndindex(*counts.shape):
-                panel.write(x, y, str(counts[y, x]), BLACK, size=size)
+    def frame(self, figure: Figure, view: View) -> None:
+        """Draw the table's edges, with the names of the classes."""
+        names = class_names(view)
+        classes = len(names)
+        axes = panel(figure, left=1.0)
+        axes.set(xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5))
         every = -(-classes // LETTERED)  # more names than that would not fit
-        shown = {float(i): fitted(names[i], 68) for i in range(0, classes, every)}
-        panel.rule(shown, shown, "answered", "true")
+        shown = {float(i): names[i][:9] for i in range(0, classes, every)}
+        rule(axes, shown, shown, "answered", "true")
+        between, ends = np.arange(classes) - 0.5, (-0.5, classes - 0.5)
+        axes.hlines(between, *ends, color="#DDDDDD", linewidth=1)
+        axes.vlines(between + 1, *ends, color="#DDDDDD", linewidth=1)
+        self._counts = Lettering(axes, 12 if classes < 8 else 9)
+
+    def content(self, view: View) -> list[Artist]:
+        """Colour each cell by its share of the row, and write its count."""
+        counts = confusion(view)  # [C, C]
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        # From white to a blue on which dark letters are read.
+        colours = 1 - 0.6 * shares[:, :, None] * (1 - np.array(to_rgb(BLUE)))
+        axes, classes = self.axes[0], len(counts)
+        if classes > LETTERED:
+            edges = (-0.5, classes - 0.5, classes - 0.5, -0.5)
+            return [axes.imshow(colours, extent=edges, aspect="auto", interpolation="nearest")]
+        cells = [
+            axes.add_artist(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colours[y, x]))
+            for y, x in np.argwhere(counts)
+        ]
+        words = [(x, y, str(counts[y, x])) for y in range(classes) for x in range(classes)]
+        return [*cells, self._counts.patch(words, BLACK)]
+
+    def title(self, view: View) -> str:
+        """Say how many answers are right."""
+        counts = confusion(view)
         return f"Confusion matrix: {np.trace(counts):,} of {counts.sum():,} right"
 
 
@@ -87,24 +104,33 @@ class Calibration(Picture):
     """Whether answers given with a confidence of 0.8, say, are right in 8 of 10 cases."""
 
     name = "calibration"
-    size = (460, 460)
+    size = (4.6, 4.6)
 
-    def paint(self, sheet: Sheet, view: View) -> str:
+    def frame(self, figure: Figure, view: View) -> None:
+        """Draw the diagonal of the deserved confidence, and below it room for the counts."""
+        axes = panel(figure)
+        axes.set(xlim=(0, 1.02), ylim=(FLOOR, 1.04))
+        axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
+        axes.axhline(-0.1, color=GREY, linewidth=0.8)
+        axes.text(0.99, 0.04, "too sure", color=GREY, ha="right")
+        axes.text(0.03, 0.92, "not sure enough", color=GREY)
+        axes.text(0.01, -0.17, "share of the rows", color=GREY)
+        rule(axes, ticks(0, 1), HALVES, "confidence: probability of the answer", "share right")
+
+    def content(self, view: View) -> list[Artist]:
         """Draw a point for each tenth of confidence that was used, with its 95% interval."""
         confidence, right, rows = reliability(view)
-        panel = Panel(sheet, (70, 72, 445, 400), (0, 1.02), (FLOOR, 1.04))
-        panel.rule(ticks(0, 1), HALVES, "confidence: probability of the answer", "share right")
-        panel.line([0, 1], [0, 1], GREY, dashes=DASHED)
-        panel.line([0, 1.02], -0.1, GREY, width=1)
-        panel.write(0.99, 0.06, "too sure", GREY, align=1)
-        panel.write(0.03, 0.94, "not sure enough", GREY, align=0)
-        panel.write(0.015, -0.15, "share of the rows", GREY, align=0)
         low, high = wilson(right * rows, rows)
-        panel.strokes(confidence, low, confidence, high, BLUE, width=3.5, alpha=0.45)
-        panel.line(confidence, right, BLUE, width=1.7)
-        panel.dots(confidence, right, BLUE, radius=4.6)
+        [axes] = self.axes
+        bars = axes.vlines(confidence, low, high, color=BLUE, linewidth=2.5, alpha=0.45)
+        [points] = axes.plot(confidence, right, color=BLUE, marker="o", linewidth=1.2)
         tops = FLOOR + rows / rows.sum() * (-0.12 - FLOOR)
-        panel.bars(confidence - 0.017, confidence + 0.017, FLOOR, tops, BLUE)
+        counts = axes.vlines(confidence, FLOOR, tops, color=BLUE, linewidth=9)
+        return [bars, points, counts]
+
+    def title(self, view: View) -> str:
+        """Say how far confidence and share are apart, over all answers."""
+        confidence, right, rows = reliability(view)
         error = np.abs(confidence - right) @ rows / rows.sum()
         return f"Calibration: off by {error:.3f} on average"
 
@@ -143,28 +169,42 @@ class PrecisionRecall(Picture):
 
     name = "precision_recall"
 
-    def paint(self, sheet: Sheet, view: View) -> str:
-        """Draw a curve for each class, its name and the area below it beside them."""
-        panel = Panel(sheet, (70, 72, 320, 360), (0, 1.02), (0, 1.04))
-        panel.rule(HALVES, HALVES, "recall: share of the class found", "precision: share right")
-        panel.strokes([0, 0], [0.5, 1], [1.02, 1.02], [0.5, 1], PALE, width=1)
-        panel.strokes([0.5, 1], [0, 0], [0.5, 1], [1.04, 1.04], PALE, width=1)
-        sheet.write(475, 93, "area below", GREY, align=1)
-        areas = []
-        for place, (name, (true, scores)) in enumerate(curves(view).items()):
-            look: dict[str, Any] = {
-                "colour": SERIES[place],
-                "dashes": DASHES[place % len(DASHES)],
-                "width": 2.8,
-            }
+    def frame(self, figure: Figure, view: View) -> None:
+        """Draw the axes, and the classes' names with their lines."""
+        axes = panel(figure, right=1.6)
+        axes.set(xlim=(0, 1.02), ylim=(0, 1.04))
+        rule(axes, HALVES, HALVES, "recall: share of the class found", "precision: share right")
+        axes.hlines([0.5, 1], 0, 1.02, color="#DDDDDD", linewidth=0.8)
+        axes.vlines([0.5, 1], 0, 1.04, color="#DDDDDD", linewidth=0.8)
+        names = class_names(view)
+        self._classes = shown_classes(view)
+        for place, index in enumerate(self._classes):
+            y = 0.8 - 0.09 * place
+            axes.plot([1.04, 1.14], [y, y], **_line(place), transform=axes.transAxes, clip_on=False)
+            axes.text(1.17, y, names[index][:10], transform=axes.transAxes, va="center")
+        axes.text(1.62, 0.91, "area below", transform=axes.transAxes, color=GREY, ha="right")
+
+    def content(self, view: View) -> list[Artist]:
+        """Draw a curve for each class, and write the area below it."""
+        [axes] = self.axes
+        drawn: list[Artist] = []
+        for place, (true, scores) in enumerate(curves(view).values()):
             recall, precision = curve(true, scores)
-            panel.line(np.repeat(recall, 2)[:-1], np.repeat(precision, 2)[1:], **look)
-            areas.append(area_below(recall, precision))
-            y = 130 + 26 * place
-            sheet.lines(np.array([(330, y), (355, y)]), **look)
-            sheet.write(362, y, fitted(name, 72), align=0)
-            sheet.write(475, y, f"{areas[-1]:.2f}", align=1)
+            drawn += axes.step(recall, precision, where="pre", **_line(place))
+            y, area = 0.8 - 0.09 * place, f"{average_precision(true, scores):.2f}"
+            drawn.append(
+                axes.text(1.62, y, area, transform=axes.transAxes, va="center", ha="right")
+            )
+        return drawn
+
+    def title(self, view: View) -> str:
+        """Say how good the mean class is."""
+        areas = [average_precision(true, scores) for true, scores in curves(view).values()]
         return f"Precision and recall: mean area {np.mean(areas):.3f}"
+
+
+def _line(place: int) -> dict[str, Any]:
+    return {"color": SERIES[place], "linestyle": DASHES[place % len(DASHES)], "linewidth": 2}
 
 
 def shown_classes(view: View) -> list[int]:
@@ -183,8 +223,9 @@ def curve(true: Array, scores: Array) -> tuple[Array, Array]:
     return np.append(0, found / found[-1]), np.append(precision[0], precision)
 
 
-def area_below(recall: Array, precision: Array) -> float:
-    """Return the area below a curve, in steps: its average precision."""
+def average_precision(true: Array, scores: Array) -> float:
+    """Return the area below the curve, in steps."""
+    recall, precision = curve(true, scores)
     return float(np.diff(recall) @ precision[1:])
 
 

@@ -1,19 +1,17 @@
 """Pictures of FizzBuzz: the game of 1 to 100 on a board, and those of any classifier."""
 
-import functools
 from typing import Any
 
-import numpy as np
 import torch
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
 
 from src.figures import classification
-from src.figures.picture import Picture, View
-from src.figures.sheet import BLACK, GREY, WHITE, Array, Sheet, Tile
+from src.figures.picture import BLACK, GREY, Lettering, Picture, View, panel, squares
 
 RIGHT = "#CFE5F3"  # a light blue, on which dark letters are read
 WRONG = "#B34700"  # vermilion, dark enough for white letters
 COLUMNS = 10
-LEFT, TOP, WIDE, HIGH = 42, 86, 45, 41  # of the board, and of a cell; pixels
 
 
 def pictures(model: Any) -> list[Picture]:
@@ -25,44 +23,60 @@ class Board(Picture):
     """The game's numbers, ten a line, each with the answer that was given."""
 
     name = "board"
-    size = (500, 530)
+    size = (5.0, 5.3)
 
-    def paint(self, sheet: Sheet, view: View) -> str:
-        """Draw a cell for each number, with the tens and ones beside the board."""
-        rows = answers(view)
-        for column in range(COLUMNS):
-            sheet.write(LEFT + WIDE * (column + 0.5), TOP - 9, f"+{column + 1}", GREY)
-        for index, row in enumerate(rows):
-            line, column = divmod(index, COLUMNS)
-            if column == 0:
-                sheet.write(LEFT - 4, TOP + HIGH * (line + 0.5), str(index), GREY, align=1)
-            here = LEFT + WIDE * column, TOP + HIGH * line
-            sheet.paste(*here, cell(row["answer"], bool(row["right"])))
-        for x, colour, word in ((LEFT, RIGHT, "right"), (LEFT + 80, WRONG, "wrong")):
-            sheet.fill(x, 505, x + 14, 519, colour)
-            sheet.write(x + 21, 512, word, align=0)
+    def frame(self, figure: Figure, view: View) -> None:
+        """Draw every cell as right, with the tens and ones beside the board."""
+        self._inputs = view.data.prediction_inputs(None, None, None)  # the game
+        count = len(self._inputs)
+        lines = -(-count // COLUMNS)
+        axes = panel(figure, left=0.4, bottom=0.36, right=0.08, top=0.86)
+        axes.set(xlim=(-0.5, COLUMNS - 0.5), ylim=(lines - 0.5, -0.5))
+        axes.set_axis_off()
+        self._letters = Lettering(axes, 10.5)
+        ones = [(i, -0.72, f"+{i + 1}") for i in range(COLUMNS)]
+        tens = [(-0.78, i, str(COLUMNS * i)) for i in range(lines)]
+        self._letters.patch([*ones, *tens], GREY).set_clip_on(False)
+        squares(axes, [place(i) for i in range(count)], RIGHT)
+        for x, colour, word in ((0.08, RIGHT, "right"), (0.24, WRONG, "wrong")):
+            figure.text(x, 0.03, "■", color=colour, fontsize=14, va="center")
+            figure.text(x + 0.045, 0.034, word, va="center")
+
+    def content(self, view: View) -> list[Artist]:
+        """Draw the wrong cells over, and write all answers."""
+        rows = list(enumerate(self._answers(view)))
+        right = [part for i, row in rows if row["right"] for part in written(i, row["answer"])]
+        wrong = [part for i, row in rows if not row["right"] for part in written(i, row["answer"])]
+        cells = [place(i) for i, row in rows if not row["right"]]
+        return [
+            squares(self.axes[0], cells, WRONG),
+            self._letters.patch(right, BLACK),
+            self._letters.patch(wrong, "white"),
+        ]
+
+    def title(self, view: View) -> str:
+        """Say how many answers are right."""
+        rows = self._answers(view)
         return f"The game: {sum(row['right'] for row in rows)} of {len(rows)} right"
 
     def rows(self, view: View) -> str:
         """Say which numbers these are."""
         return "numbers that were not trained on"
 
-
-def answers(view: View) -> list[dict[str, Any]]:
-    """Return the game's numbers, each with what the model says and whether that is right."""
-    inputs = view.data.prediction_inputs(None, None, None)  # the game
-    classes = torch.from_numpy(view.ask(inputs).argmax(axis=1))
-    rows: list[dict[str, Any]] = view.data.prediction_rows(inputs, classes)
-    return rows
+    def _answers(self, view: View) -> list[dict[str, Any]]:
+        classes = torch.from_numpy(view.ask(self._inputs).argmax(axis=1))
+        rows: list[dict[str, Any]] = view.data.prediction_rows(self._inputs, classes)
+        return rows
 
 
-@functools.lru_cache(maxsize=500)
-def cell(answer: str, right: bool) -> Array:
-    """Return the pixels of a cell with an answer; the longest takes two lines."""
-    tile = Tile(np.empty((HIGH, WIDE, 4), np.uint8))
-    tile.fill(1, 1, WIDE - 1, HIGH - 1, RIGHT if right else WRONG)
-    lines = ("fizz", "buzz") if answer == "fizzbuzz" else (answer,)
-    for place, word in enumerate(lines):
-        y = HIGH / 2 + 14 * (place - (len(lines) - 1) / 2)
-        tile.write(WIDE / 2, y, word, BLACK if right else WHITE)
-    return tile.pixels
+def place(index: int) -> tuple[float, float]:
+    """Return column and line of a cell."""
+    return index % COLUMNS, index // COLUMNS
+
+
+def written(index: int, answer: str) -> list[tuple[float, float, str]]:
+    """Return where in a cell an answer is written; the longest takes two lines."""
+    x, y = place(index)
+    if answer != "fizzbuzz":
+        return [(x, y, answer)]
+    return [(x, y - 0.17, "fizz"), (x, y + 0.17, "buzz")]

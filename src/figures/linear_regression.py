@@ -6,13 +6,25 @@ Letters: N rows, D features.
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
 
-from src.figures.picture import Picture, View, ceiling
-from src.figures.sheet import BLACK, BLUE, GREEN, SKY, VERMILION, Array, Panel, Sheet, ticks, widest
+from src.figures.picture import (
+    BLACK,
+    BLUE,
+    GREEN,
+    SKY,
+    VERMILION,
+    Array,
+    Picture,
+    View,
+    ceiling,
+    panel,
+    rule,
+    ticks,
+)
 
 STATIONS = 400  # of the way that are kept; of a longer one, every second, fourth, ...
-DRAWN = 2000  # rows that are drawn; more would hide each other
-RINGS = 9  # of equal loss, between its least and its most
 
 
 def pictures(model: Any) -> list[Picture]:
@@ -27,49 +39,68 @@ def training_rows(view: View) -> tuple[Array, Array]:
 
 
 class Fit(Picture):
-    """The predicted values against the true ones, and below them the residual of each row."""
+    """The line (of one feature) or the predicted values, with the residual of each row."""
 
     name = "fit"
-    size = (460, 520)
+    size = (4.6, 5.2)
 
-    def paint(self, sheet: Sheet, view: View) -> str:
-        """Draw each row, and the way from the line to it."""
-        features, values = view.data.split("train")
-        fitted = view.ask(features)[:, 0].astype(float)
-        values = values[:, 0].numpy().astype(float)
-        residuals = values - fitted
+    def scale(self, view: View) -> float:
+        """Return the largest residual that is shown."""
+        _, residuals = self._predicted(view)
+        return ceiling(float(np.abs(residuals).max()))
+
+    def frame(self, figure: Figure, view: View) -> None:
+        """Draw the axes: values above, residuals below."""
+        _, values = training_rows(view)
         margin = 0.08 * float(np.ptp(values)) or 1.0
-        ends = values.min() - margin, values.max() + margin
-        largest, places = ceiling(float(np.abs(residuals).max())), ticks(*ends)
+        self._range = values.min() - margin, values.max() + margin
+        upper = panel(figure, bottom=2.35)
+        lower = panel(figure, top=3.2)
+        largest, places = self.scale(view), ticks(*self._range)
+        upper.set(xlim=self._range, ylim=self._range)
+        lower.set(xlim=self._range, ylim=(-largest, largest))
+        rule(upper, dict.fromkeys(places, ""), places, ylabel="value y")
         around = {value: f"{value:g}" for value in (-largest, 0.0, largest)}
-        edge = max(70, 36 + widest(places), 36 + widest(around))
-        upper = Panel(sheet, (edge, 72, 445, 285), ends, ends)
-        lower = Panel(sheet, (edge, 320, 445, 460), ends, (-largest, largest))
-        upper.rule(dict.fromkeys(places, ""), places, ylabel="value y")
-        lower.rule(places, around, "fitted value (units of y)", "residual")
-        upper.line(ends, ends, GREEN, width=2)
-        lower.line(ends, 0, GREEN, width=2)
-        x, y, left = fitted[:DRAWN], values[:DRAWN], residuals[:DRAWN]
-        upper.strokes(x, x, x, y, VERMILION, width=1.7)
-        lower.strokes(x, 0, x, left, VERMILION, width=1.7)
-        upper.dots(x, y, BLUE, radius=3.6)
-        lower.dots(x, left, BLUE, radius=3.6)
-        error = np.sqrt(np.square(residuals).mean())
-        return f"Fit: residuals of {error:.3g} (root mean square)"
+        rule(lower, places, around, "fitted value (units of y)", "residual")
+        upper.plot(self._range, self._range, color=GREEN, linewidth=1.5)
+        lower.axhline(0, color=GREEN, linewidth=1.5)
+
+    def content(self, view: View) -> list[Artist]:
+        """Draw each row, and the way from the line to it."""
+        upper, lower = self.axes
+        fitted, residuals = self._predicted(view)
+        ways = [
+            upper.vlines(fitted, fitted, fitted + residuals, color=VERMILION, linewidth=1.2),
+            lower.vlines(fitted, 0, residuals, color=VERMILION, linewidth=1.2),
+        ]
+        dots: dict[str, Any] = {"color": BLUE, "marker": "o", "markersize": 4.5, "linestyle": ""}
+        above = upper.plot(fitted, fitted + residuals, **dots)
+        return [*ways, *above, *lower.plot(fitted, residuals, **dots)]
+
+    def title(self, view: View) -> str:
+        """Say how far off the rows are."""
+        _, residuals = self._predicted(view)
+        return f"Fit: residuals of {np.sqrt(np.square(residuals).mean()):.3g} (root mean square)"
 
     def rows(self, view: View) -> str:
         """Say which rows."""
-        count = len(view.data.split("train")[1])
-        return f"{count:,} rows of training" if count <= DRAWN else f"{DRAWN:,} of {count:,} rows"
+        return f"{len(training_rows(view)[1]):,} rows of training"
+
+    @staticmethod
+    def _predicted(view: View) -> tuple[Array, Array]:
+        features, values = view.data.split("train")
+        fitted = view.ask(features)[:, 0].astype(float)
+        return fitted, values[:, 0].numpy() - fitted
 
 
 class Coefficients(Picture):
     """The first two coefficients on their way down the loss, from afar and near the end."""
 
     name = "coefficients"
-    size = (460, 740)
+    size = (4.6, 7.4)
 
     def __init__(self) -> None:
+        super().__init__()
         self._way: list[Any] = []  # a tensor [2] each, where the model is, or a list
         self._every, self._seen = 1, 0
 
@@ -93,83 +124,74 @@ class Coefficients(Picture):
         else:
             self._way, self._every, self._seen = (notes[key] for key in ("way", "every", "seen"))
 
-    def paint(self, sheet: Sheet, view: View) -> str:
-        """Draw the way on the loss's rings, what made the data, and the end, where it is least."""
-        (curvature, best), true = bowl(view), view.model.true_coefficients
-        way = self.stations(view)
-        points = np.vstack([way, best[:2]])
-        (left, low), (right, high) = np.floor(points.min(0) - 0.25), np.ceil(points.max(0) + 0.25)
+    def scale(self, view: View) -> tuple[tuple[float, ...], float]:
+        """Return the edges of what is seen from afar, and how near the end is looked at."""
+        _, best = bowl(view)
+        points = np.vstack([self._stations(view), best[:2]])
+        edges = np.concatenate([np.floor(points.min(0) - 0.25), np.ceil(points.max(0) + 0.25)])
+        true = view.model.true_coefficients
         apart = np.linalg.norm(np.array(true[:2]) - best[:2]) if true else 0.04
-        (x, y), near = best[:2], ceiling(1.5 * float(apart))
-        places = (95, 345), (420, 680)
-        limits = ((left, right), (low, high)), ((x - near, x + near), (y - near, y + near))
-        for (top, bottom), (across, upwards) in zip(places, limits, strict=True):
-            values = ticks(*upwards, 5)
-            edge = max(70, 36 + widest(values))
-            panel = Panel(sheet, (edge, top, 445, bottom), across, upwards)
-            panel.rule(ticks(*across), values, "coefficient 1", "coefficient 2")
-            around = rings(curvature, best[:2], across, upwards)
-            panel.line(around[..., 0], around[..., 1], SKY, width=1.1, alpha=0.8)
-            panel.line(way[:, 0], way[:, 1], BLUE, width=1.7)
-            panel.dots(way[:, 0], way[:, 1], BLUE, radius=2)
-            panel.dots(way[0, 0], way[0, 1], BLACK, radius=4.2, hollow=1.4)
-            panel.dots(way[-1, 0], way[-1, 1], BLUE, radius=5.5)
-            plus(sheet, *panel.points(x, y))
+        return tuple(edges), ceiling(1.5 * float(apart))
+
+    def frame(self, figure: Figure, view: View) -> None:
+        """Draw the loss's contours, from afar and near its least."""
+        curvature, best = bowl(view)
+        (left, low, right, high), near = self.scale(view)
+        (x, y), true = best[:2], view.model.true_coefficients
+        panels = panel(figure, bottom=3.95, top=0.95), panel(figure, top=4.2)
+        limits = ((left, right, low, high), (x - near, x + near, y - near, y + near))
+        for axes, (x0, x1, y0, y1) in zip(panels, limits, strict=True):
+            grid = np.stack(np.meshgrid(np.linspace(x0, x1, 60), np.linspace(y0, y1, 60)), axis=-1)
+            away = grid - best[:2]
+            loss = np.sqrt(np.einsum("...i,ij,...j", away, curvature, away))
+            axes.contour(grid[..., 0], grid[..., 1], loss, 9, colors=SKY, linewidths=0.8, alpha=0.8)
+            axes.set(xlim=(x0, x1), ylim=(y0, y1))
+            rule(axes, ticks(x0, x1), ticks(y0, y1, 5), "coefficient 1", "coefficient 2")
+        self._legend(figure, bool(true))
+
+    @staticmethod
+    def _legend(figure: Figure, has_true: bool) -> None:
+        signs = [("-o", BLUE, "way"), ("+", VERMILION, "least squares")]
+        signs += [("s", GREEN, "made the data")] if has_true else []
+        axes = figure.axes[0]
+        lines = [
+            axes.plot([], [], sign, color=colour, fillstyle="none", label=name, mew=2)[0]
+            for sign, colour, name in signs
+        ]
+        figure.legend(handles=lines, loc="upper left", ncols=3, frameon=False, columnspacing=1,
+                      bbox_to_anchor=(0.1, 0.93), handletextpad=0.4)  # fmt: skip
+
+    def content(self, view: View) -> list[Artist]:
+        """Draw the way, from its start to where it is; its end, and what made the data."""
+        way, (_, best) = self._stations(view), bowl(view)
+        true = view.model.true_coefficients
+        drawn: list[Artist] = []
+        for axes in self.axes:
+            drawn += axes.plot(*way.T, color=BLUE, marker=".", markersize=5, linewidth=1.2)
+            drawn += axes.plot(*way[0], "o", color=BLACK, markersize=6, fillstyle="none")
+            drawn += axes.plot(*way[-1], "o", color=BLUE, markersize=8)
+            drawn += axes.plot(*best[:2], "+", color=VERMILION, markersize=15, mew=2.5)
             if true:
-                square(sheet, *panel.points(*true[:2]))
-        legend(sheet, bool(true))
-        return f"Coefficients: {np.linalg.norm(way[-1] - best[:2]):.2g} from least squares"
+                drawn += axes.plot(*true[:2], "s", color=GREEN, ms=9, fillstyle="none", mew=2)
+        return drawn
+
+    def title(self, view: View) -> str:
+        """Say how far there is to go."""
+        _, best = bowl(view)
+        left = np.linalg.norm(self._stations(view)[-1] - best[:2])
+        return f"Coefficients: {left:.2g} from least squares"
 
     def rows(self, view: View) -> str:
         """Say what the lines are."""
         return "rings: equal loss of training"
 
-    def stations(self, view: View) -> Array:
-        """Return the way, from its start to where the model is."""
+    def _stations(self, view: View) -> Array:
         return np.array([_pair(s) for s in (*self._way, view.model.coefficients[0, :2])])
 
 
 def _pair(station: Any) -> list[float]:
     pair: list[float] = station.tolist() if hasattr(station, "tolist") else station
     return pair
-
-
-def plus(sheet: Sheet, x: float, y: float) -> None:
-    """Mark the least loss on a sheet."""
-    strokes = [[(x - 10, y), (x + 10, y)], [(x, y - 10), (x, y + 10)]]
-    sheet.lines(np.array(strokes), VERMILION, width=3.5)
-
-
-def square(sheet: Sheet, x: float, y: float) -> None:
-    """Mark what made the data on a sheet."""
-    corners = [(x - 6, y - 6), (x + 6, y - 6), (x + 6, y + 6), (x - 6, y + 6), (x - 6, y - 7)]
-    sheet.lines(np.array(corners), GREEN, width=2.8)
-
-
-def legend(sheet: Sheet, has_true: bool) -> None:
-    """Say what the marks mean."""
-    sheet.lines(np.array([(58, 71), (88, 71)]), BLUE, width=1.7)
-    sheet.dots(np.array([(73, 71)]), BLUE, radius=4.2)
-    sheet.write(95, 71, "way", align=0)
-    plus(sheet, 153, 71)
-    sheet.write(174, 71, "least squares", align=0)
-    if has_true:
-        square(sheet, 305, 71)
-        sheet.write(325, 71, "made the data", align=0)
-
-
-def rings(curvature: Array, least: Array, x: tuple[float, float], y: tuple[float, float]) -> Array:
-    """Return the lines of equal loss between the edges of x and y: ellipses [RINGS, K, 2]."""
-    steepness, axes = np.linalg.eigh(curvature)
-    steepness = np.maximum(steepness, 1e-8 * steepness.max())  # of a valley without end
-    corners = np.array([(a, b) for a in x for b in y]) - least
-    highest = np.sqrt(np.square(corners @ axes) @ steepness).max()
-    turn = np.linspace(0, 2 * np.pi, 121)
-    circle = np.stack([np.cos(turn), np.sin(turn)], axis=-1)
-    outline = circle / np.sqrt(steepness) @ axes.T  # where the loss is 1 above its least
-    radii = np.arange(1, RINGS + 1) * highest / (RINGS + 1)
-    ellipses: Array = least + radii[:, None, None] * outline
-    return ellipses
 
 
 def bowl(view: View) -> tuple[Array, Array]:

@@ -6,26 +6,24 @@ Letters: N rows, C outputs.
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
 
-from src.figures.picture import Picture, View, ceiling
-from src.figures.sheet import (
+from src.figures.picture import (
     BLUE,
-    DASHED,
     GREY,
     VERMILION,
-    WHITE,
     Array,
-    Panel,
-    Sheet,
-    rgba,
-    shades,
+    Picture,
+    View,
+    ceiling,
+    panel,
+    rule,
     ticks,
-    widest,
 )
 
 DOTS = 2000  # more values than that are counted in squares
 SQUARES = 60  # along each axis
-DARKER = ("#FFEA46", "#BCAE6C", "#7C7B78", "#424D6C", "#00204C")  # cividis: read without red, green
 
 
 def pictures(model: Any) -> list[Picture]:
@@ -44,38 +42,46 @@ class PredictedAgainstTrue(Picture):
     """Each value beside what is true of it; a perfect model's lie on the diagonal."""
 
     name = "predicted_against_true"
-    size = (460, 460)
+    size = (4.6, 4.6)
 
-    def paint(self, sheet: Sheet, view: View) -> str:
-        """Draw the values, one by one or counted in squares, over the range of what is true."""
-        true, predicted = view.targets.ravel(), view.outputs.ravel()
-        low, high = float(true.min()), float(true.max())
+    def frame(self, figure: Figure, view: View) -> None:
+        """Draw the diagonal over the range of what is true."""
+        low, high = float(view.targets.min()), float(view.targets.max())
         margin = 0.05 * (high - low) or 1.0
-        ends = low - margin, high + margin
-        places = ticks(*ends)
-        panel = Panel(sheet, (max(70, 36 + widest(places)), 72, 445, 400), ends, ends)
-        inside = np.clip(predicted, *ends)  # what is further out lies on the edge
-        if len(true) > DOTS:
-            panel.image(_density(inside, true, ends))
-            sheet.write(440, 388, "darker: more values", GREY, align=1)
-        panel.line(ends, ends, GREY, dashes=DASHED, width=1.4)
+        self._range = low - margin, high + margin
+        axes = panel(figure)
+        axes.set(xlim=self._range, ylim=self._range)
+        places = ticks(*self._range)
+        rule(axes, places, places, "true value (units of y)", "predicted value (units of y)")
+        axes.plot(self._range, self._range, color=GREY, linestyle="--", linewidth=1)
+        if view.targets.size > DOTS:
+            note: dict[str, Any] = {"ha": "right", "color": GREY, "transform": axes.transAxes}
+            axes.text(0.99, 0.02, "darker: more values", **note)
+
+    def content(self, view: View) -> list[Artist]:
+        """Draw the values, one by one or counted in squares."""
+        [axes] = self.axes
+        true, predicted = view.targets.ravel(), view.outputs.ravel()
+        inside = np.clip(predicted, *self._range)  # what is further out lies on the edge
         if len(true) <= DOTS:
-            panel.dots(true, inside, BLUE, radius=1.9, alpha=0.6)
-        panel.rule(places, places, "true value (units of y)", "predicted value (units of y)")
+            return list(axes.plot(true, inside, ".", color=BLUE, markersize=5, alpha=0.6))
+        counts, _, _ = np.histogram2d(inside, true, SQUARES, [self._range, self._range])
+        shown = np.ma.masked_equal(np.log1p(counts), 0)
+        edges = (*self._range, *self._range)
+        return [
+            axes.imshow(
+                shown,
+                extent=edges,
+                origin="lower",
+                aspect="auto",
+                interpolation="nearest",
+                cmap="cividis_r",
+            )
+        ]
+
+    def title(self, view: View) -> str:
+        """Say how much is explained."""
         return f"Predicted against true: R2 {r2(view):.3f}"
-
-
-def _density(upwards: Array, across: Array, ends: tuple[float, float]) -> Array:
-    """Return the colours of squares [SQUARES, SQUARES, 4], the darker the more values are there."""
-    row, column = (
-        np.minimum((values - ends[0]) * (SQUARES / (ends[1] - ends[0])), SQUARES - 1).astype(int)
-        for values in (upwards, across)
-    )
-    counts = np.bincount(row * SQUARES + column, minlength=SQUARES**2).reshape(SQUARES, SQUARES)
-    counts = np.log1p(counts[::-1])  # the lowest below
-    colours = shades(counts / counts.max(), DARKER)
-    colours[counts == 0] = rgba(WHITE)
-    return colours
 
 
 class Residuals(Picture):
@@ -83,24 +89,41 @@ class Residuals(Picture):
 
     name = "residuals"
 
-    def paint(self, sheet: Sheet, view: View) -> str:
-        """Draw a bar for each part of the range, and the mean."""
-        residuals = (view.outputs - view.targets).ravel()
-        width = ceiling(float(np.quantile(np.abs(residuals), 0.995)))
-        panel = Panel(sheet, (70, 72, 465, 360), (-width, width), (0, 1.04))
-        counts, edges = np.histogram(np.clip(residuals, -width, width), 40, (-width, width))
-        panel.bars(edges[:-1], edges[1:], 0, counts / max(counts.max(), 1), "#338EC1")
-        panel.line(0, [0, 1.04], GREY, dashes=DASHED)
-        mean = residuals.mean()
-        panel.line(mean, [0, 1.04], VERMILION, width=2.8)
-        panel.rule(
-            ticks(-width, width),
+    def scale(self, view: View) -> float:
+        """Return the widest residual that is shown."""
+        spread = float(np.quantile(np.abs(view.outputs - view.targets), 0.995))
+        return ceiling(spread)
+
+    def frame(self, figure: Figure, view: View) -> None:
+        """Draw the axes around zero."""
+        self._width = self.scale(view)
+        axes = panel(figure)
+        axes.set(xlim=(-self._width, self._width), ylim=(0, 1.04))
+        places = ticks(-self._width, self._width)
+        rule(
+            axes,
+            places,
             ticks(0, 1, 2),
             "predicted - true (units of y)",
             "rows, of the fullest bar",
         )
+        axes.axvline(0, color=GREY, linestyle="--", linewidth=1)
+
+    def content(self, view: View) -> list[Artist]:
+        """Draw a bar for each part of the range, and the mean."""
+        [axes] = self.axes
+        residuals = (view.outputs - view.targets).ravel()
+        inside = np.clip(residuals, -self._width, self._width)
+        counts, edges = np.histogram(inside, 40, (-self._width, self._width))
+        steps = axes.stairs(counts / max(counts.max(), 1), edges, color=BLUE, fill=True, alpha=0.8)
+        mean = axes.axvline(residuals.mean(), color=VERMILION, linewidth=2)
+        return [steps, mean]
+
+    def title(self, view: View) -> str:
+        """Say how far off they are."""
+        residuals = view.outputs - view.targets
         error = np.sqrt(np.square(residuals).mean())
-        return f"Residuals: root mean square {error:.3g}, mean {mean:+.2g}"
+        return f"Residuals: root mean square {error:.3g}, mean {residuals.mean():+.2g}"
 
 
 def errors(view: View) -> Array:

@@ -6,13 +6,25 @@ Letters: D features, H hidden units, C outputs.
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
 
-from src.figures.picture import Picture, View, ceiling
+from src.figures.picture import (
+    BLACK,
+    BLUE,
+    GREY,
+    Array,
+    Lettering,
+    Picture,
+    View,
+    ceiling,
+    panel,
+    rule,
+    ticks,
+)
 from src.figures.regression import PredictedAgainstTrue, errors
-from src.figures.sheet import BLUE, GREY, WHITE, Array, Panel, Sheet, shades, ticks, widest
 
 OUTPUTS = 40  # bars that fit
-SIGNED = ("#7F3B08", "#E08214", "#F7F7F7", "#8073AC", "#2D004B")  # ColorBrewer's PuOr
 
 
 def pictures(model: Any) -> list[Picture]:
@@ -25,21 +37,33 @@ class ErrorByOutput(Picture):
 
     name = "error_by_output"
 
-    def paint(self, sheet: Sheet, view: View) -> str:
-        """Draw a bar for each output, and the error of who always says its mean."""
-        each, spread = errors(view), view.targets.std(axis=0)
-        highest = ceiling(max(each.max(), spread.max()))
-        outputs = min(len(each), OUTPUTS)
-        heights = ticks(0, highest)
-        edge = max(70, 36 + widest(heights))
-        panel = Panel(sheet, (edge, 92, 465, 360), (-0.6, outputs - 0.4), (0, highest))
-        places = np.arange(outputs)
-        panel.bars(places - 0.31, places + 0.31, 0, each[:outputs], BLUE)
-        means = spread[:outputs]
-        panel.strokes(places - 0.4, means, places + 0.4, means, GREY, width=2.8)
-        sheet.write(465, 79, "grey line: error of the mean", GREY, align=1)
+    def scale(self, view: View) -> float:
+        """Return the largest error that is shown."""
+        return ceiling(max(errors(view).max(), view.targets.std(axis=0).max()))
+
+    def frame(self, figure: Figure, view: View) -> None:
+        """Draw the axes, and for each output the error of who always says its mean."""
+        outputs = min(view.targets.shape[1], OUTPUTS)
+        axes = panel(figure)
+        axes.set(xlim=(-0.6, outputs - 0.4), ylim=(0, self.scale(view)))
         numbers = {float(i): str(i) for i in range(0, outputs, -(-outputs // 10))}
-        panel.rule(numbers, heights, "output", "root mean squared error (of y)")
+        rule(axes, numbers, ticks(0, self.scale(view)), "output", "root mean squared error (of y)")
+        spread = view.targets.std(axis=0)[:outputs]
+        places = np.arange(outputs)
+        axes.hlines(spread, places - 0.4, places + 0.4, color=GREY, linewidth=2)
+        axes.text(0.995, 1.0, "grey line: error of the mean", transform=axes.transAxes, ha="right",
+                  va="top", color=GREY)  # fmt: skip
+
+    def content(self, view: View) -> list[Artist]:
+        """Draw a bar for each output."""
+        [axes] = self.axes
+        heights = errors(view)[:OUTPUTS]
+        bars = axes.bar(range(len(heights)), heights, width=0.62, color=BLUE)
+        return list(bars)
+
+    def title(self, view: View) -> str:
+        """Say which is worst."""
+        each = errors(view)
         return f"Error by output: {each.mean():.3g} on average, worst {each.max():.3g}"
 
 
@@ -47,45 +71,61 @@ class FirstLayer(Picture):
     """The weights of each hidden unit, the longest rows on top: which units have a part in it."""
 
     name = "first_layer"
-    size = (520, 440)
+    size = (5.2, 4.4)
 
-    def paint(self, sheet: Sheet, view: View) -> str:
-        """Draw the weights, the length of each row, and what the colours mean."""
+    def scale(self, view: View) -> tuple[float, float]:
+        """Return the weight with the full colour, and the longest row."""
         weights = first_weights(view)
+        norms = np.linalg.norm(weights, axis=1)
+        return ceiling(float(np.quantile(np.abs(weights), 0.995))), ceiling(norms.max())
+
+    def frame(self, figure: Figure, view: View) -> None:
+        """Draw the axes and what the colours mean."""
+        units, features = first_weights(view).shape
+        strongest, longest = self._ends = self.scale(view)
+        left = panel(figure, right=1.9)
+        left.set(xlim=(-0.5, features - 0.5), ylim=(units - 0.5, -0.5))
+        rule(left, ticks(0, features - 1), ticks(0, units - 1), "feature", "hidden unit, by length")
+        right = panel(figure, left=3.42, right=1.08)
+        right.set(xlim=(0, longest), ylim=(units - 0.5, -0.5))
+        rule(right, {longest: f"{longest:g}"}, {}, "length")
+        scale = panel(figure, left=4.42, right=0.66)
+        ramp = np.linspace(1, -1, 256)[:, None]
+        scale.imshow(ramp, cmap="PuOr", vmin=-1, vmax=1, aspect="auto",
+                     extent=(0, 1, -strongest, strongest))  # fmt: skip
+        rule(scale, {}, {}, "weight")
+        letters = Lettering(scale, 10)
+        ends = [(1.3, value, f"{value:g}") for value in (-strongest, 0.0, strongest)]
+        letters.patch(ends, BLACK, align=0).set_clip_on(False)
+
+    def content(self, view: View) -> list[Artist]:
+        """Draw the weights, and the length of each row."""
+        left, right, _ = self.axes
+        strongest, _ = self._ends
+        weights = first_weights(view)
+        norms = np.linalg.norm(weights, axis=1)
+        order = np.argsort(-norms)
         units, features = weights.shape
-        lengths = np.linalg.norm(weights, axis=1)
-        order = np.argsort(-lengths)
-        strongest = ceiling(float(np.quantile(np.abs(weights), 0.995)))
-        upwards = units - 0.5, -0.5
-        left = Panel(sheet, (70, 72, 330, 380), (-0.5, features - 0.5), upwards)
-        shown = thinned(thinned(weights[order], 308).T, 260).T
-        left.image(shades(shown / strongest / 2 + 0.5, SIGNED))
-        left.rule(ticks(0, features - 1, 5, 1), ticks(0, units - 1, 8, 1), "feature",
-                  "hidden unit, by length")  # fmt: skip
-        longest = ceiling(lengths.max())
-        right = Panel(sheet, (342, 72, 412, 380), (0, longest), upwards)
-        reached = np.linspace(0, longest, 70) < lengths[order, None]  # [H, 70]: by each unit
-        right.image(shades(reached, (WHITE, BLUE)))
-        right.rule({longest: f"{longest:g}"}, {}, "length")
-        scale = Panel(sheet, (442, 72, 454, 380), (0, 1), (-strongest, strongest))
-        scale.image(shades(np.linspace(1, 0, 308)[:, None], SIGNED))
-        for value in (-strongest, 0.0, strongest):
-            scale.write(1.4, value, f"{value:g}", align=0)
-        sheet.write(448, 413, "weight")
+        image = left.imshow(
+            weights[order],
+            cmap="PuOr",
+            vmin=-strongest,
+            vmax=strongest,
+            aspect="auto",
+            extent=(-0.5, features - 0.5, units - 0.5, -0.5),
+        )
+        edges = np.arange(units + 1) - 0.5
+        bars = right.stairs(norms[order], edges, orientation="horizontal", color=BLUE, fill=True)
+        return [image, bars]
+
+    def title(self, view: View) -> str:
+        """Say how large the layer is."""
+        units, features = first_weights(view).shape
         return f"First layer: {units:,} hidden units of {features:,} features"
 
     def rows(self, view: View) -> str:
         """Say when."""
         return "weights of the network"
-
-
-def thinned(values: Array, most: int) -> Array:
-    """Return at most so many rows: where there are more, the means of neighbours."""
-    if len(values) <= most:
-        return values
-    starts = np.arange(most) * len(values) // most
-    sums: Array = np.add.reduceat(values, starts, axis=0)
-    return sums / np.diff(np.append(starts, len(values)))[:, None]
 
 
 def first_weights(view: View) -> Array:

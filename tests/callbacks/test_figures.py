@@ -17,7 +17,6 @@ from torch import nn
 from src.callbacks.figures import Figures, ask, pictures_of, rows_of_batch
 from src.experiment import Experiment
 from src.figures.picture import Picture
-from src.figures.sheet import letter, lettering
 from src.models.fizzbuzz import FizzBuzz
 from tests.conftest import options
 
@@ -140,8 +139,14 @@ def test_it_is_drawn_every_few_epochs_and_at_the_end(
 class Broken(Picture):
     name = "broken"
 
-    def paint(self, sheet: Any, view: Any) -> str:
+    def title(self, view: Any) -> str:
         raise RuntimeError("no such colour\nand a long story")
+
+    def frame(self, figure: Any, view: Any) -> None:
+        """Draw nothing."""
+
+    def content(self, view: Any) -> list[Any]:
+        return []
 
 
 def test_a_picture_that_fails_costs_one_line_and_no_training(
@@ -202,8 +207,6 @@ def test_a_resumed_run_draws_the_same_bytes(model: str, build: Build, tmp_path: 
     assert len(whole) == len(EXPECTED[model])
     assert all(whole[name] != first[name] for name in whole)
     drawn(2)
-    lettering.cache_clear()  # as in a process that has written nothing before
-    letter.cache_clear()
     assert drawn(4, str(tmp_path / "checkpoints" / "last.ckpt")) == whole
 
 

@@ -42,14 +42,13 @@ def test_the_confusion_matrix_counts_true_by_answered() -> None:
     expected = multiclass_confusion_matrix(*tensors(view), CLASSES).numpy()
     assert np.array_equal(classification.confusion(view), expected)
     right = int(np.trace(expected))
-    described = classification.Confusion().draw(view).description
-    assert described == f"Confusion matrix: {right} of {ROWS} right (step 5)"
+    assert classification.Confusion().title(view) == f"Confusion matrix: {right} of {ROWS} right"
 
 
 def test_the_calibration_error_is_the_expected_one() -> None:
     view = seen()
     expected = multiclass_calibration_error(*tensors(view), CLASSES, n_bins=10, norm="l1")
-    assert f"off by {float(expected):.3f}" in classification.Calibration().draw(view).description
+    assert f"off by {float(expected):.3f}" in classification.Calibration().title(view)
 
 
 def test_wilsons_interval_is_that_of_the_textbook() -> None:
@@ -66,7 +65,7 @@ def test_the_curve_has_precision_and_recall_at_each_threshold() -> None:
     expected_precision, expected_recall, _ = binary_precision_recall_curve(*arguments)
     assert recall[::-1] == pytest.approx(expected_recall.numpy())  # which begins at recall 1
     assert precision[:0:-1] == pytest.approx(expected_precision.numpy()[:-1])
-    area = classification.area_below(recall, precision)
+    area = classification.average_precision(true, scores)
     assert area == pytest.approx(float(binary_average_precision(*arguments)))
 
 

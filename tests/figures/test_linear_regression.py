@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from src.experiment import Experiment
-from src.figures.linear_regression import STATIONS, Coefficients, Fit, bowl, rings
+from src.figures.linear_regression import STATIONS, Coefficients, Fit, bowl
 from tests.figures.test_pictures import view_of
 
 Build = Callable[..., Experiment]
@@ -42,23 +42,6 @@ def test_the_bowl_is_the_loss_with_the_rest_at_its_best(
         assert np.square(left).mean() - least == pytest.approx(away @ curvature @ away, rel=1e-6)
 
 
-def test_the_loss_is_the_same_all_along_a_ring() -> None:
-    least, curvature = np.array((1.0, -2.0)), np.array(((3.0, 1.0), (1.0, 0.5)))
-    drawn = rings(curvature, least, (-1, 4), (-4, 1))
-    heights = []
-    for ring in drawn:
-        away = ring - least
-        loss = np.einsum("ki,ij,kj->k", away, curvature, away)
-        assert loss == pytest.approx(loss[0])
-        assert ring[0] == pytest.approx(ring[-1])
-        heights.append(np.sqrt(loss[0]))
-    assert np.diff(heights) == pytest.approx(heights[0])  # as far apart as from the least
-    corners = np.array([(x, y) for x in (-1, 4) for y in (-4, 1)]) - least
-    highest = np.sqrt(np.einsum("ki,ij,kj->k", corners, curvature, corners).max())
-    assert heights[-1] < highest < 1.2 * heights[-1]
-    assert np.isfinite(rings(np.diag((1.0, 0.0)), least, (-1, 4), (-4, 1))).all()
-
-
 def test_a_long_way_is_thinned_and_keeps_its_ends(build: Build) -> None:
     experiment = build("model=linear_regression", "logger=none")
     picture, model = Coefficients(), experiment.model
@@ -67,7 +50,7 @@ def test_a_long_way_is_thinned_and_keeps_its_ends(build: Build) -> None:
     for step in range(1, 3000):
         weights[0, 0] = step
         picture.watch(model)
-    way = picture.stations(view_of(experiment, 3000))
+    way = picture._stations(view_of(experiment, 3000))
     assert len(way) <= STATIONS + 1
     assert way[0, 0] < 1
     assert way[-1, 0] == 2999
@@ -79,4 +62,4 @@ def test_the_fit_says_how_far_off_it_is(build: Build) -> None:
     X, y = experiment.data.split("train")
     weights = experiment.model.coefficients.numpy()
     error = np.sqrt(np.square(y.numpy() - X.numpy() @ weights.T).mean())
-    assert f"{error:.3g}" in Fit().draw(view_of(experiment, 0)).description
+    assert f"{error:.3g}" in Fit().title(view_of(experiment, 0))

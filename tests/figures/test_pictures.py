@@ -12,8 +12,7 @@ from PIL import Image
 from src.callbacks.figures import ask, pictures_of, rows_of
 from src.experiment import Experiment
 from src.figures import classification, regression
-from src.figures.picture import View, ceiling
-from src.figures.png import png
+from src.figures.picture import View, ceiling, png, ticks
 from tests.conftest import options
 
 Build = Callable[..., Experiment]
@@ -66,12 +65,12 @@ def test_a_picture_drawn_again_is_the_picture_drawn_afresh(model: str, build: Bu
 @pytest.mark.parametrize("colours", [2, 200, 5000])
 def test_the_png_is_read_back_to_the_same_picture_and_words(colours: int) -> None:
     random = np.random.default_rng(0)
-    palette = random.integers(0, 256, (colours, 4), np.uint8)
+    palette = random.integers(0, 256, (colours, 3), np.uint8)
     pixels = palette[random.integers(0, colours, (50, 70))]
     image = Image.open(io.BytesIO(png(pixels, "R2 0.5 (step 3)")))
     back = np.array(image.convert("RGB")).astype(int)
     # Up to 256 colours are rounded to 5, 6 and 5 bits; more are kept as they are.
-    assert np.abs(back - pixels[:, :, :3]).max() <= (7 if colours <= 256 else 0)
+    assert np.abs(back - pixels).max() <= (7 if colours <= 256 else 0)
     assert (image.mode == "P") == (colours <= 256)
     assert image.text["Description"] == "R2 0.5 (step 3)"  # type: ignore[attr-defined]
 
@@ -82,3 +81,9 @@ def test_the_png_is_read_back_to_the_same_picture_and_words(colours: int) -> Non
 )
 def test_the_ceiling_is_the_next_round_number(value: float, expected: float) -> None:
     assert ceiling(value) == pytest.approx(expected)
+
+
+def test_ticks_are_round_and_within_the_ends() -> None:
+    assert list(ticks(0, 1).values()) == ["0", "0.2", "0.4", "0.6", "0.8", "1"]
+    assert list(ticks(-4.2, 7.9)) == [-4, -2, 0, 2, 4, 6]
+    assert list(ticks(0, 1, 2).values()) == ["0", "0.5", "1"]
