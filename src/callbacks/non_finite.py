@@ -47,6 +47,7 @@ class NonFinite(Callback):
         # float16 on a GPU: infinite gradients are part of its search for a scale, which skips them.
         self._scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
         self._found, self._one = torch.zeros(1, device=device), torch.ones(1, device=device)
+        self._alone = trainer.world_size == 1
         self._watched = False  # whether each step of this call was looked at
 
     def on_train_batch_start(
@@ -143,7 +144,7 @@ class NonFinite(Callback):
 
     def _agreed(self, trainer: Any, bad: bool) -> bool:
         """Let all ranks do what one must: each skips, or each stops."""
-        if trainer.world_size == 1:
+        if self._alone:
             return bad
         return bool(trainer.strategy.reduce_boolean_decision(bad, all=False))
 
