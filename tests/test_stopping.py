@@ -89,6 +89,7 @@ def test_what_was_stopped_goes_on_to_the_same_end(number: signal.Signals, tmp_pa
 def test_a_stop_where_a_validation_is_due_loses_none(tmp_path: Path) -> None:
     words = ("train", "model=two_layer_net", "trainer.accelerator=cpu", "data.rows=500", LINES[0])
     words += ("trainer.max_epochs=20", "trainer.val_check_interval=1", "~callbacks.figures")
+    words += ("steps_per_execution=1",)  # a validation may be due after each
     forked = Forked(tmp_path / "stopped", *words)
     forked.wait_until(lambda: "step " in forked.out)
     forked.send(signal.SIGTERM)

@@ -52,7 +52,7 @@ class FizzBuzz(BaseModule):
         super().__init__(optimizer, scheduler)
         self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
         self.in_features = num_digits
-        self.signed_digits, self.label_smoothing = signed_digits, label_smoothing
+        self.signed_digits, self.smooths = signed_digits, label_smoothing > 0
         self.net = TwoLayerNet(num_digits, hidden_features, CLASSES, dropout=dropout)
         smooth = torch.eye(CLASSES) * (1 - label_smoothing) + label_smoothing / CLASSES
         self.register_buffer("smooth_targets", smooth, persistent=False)  # [C, C], a row a class
@@ -64,7 +64,7 @@ class FizzBuzz(BaseModule):
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean cross entropy of logits [B, C] against classes [B]."""
-        if self.training and self.label_smoothing:
+        if self.training and self.smooths:
             # What cross_entropy's own label_smoothing computes, with half as many kernels.
             targets = self.smooth_targets.index_select(0, targets)  # [B] -> [B, C]
         return F.cross_entropy(outputs, targets)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from src.data.fizzbuzz import FizzBuzzData, encode, fizzbuzz
 from src.experiment import Experiment
@@ -24,6 +25,16 @@ def test_loss_is_the_cross_entropy_of_a_two_layer_net(signed_digits: bool) -> No
     logits = np.maximum(inputs @ w1.T + b1, 0) @ w2.T + b2
     likelihood = np.exp(logits)[np.arange(len(y)), y] / np.exp(logits).sum(axis=1)
     assert found == pytest.approx(float(-np.log(likelihood).mean()), rel=1e-12)
+
+
+def test_smooth_labels_are_for_training_alone() -> None:
+    model = FizzBuzz(hidden_features=20, label_smoothing=0.3)
+    x, y = FizzBuzzData().split("train")
+    logits = model(x)
+    for training, smoothing in ((True, 0.3), (False, 0.0)):
+        expected = F.cross_entropy(logits, y, label_smoothing=smoothing)
+        found = model.train(training).loss(logits, y)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
 
 
 def test_it_answers_with_the_most_probable_class() -> None:

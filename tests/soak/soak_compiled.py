@@ -73,19 +73,19 @@ def soak_a_changed_setting_of_the_model_is_noticed(build: Build) -> None:
     given = (EXACT, "model.hidden_features=16", "scheduler=constant")
     eager, compiled = build(*given), build(*given, "compile=true")
     for experiment in (eager, compiled):
-        experiment.trainer.callbacks.append(Smooths())
+        experiment.trainer.callbacks.append(Flips())
         experiment.trainer.fit_loop.max_epochs = 4
         experiment.trainer.fit(experiment.model, datamodule=experiment.data)
     for a, b in zip(eager.model.parameters(), compiled.model.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
-class Smooths(pl.Callback):
-    """Smooth the labels more with each epoch."""
+class Flips(pl.Callback):
+    """Feed the digits with signs in every other epoch."""
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Change an attribute of the model."""
-        pl_module.label_smoothing = 0.1 * trainer.current_epoch
+        pl_module.signed_digits = trainer.current_epoch % 2 == 1
 
 
 def soak_dropout_is_drawn_from_the_seed(build: Build) -> None:
