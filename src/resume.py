@@ -233,7 +233,7 @@ OTHER_STATE = {  # what cannot change, because the checkpoint's state would mean
 }
 
 
-def check_possible(found: Changes) -> None:
+def check_possible(content: Any, found: Changes) -> None:
     """Refuse changes that the state in the checkpoint does not allow.
 
     Raises:
@@ -244,12 +244,22 @@ def check_possible(found: Changes) -> None:
         if key == "scheduler._target_" and not any(str(t).endswith(".plateau") for t in (old, new)):
             continue
         if key == "steps_per_execution" and old != 1 and new != 1:
+            if key in found and not _is_at_an_edge(content):
+                raise InputError(
+                    f"{key}: {old} -> {new} is not possible amid an epoch, where the run was left;"
+                    f" continue it with {old}"
+                )
             continue
         if key in found:
             raise InputError(
                 f"{key}: {old} -> {new} is not possible ({reason}); init_from= starts a new run"
                 " from these weights"
             )
+
+
+def _is_at_an_edge(content: Any) -> bool:
+    """Say whether a checkpoint is from between two epochs."""
+    return bool(content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"])
 
 
 def take(found: Changes, content: Any, settings: Plain) -> None:

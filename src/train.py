@@ -112,7 +112,7 @@ def _go_on(run: Path, settings: Plain, allow_changes: bool, said: list[str]) -> 
         resume.check_length(run, content, settings, changes)
     resume.check_allowed(run, changes, allow_changes)
     if checkpoint:
-        resume.check_possible(changes)
+        resume.check_possible(content, changes)
     from src import experiment
 
     if checkpoint:

@@ -131,6 +131,7 @@ def test_the_comparison_of_runs_finds_a_changed_weight_and_a_missing_row(trained
 @pytest.mark.parametrize("step", [4, 5])
 def test_a_signal_at_any_step_is_resumed_exactly(step, tmp_path, monkeypatch):
     words = ["model=two_layer_net", *SMALL["two_layer_net"], "trainer.val_check_interval=2"]
+    words += ["steps_per_execution=1"]  # so that any step may be the last one
     words += ["trainer.max_epochs=2", "trainer.log_every_n_steps=3", "trainer.accelerator=cpu"]
     straight, stopped = Command(tmp_path / "straight"), Command(tmp_path / "stopped")
     straight.here("train", *words)
@@ -380,7 +381,7 @@ REFUSED = {
     "logger=csv": "logger.tensorboard._target_",
     "optimizer=adam allow_changes=true": "the state of one optimizer is none of another's",
     "scheduler=plateau allow_changes=true": "another state",
-    "steps_per_execution=2 allow_changes=true": "progress is counted anew",
+    "steps_per_execution=1 allow_changes=true": "progress is counted anew",
     "model=linear_regression model.bias=true allow_changes=true": "does not fit",
 }
 
@@ -390,6 +391,14 @@ def test_other_settings_are_said_and_refused(words, run, command, capsys):
     killed(run)
     assert REFUSED[words] in refused(command, capsys, "train", "resume=latest", *words.split())
     assert yaml.safe_load((run / "config.yaml").read_text())["optimizer"]["lr"] == 0.3
+
+
+@pytest.mark.parametrize("edge", [True, False])
+def test_executions_change_their_length_at_an_epochs_end_alone(edge):
+    loops = {"fit_loop": {"epoch_loop.batch_progress": {"is_last_batch": edge}}}
+    found = {"steps_per_execution": (10, 7)}
+    with contextlib.nullcontext() if edge else pytest.raises(InputError, match="amid an epoch"):
+        resume.check_possible({"loops": loops}, found)
 
 
 def test_the_same_settings_are_no_change(run, command):
