@@ -4,7 +4,6 @@ import contextlib
 import copy
 import io
 import json
-import math
 import time
 import warnings
 from pathlib import Path
@@ -16,7 +15,6 @@ from tensorboard.backend.event_processing.event_file_loader import (  # type: ig
 )
 from tensorboard.compat.proto import event_pb2  # type: ignore[import-untyped]
 from tensorboard.compat.proto.summary_pb2 import (  # type: ignore[import-untyped]
-    HistogramProto,
     Summary,
     SummaryMetadata,
 )
@@ -52,8 +50,6 @@ LAYOUT = {
         "momentum": ["Multiline", ["train/momentum"]],
     },
 }
-
-BINS = 64  # of a histogram; TensorBoard shows 30
 
 
 def session_start(name: str, hyperparameters: dict[str, Any]) -> Any:
@@ -143,25 +139,6 @@ def texts(run: Path) -> dict[str, str]:
 def _cell(value: Any) -> str:
     text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text.replace("|", "\\|").replace("\n", " ")
-
-
-def histogram(tag: str, values: Tensor) -> Any:
-    """Return the record of how values are distributed; None where there are none, or not numbers.
-
-    The same as torch's own, whose counting takes twice as long.
-    """
-    values = values.detach().float().cpu().ravel()
-    ends = values.aminmax() if values.numel() else ()
-    low, high = (float(end) for end in ends) if ends else (math.nan, math.nan)
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return None
-    above, wide = high if high > low else low + 1, values.double()
-    counts = torch.histc(values, BINS, low, above).tolist()
-    limits = [low + (above - low) * i / BINS for i in range(BINS + 1)]
-    counted = HistogramProto(min=low, max=high, num=len(values), sum=float(wide.sum()),
-                             sum_squares=float(wide.dot(wide)), bucket_limit=limits,
-                             bucket=[0.0, *counts])  # fmt: skip
-    return Summary(value=[Summary.Value(tag=tag, histo=counted)])
 
 
 def picture(tag: str, png: bytes, size: tuple[int, int], description: str) -> Any:

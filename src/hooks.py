@@ -69,7 +69,7 @@ BEFORE, MOVE, AFTER = (
 
 
 def preparations(trainer: Any) -> list[Callable[[Any], Any]]:
-    """Return what is done to a batch before it is trained on."""
+    """Return what is done to a batch before the module sees it, as functions of the batch."""
     module, data, device = (
         trainer.lightning_module,
         trainer.datamodule,

@@ -21,6 +21,7 @@ from src.atomic_write import write_atomically
 from src.config import first_line
 
 SETTINGS = "events.out.tfevents.0.settings"  # the row of HPARAMS; by its name the first to be read
+BINS = 64  # of a histogram; TensorBoard shows 30
 
 
 class TensorBoardLogger(LightningTensorBoardLogger):
@@ -91,10 +92,9 @@ class TensorBoardLogger(LightningTensorBoardLogger):
             return
         for name, weights in model.named_parameters():
             for kind, values in (("", weights), (".gradient", weights.grad)):
-                if values is not None:
-                    record = dashboard.histogram(f"weights/{name}{kind}", values)
-                    if record is not None:
-                        self._add(record, step)
+                if values is not None and values.numel() and values.isfinite().all():
+                    values = values.detach().float()  # NumPy knows no bfloat16
+                    self.experiment.add_histogram(f"weights/{name}{kind}", values, step, bins=BINS)
 
     @rank_zero_only
     def log_picture(

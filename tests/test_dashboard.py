@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
@@ -242,25 +241,3 @@ def test_a_run_that_makes_every_warning_an_error_shows_none(tmp_path: Path) -> N
     assert (done.returncode, done.stderr) == (0, "")
     names = {path.stem for path in (tmp_path / "latest" / "figures").iterdir()}
     assert names == {"board", "confusion", "calibration", "precision_recall"}
-
-
-@pytest.mark.parametrize("values", [[0.5, -2, 3, 3, 0.1], [0.0] * 4, [7.0], [1e30, -1e-30], [2, 1]])
-def test_a_histogram_counts_as_numpy_does(values: list[float]) -> None:
-    [mine] = dashboard.histogram("weights", torch.tensor(values)).value
-    edges = np.linspace(min(values), max(max(values), min(values) + 1e-9), dashboard.BINS + 1)
-    counts, _ = np.histogram(np.array(values, np.float32), edges.astype(np.float32))
-    assert (mine.tag, mine.histo.num) == ("weights", len(values))
-    assert mine.histo.bucket[:1] == [0]  # what is below the least
-    assert sum(mine.histo.bucket) == len(values)
-    if len(set(values)) > 1:
-        assert mine.histo.bucket[1:] == pytest.approx(counts)
-        assert mine.histo.bucket_limit == pytest.approx(edges)
-    single = np.array(values, np.float32).astype(float)  # as the weights are
-    assert (mine.histo.min, mine.histo.max) == (single.min(), single.max())
-    assert mine.histo.sum == pytest.approx(single.sum())
-    assert mine.histo.sum_squares == pytest.approx(np.square(single).sum())
-
-
-@pytest.mark.parametrize("values", [[], [1.0, float("nan")], [float("inf")], [float("-inf"), 1.0]])
-def test_what_is_no_number_has_no_histogram(values: list[float]) -> None:
-    assert dashboard.histogram("weights", torch.tensor(values)) is None
