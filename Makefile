@@ -35,10 +35,10 @@ tour: $(VENV)/.base ## the tutorials, runnable: ARGS=autograd; without one, the 
 	@$(RUN) src.tour $(ARGS)
 
 check: $(VENV)/.base ## compose every YAML of conf/ and check it, without training
-	@$(RUN) src.check
+	@$(RUN) src.kindling.cli.check
 
 schema: $(VENV)/.base ## renew .schema/, from which editors complete and check the YAMLs
-	@$(RUN) src.schema
+	@$(RUN) src.kindling.cli.json_schema
 
 test: $(VENV)/.dev ## run the tests
 	@$(RUN) pytest $(ARGS)

@@ -18,6 +18,6 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 if Path(sys.argv[0]).name.startswith("kindling-") or any(
     option == "-m" and name.startswith("src.") for option, name in pairwise(sys.orig_argv)
 ):
-    from src import stopping
+    from src.kindling.process import signals
 
-    stopping.listen()
+    signals.install_handlers()

@@ -2,24 +2,26 @@
 
 from omegaconf import DictConfig
 
-from src import command, run_directory, tables
-from src.atomic_write import write_atomically
-from src.config import InputError
+from src.kindling.cli import command, composition
+from src.kindling.errors import InputError
+from src.kindling.files import run_directory
+from src.kindling.files.atomic_write import write_atomically
+from src.kindling.results import tables
 
 
 @command.command("predict")
 def main(settings: DictConfig) -> None:
     """Print the answers; `output=` writes them to a CSV or JSON file as well."""
-    plain = command.resolved(settings)
+    plain = composition.resolved(settings)
     output = tables.checked_output(plain["output"], (".csv", ".json"))
     checkpoint = run_directory.find_checkpoint(str(plain["run"]), plain["log_dir"])
     # As text: to Python, an open file may be called 0.
     file = None if plain["file"] is None else str(plain["file"])
-    from src import experiment
+    from src.kindling import restore
 
-    _, data, model = experiment.load(checkpoint)
+    _, data, model = restore.load(checkpoint)
     try:
-        rows = experiment.answers(data, model, plain["numbers"], plain["features"], file)
+        rows = restore.predictions(data, model, plain["numbers"], plain["features"], file)
     except (ValueError, NotImplementedError) as error:
         raise InputError(str(error)) from error
     print(data.prediction_text(rows))

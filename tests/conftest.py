@@ -20,8 +20,9 @@ import hydra
 import pytest
 import torch
 
-from src import command as commands
-from src import config, experiment
+from src.kindling import build, layout
+from src.kindling.cli import composition
+from src.kindling.config.settings import validate
 from tests import warm
 from tests.warm import PYTHON
 
@@ -38,8 +39,8 @@ def options(group: str) -> list[str]:
 
 def compose(*overrides: str) -> Plain:
     """Return the resolved configuration that `python -m src.train` would train with."""
-    with hydra.initialize_config_dir(str(config.CONF), version_base="1.3"):
-        return commands.resolved(hydra.compose("train", list(overrides)))
+    with hydra.initialize_config_dir(str(layout.CONF), version_base="1.3"):
+        return composition.resolved(hydra.compose("train", list(overrides)))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -56,15 +57,15 @@ def _one_thread() -> None:
 
 
 @pytest.fixture
-def build(tmp_path: Path) -> Callable[..., experiment.Experiment]:
+def build(tmp_path: Path) -> Callable[..., build.Experiment]:
     """Return a builder of experiments that write to a temporary directory, and draw nothing."""
 
-    def built(*overrides: str) -> experiment.Experiment:
+    def built(*overrides: str) -> build.Experiment:
         settings = compose("trainer.accelerator=cpu", f"log_dir={tmp_path}", *overrides)
         for drawing in ("progress", "figures"):
             settings["callbacks"].pop(drawing, None)
-        config.validate(settings)
-        return experiment.build(settings, tmp_path)
+        validate(settings)
+        return build.build(settings, tmp_path)
 
     return built
 

@@ -104,14 +104,15 @@ def main(folder: str, first: str, ranks: str, name: str, *words: str) -> None:
     Path(folder, "pid").write_text(f"{os.getpid()}.")
     import torch
 
-    from src import stopping, strategies
+    from src.kindling.process import signals
+    from src.kindling.process.ddp import _Launcher
 
     torch.set_num_threads(1)
     sys.argv = [f"src/{name}.py", *words]
     if ranks == "2":
         rank = Rank()
-        strategies._Launcher._call_children_scripts = lambda launcher: rank.start(launcher)
-    stopping.listen()
+        _Launcher._call_children_scripts = lambda launcher: rank.start(launcher)
+    signals.install_handlers()
     if first:
         module, _, function = first.partition(":")
         getattr(importlib.import_module(module), function)()

@@ -20,10 +20,11 @@ import torch
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 from torch.utils.data import DataLoader, TensorDataset
 
-from src import experiment, train
-from src.data.base import BaseData
+from src import train
 from src.data.fizzbuzz import GAME, encode, fizzbuzz
-from src.data.loader import EpochSampler, OrderedLoader
+from src.kindling import build
+from src.kindling.data import BaseData
+from src.kindling.loader import EpochSampler, OrderedLoader
 
 TIMES = ("train/samples_per_second", "train/memory_mb")  # what no two runs have in common
 
@@ -159,12 +160,12 @@ def rows(numbers: torch.Tensor) -> TensorDataset:
 
 def in_this_process() -> None:
     """Let a command load its batches by itself."""
-    experiment.build_data = lambda settings: Streamed(0)
+    build.build_data = lambda settings: Streamed(0)
 
 
 def in_two_workers() -> None:
     """Let a command have its batches loaded by two processes."""
-    experiment.build_data = lambda settings: Streamed(2)
+    build.build_data = lambda settings: Streamed(2)
 
 
 # What two runs have in common ---------------------------------------------------------------------

@@ -11,7 +11,8 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from src.data.base import BaseData, Split, columns
+from src.kindling.data import BaseData, Split
+from src.kindling.files.csv_columns import columns
 
 WORDS = ("", "fizz", "buzz", "fizzbuzz")  # class 0 says the number itself
 GAME = range(1, 101)  # the game that is played at the end, and the test numbers

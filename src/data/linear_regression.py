@@ -7,8 +7,8 @@ import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from src.data.base import Split
 from src.data.regression import RegressionData
+from src.kindling.data import Split
 
 
 class LinearRegressionData(RegressionData):

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from src.data.base import BaseData, columns
+from src.kindling.data import BaseData
+from src.kindling.files.csv_columns import columns
 
 SHOWN = 10  # rows that the terminal shows; a file gets all
 

@@ -9,8 +9,8 @@ import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from src.data.base import Split
 from src.data.regression import RegressionData
+from src.kindling.data import Split
 
 
 class TwoLayerNetData(RegressionData):

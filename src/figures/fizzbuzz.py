@@ -6,8 +6,8 @@ import torch
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
-from src.figures import classification
-from src.figures.picture import BLACK, GREY, Lettering, Picture, View, panel, squares
+from src.kindling.figures import classification
+from src.kindling.figures.picture import BLACK, GREY, Picture, TextPatch, View, panel, squares
 
 RIGHT = "#CFE5F3"  # a light blue, on which dark letters are read
 WRONG = "#B34700"  # vermilion, dark enough for white letters
@@ -33,7 +33,7 @@ class Board(Picture):
         axes = panel(figure, left=0.4, bottom=0.36, right=0.08, top=0.86)
         axes.set(xlim=(-0.5, COLUMNS - 0.5), ylim=(lines - 0.5, -0.5))
         axes.set_axis_off()
-        self._letters = Lettering(axes, 10.5)
+        self._letters = TextPatch(axes, 10.5)
         ones = [(i, -0.72, f"+{i + 1}") for i in range(COLUMNS)]
         tens = [(-0.78, i, str(COLUMNS * i)) for i in range(lines)]
         self._letters.patch([*ones, *tens], GREY).set_clip_on(False)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
-from src.figures.picture import (
+from src.kindling.figures.picture import (
     BLACK,
     BLUE,
     GREEN,

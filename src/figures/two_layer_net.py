@@ -9,20 +9,20 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
-from src.figures.picture import (
+from src.kindling.figures.picture import (
     BLACK,
     BLUE,
     GREY,
     Array,
-    Lettering,
     Picture,
+    TextPatch,
     View,
     ceiling,
     panel,
     rule,
     ticks,
 )
-from src.figures.regression import PredictedAgainstTrue, errors
+from src.kindling.figures.regression import PredictedAgainstTrue, errors
 
 OUTPUTS = 40  # bars that fit
 
@@ -94,7 +94,7 @@ class FirstLayer(Picture):
         scale.imshow(ramp, cmap="PuOr", vmin=-1, vmax=1, aspect="auto",
                      extent=(0, 1, -strongest, strongest))  # fmt: skip
         rule(scale, {}, {}, "weight")
-        letters = Lettering(scale, 10)
+        letters = TextPatch(scale, 10)
         ends = [(1.3, value, f"{value:g}") for value in (-strongest, 0.0, strongest)]
         letters.patch(ends, BLACK, align=0).set_clip_on(False)
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from src.models.base import BaseModule, OptimizerFactory, SchedulerFactory
+from src.kindling.model import BaseModule, OptimizerFactory, SchedulerFactory
 from src.nets import TwoLayerNet
 
 CLASSES = 4  # the number itself, fizz, buzz, fizzbuzz

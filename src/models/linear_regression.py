@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import Metric, R2Score
 
-from src.models.base import BaseModule, OptimizerFactory, SchedulerFactory
+from src.kindling.model import BaseModule, OptimizerFactory, SchedulerFactory
 
 
 class LinearRegression(BaseModule):

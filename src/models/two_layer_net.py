@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric, R2Score, SumMetric
 
-from src.models.base import BaseModule, OptimizerFactory, SchedulerFactory
+from src.kindling.model import BaseModule, OptimizerFactory, SchedulerFactory
 from src.nets import TwoLayerNet as Net
 
 

@@ -14,14 +14,7 @@ from torch import nn
 
 from src.tour.page import COLOURS, blank_figure, save
 from src.tour.two_layer_net_by_hand import autograd_way, make_data, numpy_way, tensors_way
-from src.tour.two_layer_net_by_nn import (
-    TwoLayerNet,
-    fit,
-    module_way,
-    nn_way,
-    optim_way,
-    sequential,
-)
+from src.tour.two_layer_net_by_nn import TwoLayerNet, fit, module_way, nn_way, optim_way, sequential
 
 WAYS = {
     "NumPy": numpy_way,

@@ -7,7 +7,7 @@ machine, and logs/bench/<date_time>.png the cost against the size of the data.
 import sys
 from datetime import datetime
 
-from src.config import nearest
+from src.kindling.errors import nearest
 from tests.benchmarks import growth, loaders, processes, steps, table
 from tests.benchmarks.measure import ROOT, one_core
 

@@ -6,7 +6,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from src.data.loader import TensorLoader
+from src.kindling.loader import TensorLoader
 from src.tour import fizzbuzz
 from tests.benchmarks.raw_loops import BATCH, LR, NUMBERS
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from src.data.loader import EpochSampler, TensorLoader
+from src.kindling.loader import EpochSampler, TensorLoader
 from tests.benchmarks.measure import CORES, in_turns, on_cores, process, ratio, seconds
 from tests.benchmarks.table import Result
 

@@ -13,21 +13,22 @@ from pathlib import Path
 import hydra
 import torch
 
-from src import command, config, experiment
 from src.data.fizzbuzz import GAME, encode, fizzbuzz
+from src.kindling import build, layout, restore
+from src.kindling.cli import composition
 
 
 def played(overrides: list[str], seed: int, folder: Path) -> tuple[int, float]:
     """Train with a seed; return how many of 1..100 the best checkpoint gets right, and seconds."""
-    with hydra.initialize_config_dir(str(config.CONF), version_base="1.3"):
+    with hydra.initialize_config_dir(str(layout.CONF), version_base="1.3"):
         fixed = ["trainer.accelerator=cpu", f"log_dir={folder}", f"seed={seed}"]
-        settings = command.resolved(hydra.compose("train", [*fixed, *overrides]))
+        settings = composition.resolved(hydra.compose("train", [*fixed, *overrides]))
     settings["callbacks"].pop("progress")
-    built = experiment.build(settings, folder / str(seed))
+    built = build.build(settings, folder / str(seed))
     start = time.perf_counter()
     built.trainer.fit(built.model, datamodule=built.data)
     seconds = time.perf_counter() - start
-    _, _, model = experiment.load(folder / str(seed) / "checkpoints" / "best.ckpt")
+    _, _, model = restore.load(folder / str(seed) / "checkpoints" / "best.ckpt")
     numbers = torch.tensor(GAME)
     with torch.inference_mode():
         answers = model.predict_step(encode(numbers, built.data.num_digits))

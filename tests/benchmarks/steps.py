@@ -24,8 +24,9 @@ from unittest import mock
 
 import torch
 
-from src import experiment, train
-from src.models.base import BaseModule
+from src import train
+from src.kindling import build
+from src.kindling.model import BaseModule
 from src.tour.fizzbuzz import make_data
 from tests.benchmarks import bare_lightning, raw_loops
 from tests.benchmarks.measure import ROUNDS, in_turns, now, ratio, seconds
@@ -168,7 +169,7 @@ def recipe(compile: bool) -> list[Result]:
     name, goal = ("recipe_compiled", 0.35) if compile else ("recipe", 0.9)
     what = "AdamW, one-cycle (default)" + ", compile=true" * compile + " / raw loop of the same"
     settings = compose(CPU)
-    rows = len(experiment.build_data(settings).split("train")[0])
+    rows = len(build.build_data(settings).split("train")[0])
     return [
         beside(name, what, goal, ["recipe", settings, rows], 100, 50, CPU, f"compile={compile}")
     ]
@@ -177,8 +178,8 @@ def recipe(compile: bool) -> list[Result]:
 def two_layer(optimizer: str) -> list[Result]:
     """The tutorials' two-layer net: an epoch is a step; it saves every 50."""
     name, what = optimizer.lower(), f"tutorial's two-layer net, {optimizer} / its raw loop"
-    loop, experiment = ["two_layer_net", optimizer], f"experiment=tutorial_two_layer_{name}"
-    return [beside(f"two_layer_{name}", what, 1.0, loop, 1000, 100, experiment, CPU)]
+    loop, build = ["two_layer_net", optimizer], f"experiment=tutorial_two_layer_{name}"
+    return [beside(f"two_layer_{name}", what, 1.0, loop, 1000, 100, build, CPU)]
 
 
 def anchors() -> list[Result]:
@@ -199,7 +200,7 @@ def anchors() -> list[Result]:
     module.on_train_epoch_start = lambda: marks.at_epoch_start(  # type: ignore[method-assign]
         module.current_epoch, module.global_step
     )
-    experiment.quiet_lightning()
+    build.quiet_lightning()
     bare_lightning.fit(module, marks.epochs)
     found.append(Result("anchors", "Lightning with nothing on / raw loop", unit=UNIT))
     found[-1].measured = ratio(marks.ours, marks.against)

@@ -10,10 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from src import run_directory
+from src.kindling.files import run_record
 
 HEADER = ("row", "what", "goal", "measured", "ours", "against", "verdict")
-PACKAGES = (*run_directory.PACKAGES, "jax")
+PACKAGES = (*run_record.PACKAGES, "jax")
 UNITS = {  # seconds in one of them, and how many decimals say something
     "us a step": (1e-6, 0),
     "ns a row": (1e-9, 0),
@@ -100,7 +100,7 @@ def machine() -> dict[str, Any]:
         "platform": platform.platform(),
         "python": platform.python_version(),
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
-        "git": run_directory.git_state(),
+        "git": run_record.git_state(),
     }
 
 

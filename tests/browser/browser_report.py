@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from src import report, runs
+from src.kindling.results import runs
+from src.kindling.results.page import page
 from tests.browser.conftest import Watched
 from tests.conftest import Command
-from tests.test_report import ATTACK, planted, png
-from tests.test_runs import plant
+from tests.kindling.results.test_report import ATTACK, planted, png
+from tests.kindling.results.test_runs import plant
 
 PHONE = (390, 844)
 
@@ -29,7 +30,7 @@ def page_path(
         (path / "metrics.csv").write_text("step,train/<script>alert(1)</script>\n1,2\n2,3\n")
         hostile = plant(folder / "hostile", seed=ATTACK, status=ATTACK, **{"model.name": ATTACK})
         found = [runs.read(path), runs.read(hostile)]
-        (folder / "a.html").write_text(report.page(found), encoding="utf-8")
+        (folder / "a.html").write_text(page(found), encoding="utf-8")
     return folder / "a.html"
 
 

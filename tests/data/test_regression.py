@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from src.data.base import columns
 from src.data.linear_regression import LinearRegressionData
 from src.data.two_layer_net import TwoLayerNetData
+from src.kindling.files.csv_columns import columns
 
 
 @pytest.fixture

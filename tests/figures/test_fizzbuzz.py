@@ -11,7 +11,7 @@ from PIL import Image
 
 from src.data.fizzbuzz import FizzBuzzData, fizzbuzz
 from src.figures.fizzbuzz import RIGHT, WRONG, Board
-from src.figures.picture import View
+from src.kindling.figures.picture import View
 
 SAID_WRONG = {1, 15, 84, 100}
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from src.experiment import Experiment
 from src.figures.linear_regression import STATIONS, Coefficients, Fit, bowl
-from tests.figures.test_pictures import view_of
+from src.kindling.build import Experiment
+from tests.kindling.figures.test_pictures import view_of
 
 Build = Callable[..., Experiment]
 

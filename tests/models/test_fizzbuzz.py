@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from src.data.fizzbuzz import FizzBuzzData, encode, fizzbuzz
-from src.experiment import Experiment
+from src.kindling.build import Experiment
 from src.models.fizzbuzz import FizzBuzz
 
 Build = Callable[..., Experiment]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from src.data.linear_regression import LinearRegressionData
-from src.experiment import Experiment
+from src.kindling.build import Experiment
 from src.models.linear_regression import LinearRegression
 
 Build = Callable[..., Experiment]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from src.experiment import Experiment
+from src.kindling.build import Experiment
 from src.models.two_layer_net import TwoLayerNet
 from src.tour import two_layer_net_by_hand
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from src.experiment import Experiment
+from src.kindling.build import Experiment
 from tests.conftest import options
 
 Build = Callable[..., Experiment]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from tests.forked import Forked
 from tests.kills import differences
+from tests.kindling.process.test_ddp import PAIR, exists, train
+from tests.kindling.process.test_signals import LONG, STATUS
 from tests.soak.soak_signals import has_finished
-from tests.test_stopping import LONG, STATUS
-from tests.test_strategies import PAIR, exists, train
 
 SHORT = ("trainer.max_epochs=60", "callbacks.progress.seconds_per_line=0.001")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from src import checkpoint_io
+from src.kindling.files.checkpoint import AtomicCheckpointIO, load_checkpoint
 from tests.kills import Chain, in_this_process, in_two_workers, unlike
 
 KILLS = int(os.environ.get("KILLS", "240"))
@@ -114,7 +114,7 @@ def soak_flipped_bits(tmp_path):
     path = tmp_path / "last.ckpt"
     weights = {f"net.{n}.weight": torch.randn(8, 8) for n in range(4)}
     content = {"state_dict": weights, "epoch": 3, "config": {"seed": 1, "name": "a" * 40}}
-    checkpoint_io.AtomicCheckpointIO().save_checkpoint(content, path)
+    AtomicCheckpointIO().save_checkpoint(content, path)
     found = flipped(path, random.Random(0).sample(range(path.stat().st_size * 8), FLIPS))
     print(f"\n{FLIPS} flips: {found['detected']} detected, {found['harmless']} harmless")
     assert found["harmful"] == 0
@@ -122,13 +122,13 @@ def soak_flipped_bits(tmp_path):
 
 def flipped(path: Path, bits: list[int]) -> Counter[str]:
     """Flip each of these bits by itself, and count what comes of it."""
-    whole, content, found = path.read_bytes(), checkpoint_io.load(path), Counter()
+    whole, content, found = path.read_bytes(), load_checkpoint(path), Counter()
     for bit in bits:
         damaged = bytearray(whole)
         damaged[bit // 8] ^= 1 << bit % 8
         path.write_bytes(damaged)
         try:
-            read = checkpoint_io.load(path)
+            read = load_checkpoint(path)
         except ValueError:
             found["detected"] += 1
         else:

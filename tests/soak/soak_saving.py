@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from src import checkpoint_io
-from src.atomic_write import remove_leftovers
+from src.kindling.files.atomic_write import remove_leftovers
+from src.kindling.files.checkpoint import AtomicCheckpointIO, load_checkpoint
 
 KILLS = 120
 SAVES = 6  # of a process that is killed
@@ -78,7 +78,7 @@ def serialised(numbers: range) -> dict[int, bytes]:
 
 def save(folder: Path, contents: dict[int, bytes]) -> None:
     """Save each as the best and the last, by a thread, as a run does."""
-    writer = checkpoint_io.AtomicCheckpointIO()
+    writer = AtomicCheckpointIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "save", lambda count, file: file.write(contents[count]))
         for count in contents:
@@ -90,6 +90,6 @@ def save(folder: Path, contents: dict[int, bytes]) -> None:
 
 def number(path: Path) -> int:
     """Return the number that a whole checkpoint says."""
-    least, most = checkpoint_io.load(path)["state_dict"]["weight"].aminmax()
+    least, most = load_checkpoint(path)["state_dict"]["weight"].aminmax()
     assert least == most
     return int(least)

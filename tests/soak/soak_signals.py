@@ -14,7 +14,7 @@ import torch
 from tests.conftest import ROOT, Command, environment
 from tests.forked import Forked
 from tests.kills import differences
-from tests.test_stopping import LINES, STATUS, listens
+from tests.kindling.process.test_signals import LINES, STATUS, listens
 
 SIGNALS = [number for number, _ in STATUS]
 RUNS = {

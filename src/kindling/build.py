@@ -1,0 +1,206 @@
+"""From a configuration to what it describes, built, run and written down: the one builder."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Checkpoint
+
+from src.kindling.errors import InputError
+from src.kindling.files.checkpoint import (
+    AtomicCheckpointIO,
+    on_meta_device,
+)
+from src.kindling.layout import Plain
+from src.kindling.process import garbage
+from src.kindling.process.devices import check_device
+from src.kindling.process.memory import keep_freed_memory, total_memory
+from src.kindling.speed import loops
+from src.kindling.speed.install import can_compile, take_over_steps
+
+LARGE = 10_000  # the size of a layer from which on a model's memory is reckoned before it is made
+
+
+@dataclass
+class Experiment:
+    """What a configuration describes."""
+
+    config: Plain
+    data: Any
+    model: Any
+    trainer: pl.Trainer
+
+
+def build(settings: Plain, run: Path) -> Experiment:
+    """Build data, model and trainer for a run that will keep its files in `run`.
+
+    Nothing is written: a run directory is made once this has succeeded.
+
+    Raises:
+        InputError: something in the configuration cannot be built; the message says what.
+    """
+    garbage.resume_gc()
+    quiet_lightning()
+    pl.seed_everything(settings["seed"], workers=True, verbose=False)
+    if settings["threads"]:
+        torch.set_num_threads(settings["threads"])
+    keep_freed_memory()
+    _check_memory(settings)
+    data, model = build_data(settings), build_model(settings)
+    check_shapes(data, model)
+    trainer = build_trainer(settings, model, data, run)
+    return Experiment(settings, data, model, trainer)
+
+
+def _check_memory(settings: Plain) -> None:
+    """Refuse a model whose weights and gradients would not fit into memory, before they are made.
+
+    Raises:
+        InputError: saying how much is needed.
+    """
+    sizes = {key: value for key, value in settings["model"].items() if isinstance(value, int)}
+    for key, value in sizes.items():
+        if abs(value) >= 2**63:
+            raise InputError(f"model.{key}={value}: no tensor has such a size")
+    if max(sizes.values(), default=0) < LARGE:
+        return
+    outline = on_meta_device(lambda: build_model(settings))
+    weights = list(outline.parameters()) if outline else []
+    needed, there = 2 * sum(w.numel() * w.element_size() for w in weights), total_memory()
+    if needed > there:
+        raise InputError(
+            f"model: its weights and their gradients take {needed / 1e9:,.0f} GB of memory;"
+            f" there are {there / 1e9:,.0f}"
+        )
+
+
+def build_data(settings: Plain) -> Any:
+    """Build the DataModule."""
+    with errors_from("data"):
+        data = instantiate(settings["data"], _convert_="all")
+        data.check_memory()
+    return data
+
+
+def build_model(settings: Plain) -> Any:
+    """Build the LightningModule with its optimizer and schedule."""
+    with errors_from("model"):
+        model = instantiate(
+            settings["model"],
+            optimizer=instantiate(settings["optimizer"], _convert_="all"),
+            scheduler=instantiate(settings["scheduler"], _convert_="all"),
+            _convert_="all",
+        )
+    with errors_from("optimizer"):  # tried now, so that a wrong value costs no run directory
+        optimizer = model.optimizer_factory(model.parameters())
+    with errors_from("scheduler"):
+        limits = settings["trainer"]["max_epochs"], settings["trainer"]["max_steps"]
+        model.scheduler_factory(optimizer, None if limits == (-1, -1) else 100)
+    model.config, model.seed = settings, settings["seed"]
+    return model
+
+
+def check_shapes(data: Any, model: Any) -> None:
+    """Compare what the model takes with what the data gives.
+
+    Raises:
+        InputError: they do not go together.
+    """
+    for name in ("in_features", "out_features", "target"):
+        takes, gives = getattr(model, name), getattr(data, name)
+        if takes != gives:
+            raise InputError(
+                f"model={stem(model)} takes {name} {takes}, data={stem(data)} gives {gives}"
+            )
+
+
+def build_trainer(settings: Plain, model: Any, data: Any, run: Path) -> pl.Trainer:
+    """Build the Trainer; with several steps an execution, the model does part of its work."""
+    options = dict(settings["trainer"])
+    model.execution.compile = settings["compile"] and can_compile(options, data)
+    if settings["steps_per_execution"] > 1 or model.execution.compile:
+        take_over_steps(settings["steps_per_execution"], options, model, data)
+    with errors_from("logger"):
+        loggers = [
+            instantiate(node, save_dir=str(run), _convert_="all")
+            for node in settings["logger"].values()
+        ]
+    with errors_from("callbacks"):
+        callbacks = [instantiate(node, _convert_="all") for node in settings["callbacks"].values()]
+    with errors_from("trainer"):
+        check_device(
+            *(options[key] for key in ("accelerator", "devices", "precision", "num_nodes"))
+        )
+        trainer: pl.Trainer = instantiate(
+            options,
+            default_root_dir=str(run),
+            logger=loggers or False,
+            callbacks=callbacks,
+            plugins=[AtomicCheckpointIO()],
+            enable_progress_bar="progress" in settings["callbacks"],
+            enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
+            _convert_="all",
+        )
+    loops.install(trainer)
+    return trainer
+
+
+@contextmanager
+def errors_from(group: str) -> Iterator[None]:
+    """Turn what a constructor raises into one line that names the group."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
+        cause = cause or error
+        if isinstance(cause, ModuleNotFoundError):
+            raise InputError(f"{group}: {_missing_package(cause)}") from error
+        lines = [line for line in str(cause).splitlines() if line.strip()]
+        reason = " ".join(lines[0].split()).strip("'\"`") if lines else repr(cause)
+        raise InputError(f"{group}: {reason}") from error
+
+
+def _missing_package(error: ModuleNotFoundError) -> str:
+    extra = next((name for name in ("wandb", "mlflow") if name in str(error)), None)
+    if extra is None:
+        return str(error)
+    return f"{extra} is not installed; pip install -e '.[{extra}]' installs it"
+
+
+def stem(module: Any) -> str:
+    """Return the file name that a model or data set has in src/ and conf/: `fizzbuzz`."""
+    return type(module).__module__.rpartition(".")[2]
+
+
+def quiet_lightning() -> None:
+    """Keep Lightning's advice off the console; what it warns of is still said."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # A profiler's table comes the same way as the advice does.
+    logging.getLogger("lightning.pytorch.profilers.profiler").setLevel(logging.INFO)
+    # Points are logged every n steps of the run, not of the epoch: see callbacks/training_metrics.
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    # Data without validation or test rows says so with an empty list of loaders.
+    warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero.*")
+    # `val/...` and `test/...` are the same on all ranks already: torchmetrics has computed them so.
+    warnings.filterwarnings("ignore", message=".*when logging on epoch level in distributed.*")
+    # The loader of data/base.py turns shuffling off by itself.
+    warnings.filterwarnings("ignore", message="You requested to overfit but enabled.*")
+    # Lightning 2.6 calls a part of torch's pytree that torch 2.13 is about to rename.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
+    # Lightning 2.6 gathers from ranks by a function that torch 2.13 has given another name.
+    warnings.filterwarnings("ignore", message=".*all_gather is deprecated.*")
+    # callbacks/checkpointing.py says so, and what to do.
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
+    # The rows are in memory: there is nothing that a worker process could do.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")

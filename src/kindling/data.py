@@ -1,0 +1,214 @@
+"""What every DataModule here shares: splits in memory, loaders, and the rows of a prediction.
+
+Letters: N rows, D input features, C outputs.
+"""
+
+from pathlib import Path
+from typing import Any, Self
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
+from torch import Tensor
+
+from src.kindling.files.checkpoint import read_with_hparams
+from src.kindling.loader import EpochSampler, TensorLoader
+from src.kindling.process.memory import total_memory
+
+Split = tuple[Tensor, Tensor]  # inputs [N, D] and targets, [N, C] or class numbers [N]
+
+
+class BaseData(pl.LightningDataModule):
+    """The LightningDataModule that the data sets extend.
+
+    A subclass calls `self.save_hyperparameters(logger=False)`, defines `splits`, and says what it
+    gives: `in_features`, `out_features` and `target` ("value" or "class"), which are compared with
+    the model's before training starts. Data that does not fit in memory overrides the three
+    `*_dataloader` methods with its own `DataLoader`s.
+
+    Args:
+        batch_size: rows a batch.
+        shuffle: whether the training rows get a new order each epoch.
+        seed: all rows and orders follow from it.
+    """
+
+    in_features: int
+    out_features: int
+    target: str
+
+    def __init__(self, batch_size: int, shuffle: bool, seed: int) -> None:
+        super().__init__()
+        self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
+        # Set where an execution takes several steps: Lightning then counts groups, not batches.
+        self.group = 1
+        self.limit_train_batches: float | None = None
+        self._splits: dict[str, Split] | None = None
+        self._moved: dict[str, Split] = {}  # to the accelerator
+
+    # What a data set defines ------------------------------------------------------------------
+
+    def splits(self) -> dict[str, Split]:
+        """Return the rows of "train", and of "val" and "test" where there are any."""
+        raise NotImplementedError(f"{type(self).__name__} defines no splits")
+
+    def prediction_inputs(self, numbers: Any, features: Any, file: str | None) -> Tensor:
+        """Return inputs [N, D] for what a user asked; for nothing, what shows the model best.
+
+        Raises:
+            ValueError: what was asked is not of this data's form; the message says what is.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no prediction_inputs")
+
+    def prediction_rows(self, inputs: Tensor, answers: Tensor) -> list[dict[str, Any]]:
+        """Return a row for each input: what was asked, what was answered, what is true."""
+        raise NotImplementedError(f"{type(self).__name__} defines no prediction_rows")
+
+    def prediction_text(self, rows: list[dict[str, Any]]) -> str:
+        """Return the rows as a person wants to read them."""
+        raise NotImplementedError(f"{type(self).__name__} defines no prediction_text")
+
+    # From a file ------------------------------------------------------------------------------
+
+    @_restricted_classmethod  # as Lightning's: on data that is there it would change nothing
+    def load_from_checkpoint(  # type: ignore[override] # none of the options that trust the file
+        cls,  # noqa: N805 - a class, which the decorator hides
+        checkpoint_path: str | Path,
+        **changes: Any,
+    ) -> Self:
+        """Rebuild the data that a model was trained on, from its local checkpoint alone.
+
+        Args:
+            checkpoint_path: the file; it is read as plain data, whoever wrote it.
+            changes: constructor's arguments to be other than the checkpoint says.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is no checkpoint with this data, no local file, or asks for more memory
+                than there is.
+        """
+        content, arguments = read_with_hparams(cls, checkpoint_path)
+        data = cls(**arguments | changes)
+        data.check_memory()
+        if cls.__qualname__ in content:  # what its `state_dict` returned, if it has one
+            data.load_state_dict(content[cls.__qualname__])
+        return data
+
+    def check_memory(self) -> None:
+        """Refuse sizes whose rows would not fit into memory, before they are made.
+
+        Counted are the hyperparameters that are named as sizes are here: `rows`, `val_rows`, ...
+        and `in_features`, `teacher_features`, ..., four bytes a number.
+
+        Raises:
+            ValueError: saying how much is needed.
+        """
+        sizes = {"in_features": self.in_features, "out_features": self.out_features, **self.hparams}
+        rows = sum(sizes[name] or 0 for name in sizes if name.endswith("rows"))
+        width = sum(sizes[name] for name in sizes if name.endswith("features"))
+        needed, there = 4 * (rows + width) * width, total_memory()
+        if needed > there:
+            raise ValueError(
+                f"rows of {rows:,} times {width:,} numbers take {needed / 1e9:,.0f} GB of memory;"
+                f" there are {there / 1e9:,.0f}"
+            )
+
+    # What Lightning calls ---------------------------------------------------------------------
+
+    def split(self, stage: str) -> Split | None:
+        """Return the rows of "train", "val" or "test"; None where this data has none."""
+        if self._splits is None:
+            self._splits = self.splits()
+        return self._splits.get(stage)
+
+    def provides(self, stage: str) -> bool:
+        """Say whether there are "val" or "test" rows; data with loaders of its own has them."""
+        return type(self).splits is BaseData.splits or self.split(stage) is not None
+
+    def train_dataloader(self) -> Any:
+        """Yield training batches, shuffled by (seed, epoch), equally many on each rank."""
+        overfits = self.trainer is not None and getattr(self.trainer, "overfit_batches", 0) > 0
+        shuffle = self.shuffle and not overfits  # the same few batches, again and again
+        return self._loader(
+            "train", shuffle=shuffle, pad=True, group=self.group, limit=self.limit_train_batches
+        )
+
+    def val_dataloader(self) -> Any:
+        """Yield validation batches, each row once over all ranks; nothing where there are none."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> Any:
+        """Yield test batches, each row once over all ranks; nothing where there are none."""
+        return self._loader("test")
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """Return the batch on the device; at once if it is there, which Lightning would look into.
+
+        A batch's tensors come from one place, so its first tensor speaks for all.
+        """
+        if first_tensor(batch).device == device:
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def _loader(
+        self,
+        stage: str,
+        *,
+        shuffle: bool = False,
+        pad: bool = False,
+        group: int = 1,
+        limit: float | None = None,
+    ) -> Any:
+        split = self.split(stage)
+        if split is None:
+            return []
+        sampler = EpochSampler(
+            len(split[0]),
+            shuffle=shuffle,
+            seed=self.seed,
+            rank=self.trainer.global_rank if self.trainer else 0,
+            world_size=self.trainer.world_size if self.trainer else 1,
+            pad=pad,
+        )
+        device = self.trainer.strategy.root_device if self.trainer else split[0].device
+        return TensorLoader(
+            self._near(device, stage, split),
+            self.batch_size,
+            sampler=sampler,
+            group=group,
+            limit=limit,
+            device=device,
+        )
+
+    def _near(self, device: torch.device, stage: str, split: Split) -> Split:
+        """Return the rows on the device, moved there once, if half of its free memory holds them.
+
+        Batches are then gathered on the device. Larger rows stay in main memory, and the loader
+        moves them a block at a time.
+        """
+        if split[0].device == device:
+            return split
+        moved = self._moved.get(stage)
+        if moved is None or moved[0].device != device:
+            if 2 * sum(tensor.nbytes for tensor in split) > free_memory(device):
+                return split
+            inputs, targets = split
+            self._moved[stage] = moved = inputs.to(device), targets.to(device)
+        return moved
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that are free on an accelerator; 0 where torch does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return 0
+
+
+def first_tensor(batch: Any) -> Tensor:
+    """Return the first tensor of a batch, or of a list of batches."""
+    while not isinstance(batch, Tensor):
+        batch = next(iter(batch.values() if isinstance(batch, dict) else batch))
+    return batch

@@ -1,0 +1,24 @@
+"""What a user is told: one line, with the nearest valid choice."""
+
+import difflib
+
+
+class InputError(Exception):
+    """What the user asked for cannot be done; the message is the one line that says why."""
+
+
+def nearest(word: str, choices: list[str]) -> str:
+    """Return `: did you mean 'x'?`, or the choices when none is near, or nothing."""
+    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    if not close:  # max_epoch instead of trainer.max_epochs
+        ends = {choice.rsplit(".", 1)[-1]: choice for choice in reversed(choices)}
+        close = [ends[end] for end in difflib.get_close_matches(word.rsplit(".", 1)[-1], ends, n=1)]
+    if close:
+        return f": did you mean {close[0]!r}?"
+    return f": choose from {', '.join(choices)}" if 0 < len(choices) <= 12 else ""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type where it has none."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

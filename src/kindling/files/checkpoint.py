@@ -1,0 +1,199 @@
+"""Checkpoints on disk: written whole or not at all, read as plain data and nothing else."""
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+from torch import nn
+
+from src.kindling.config import untrusted
+from src.kindling.files.atomic_write import name_atomically, write_atomically
+from src.kindling.files.checkpoint_archive import check_archive, check_tensors
+from src.kindling.layout import LAST, PREVIOUS, with_new_targets
+
+Act = Callable[[], None]
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Write a checkpoint beside its target, force it to disk, and rename it into place.
+
+    Lightning's own writer stages in the temporary directory: killed in the middle, or on a full
+    disk, it can leave half a file where the last good one was. The last.ckpt before the newest
+    stays as previous.ckpt, for a disk that damages what it was given.
+
+    To force a file to disk takes a millisecond, or a hundred: a run need not wait for it (`aside`).
+    """
+
+    def __init__(self) -> None:
+        self._thread: ThreadPoolExecutor | None = None
+        self._aside: list[Act] | None = None  # what it will be given
+        self._under_way: Future[None] | None = None
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """Serialise in memory first: what cannot be serialised then costs no file.
+
+        Raises:
+            OSError: the directory cannot be written to, or the disk is full; the old file stays.
+        """
+        target, content = Path(path), io.BytesIO()
+        torch.save(checkpoint, content)
+
+        def write() -> None:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(target, content.getbuffer(), _previous(target))
+
+        self._do(write)
+
+    def name_checkpoint(self, path: Any, source: Any) -> None:
+        """Save as `path` what was saved as `source`, without writing it a second time.
+
+        Raises:
+            OSError: as `save_checkpoint`.
+        """
+        target = Path(path)
+        self._do(lambda: name_atomically(target, Path(source), _previous(target)))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove a checkpoint; one that is gone already is no error."""
+        self._do(lambda: Path(path).unlink(missing_ok=True))
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Let a thread do what is asked for in this block, in its order, while training goes on.
+
+        One that fails leaves out those after it. The next call here raises what it has raised.
+        """
+        self.finish()
+        acts: list[Act] = []
+        self._aside = acts
+        try:
+            yield
+        finally:
+            self._aside = None
+        if acts:  # ranks other than 0 have none
+            self._thread = self._thread or ThreadPoolExecutor(1, "checkpoints")
+            self._under_way = self._thread.submit(_in_order, acts)
+
+    def finish(self) -> None:
+        """Wait until what was asked for is done.
+
+        Raises:
+            OSError: it could not be.
+        """
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.result()
+
+    def look(self) -> None:
+        """Raise what has failed meanwhile, waiting for nothing.
+
+        Raises:
+            OSError: what was asked for could not be done.
+        """
+        if self._under_way is not None and self._under_way.done():
+            self.finish()
+
+    def teardown(self) -> None:
+        """Wait, and end the thread; Lightning calls this at the end of a fit."""
+        self.finish()
+        if self._thread is not None:
+            self._thread.shutdown()
+            self._thread = None
+
+    def _do(self, act: Act) -> None:
+        if self._aside is not None:
+            self._aside.append(act)
+        else:
+            self.finish()
+            act()
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """Load plain data; the caller has no say in `weights_only`. See `load`."""
+        return load_checkpoint(Path(path), map_location or "cpu")
+
+
+def _previous(target: Path) -> Path | None:
+    return target.with_name(PREVIOUS) if target.name == LAST else None
+
+
+def _in_order(acts: list[Act]) -> None:
+    for act in acts:
+        act()
+
+
+def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """Return a checkpoint's content: dicts, lists, numbers, strings and tensors.
+
+    Raises:
+        FileNotFoundError: there is no such local file (an address is none).
+        ValueError: the file is no checkpoint, is damaged, holds more than plain data, or would
+            take more memory than it has bytes.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    try:
+        check_archive(path)
+        # First what it says of its tensors, on a device that allocates none; then the tensors.
+        # weights_only is said outright: TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD has nothing to change.
+        check_tensors(torch.load(path, map_location="meta", weights_only=True), path)
+        content = torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:  # torch raises many kinds for a file that it cannot read
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{path} is no checkpoint of plain data: {reason}") from error
+    state = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise ValueError(f"{path} is no checkpoint: it has no state_dict")
+    if "config" in content:
+        content["config"] = with_new_targets(content["config"])
+    whole: dict[str, Any] = content
+    return whole
+
+
+def read_with_hparams(kind: Any, path: str | Path, map_location: Any = "cpu") -> tuple[Any, Any]:
+    """Return a local checkpoint's content, and its arguments for a module's or data's constructor.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no checkpoint, holds arguments that do not fit, or is an address.
+    """
+    if "://" in str(path):
+        raise ValueError(f"{path}: only checkpoints on this machine are read")
+    content = load_checkpoint(Path(path), map_location)
+    held = content.get(kind.CHECKPOINT_HYPER_PARAMS_KEY)
+    return content, untrusted.arguments(kind, held, Path(path))
+
+
+def on_meta_device(build: Callable[[], nn.Module]) -> nn.Module | None:
+    """Return a model without the numbers in it, which takes no memory.
+
+    None where its constructor computes with numbers (`.item()`) and cannot do without them.
+    """
+    try:
+        with torch.device("meta"):
+            return build()
+    except Exception:  # a user's constructor can fail in any way
+        return None
+
+
+def check_size(build: Callable[[], nn.Module], path: Path) -> None:
+    """Refuse a model with more weights than its checkpoint has bytes, before it is allocated.
+
+    A model that has no outline is let through; what is wrong with it is said when it is built.
+
+    Raises:
+        ValueError: saying both.
+    """
+    if (model := on_meta_device(build)) is None:
+        return
+    count, size = sum(p.numel() for p in model.parameters()), path.stat().st_size
+    if count > size:
+        raise ValueError(f"{path} describes a model of {count:,} weights, and has {size:,} bytes")

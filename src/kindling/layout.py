@@ -1,0 +1,86 @@
+"""Where things are: conf/, the files of a run, the stem of a model, the words of a command."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+Plain = dict[str, Any]
+BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
+
+# `_target_`s in checkpoints and run directories of older versions; None: the part is gone.
+RENAMED: dict[str, str | None] = {
+    "src.callbacks.checkpointing.Checkpointing": (
+        "src.kindling.callbacks.checkpointing.Checkpointing"
+    ),
+    "src.callbacks.figures.Figures": "src.kindling.callbacks.figures.Figures",
+    "src.callbacks.non_finite.NonFinite": "src.kindling.callbacks.non_finite.NonFinite",
+    "src.callbacks.progress.Progress": "src.kindling.callbacks.progress.Progress",
+    "src.callbacks.signals.StopOnSignal": "src.kindling.callbacks.signals.StopOnSignal",
+    "src.callbacks.trace.Trace": None,
+    "src.callbacks.training_metrics.TrainingMetrics": (
+        "src.kindling.callbacks.training_metrics.TrainingMetrics"
+    ),
+    "src.loggers.CSVLogger": "src.kindling.loggers.csv.CSVLogger",
+    "src.loggers.TensorBoardLogger": "src.kindling.loggers.tensorboard.TensorBoardLogger",
+    "src.optimizers.Muon": "src.kindling.optimizers.Muon",
+    "src.schedulers.constant": "src.kindling.schedulers.constant",
+    "src.schedulers.cosine": "src.kindling.schedulers.cosine",
+    "src.schedulers.one_cycle": "src.kindling.schedulers.one_cycle",
+    "src.schedulers.plateau": "src.kindling.schedulers.plateau",
+    "src.schedulers.step": "src.kindling.schedulers.step",
+    "src.strategies.DDP": "src.kindling.process.ddp.DDP",
+}
+
+
+def with_new_targets(config: Any) -> Any:
+    """Return a stored configuration with each renamed `_target_` replaced, exact names only."""
+    if not isinstance(config, dict):
+        return config
+    return {
+        key: _with_new_target(
+            {k: _with_new_target(v) for k, v in node.items() if not _is_gone(v)}
+            if isinstance(node, dict)
+            else node
+        )
+        for key, node in config.items()
+    }
+
+
+def _with_new_target(node: Any) -> Any:
+    target = _target(node)
+    return node | {"_target_": RENAMED[target]} if target in RENAMED else node
+
+
+def _is_gone(node: Any) -> bool:
+    return RENAMED.get(_target(node), "") is None
+
+
+def _target(node: Any) -> str:
+    target = node.get("_target_") if isinstance(node, dict) else None
+    return target if isinstance(target, str) else ""
+
+
+def model_stem(config: Plain) -> str:
+    """Return the name that the configured model has in conf/model/ and src/models/: `fizzbuzz`."""
+    return str(config["model"]["_target_"]).split(".")[-2]
+
+
+def flat(node: Plain, prefix: str = "") -> Plain:
+    """Return the values of nested settings by their dotted keys: {"optimizer.lr": 0.01, ...}."""
+    found: Plain = {}
+    for key, value in node.items():
+        nested = isinstance(value, dict) and value
+        found |= flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return found
+
+
+def command_line(name: str, **settings: str) -> str:
+    """Return what to type for a command with these settings, quoted for Hydra and for a shell."""
+    words = ["python", "-m", f"src.{name}"]
+    for key, value in settings.items():
+        if not re.fullmatch(r"[\w./@%+-]+", value, re.ASCII):
+            value = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        words.append(f"{key}={value}")
+    return shlex.join(words)

@@ -1,0 +1,139 @@
+"""Data parallelism over processes that ends when one of them does, instead of waiting for it."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+from pydantic import PositiveFloat
+
+from src.kindling.process import signals
+
+LAUNCHER = "KINDLING_LAUNCHER"  # tells a rank which process has started it
+POLL = 0.2  # seconds between two looks at the ranks
+GRACE = (
+    2.0  # seconds in which a rank may end by itself before it is ended; rank 0 has twice as many
+)
+
+
+class DDP(DDPStrategy):
+    """Lightning's `ddp`: a process a device, which exchange gradients.
+
+    When one of them ends, is killed or stops to answer, the others end too, and rank 0 says so.
+
+    Args:
+        timeout: seconds that a process waits for another's answer before it gives up.
+    """
+
+    def __init__(self, timeout: PositiveFloat = 300.0, **options: Any) -> None:
+        super().__init__(timeout=timedelta(seconds=timeout), **options)
+        self.seconds = timeout
+
+    def _configure_launcher(self) -> None:
+        # Private, as the launcher is, which Lightning has no public way to choose. Its own ends
+        # rank 0 with SIGKILL, up to five seconds late, and leaves nothing written or said.
+        assert self.cluster_environment is not None
+        self._launcher = _Launcher(
+            self.cluster_environment, self.num_processes, self.num_nodes, self.seconds
+        )
+
+    def setup_environment(self) -> None:
+        """Join the other ranks; one that a launcher has started lives no longer than that one."""
+        if launcher := os.environ.get(LAUNCHER):
+            _end_with(int(launcher))
+        super().setup_environment()
+
+
+class _Launcher(_SubprocessScriptLauncher):
+    """Starts the further ranks of this machine, and watches them from rank 0."""
+
+    def __init__(self, environment: Any, processes: int, nodes: int, timeout: float) -> None:
+        super().__init__(environment, processes, nodes)
+        self.timeout = timeout
+        self._ending = False
+
+    def launch(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call `function` on all ranks; Lightning's words for fit, validate, test and predict."""
+        if not self.cluster_environment.creates_processes_externally:
+            self.cluster_environment.validate_settings(self.num_processes, self.num_nodes)
+            os.environ[LAUNCHER] = str(os.getpid())
+            self._call_children_scripts()
+            del os.environ[LAUNCHER]
+            threading.Thread(target=self._watch, name="ranks", daemon=True).start()
+        # All ranks are there now, so what follows starts none and watches none.
+        try:
+            with signals.at_exit(self._kill_all):
+                return super().launch(function, *args, **kwargs)
+        except BaseException as error:
+            self._ending = True
+            if LAUNCHER in os.environ and _is_stopped(os.getppid()):
+                os.kill(os.getppid(), signal.SIGCONT)  # let rank 0 say that it was waited for
+            lost = self._lost() if isinstance(error, Exception) else None
+            self._end_all()
+            if lost:
+                raise ConnectionError(lost) from error
+            raise
+
+    def _kill_all(self, failure: str | None) -> bool:
+        self.kill(signal.SIGKILL)
+        return False
+
+    def _watch(self) -> None:
+        """End this process where it waits in a library, without end, for a rank that has ended."""
+        while not any(process.poll() for process in self.procs):
+            time.sleep(POLL)
+        time.sleep(2 * GRACE)  # mostly that wait ends in an exception
+        if not self._ending:
+            signals.exit_now(1, self._lost())
+
+    def _lost(self) -> str | None:
+        """Say which rank has ended or does not answer; None where all go on."""
+        deadline = time.monotonic() + GRACE
+        while self.procs and time.monotonic() < deadline:
+            for rank, process in enumerate(self.procs, start=1):
+                if status := process.poll():
+                    return f"rank {rank} {_ending(status)}, so the others ended too"
+                if _is_stopped(process.pid):
+                    return f"rank {rank} is stopped and gave no answer for {self.timeout:g} s"
+            time.sleep(POLL)
+        return None
+
+    def _end_all(self) -> None:
+        """Give the ranks a moment to end by themselves; then end them, stopped ones too."""
+        deadline = time.monotonic() + GRACE
+        for process in self.procs:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(deadline - time.monotonic(), 0))
+            process.kill()
+
+
+def _ending(status: int) -> str:
+    if status < 0:
+        return f"was ended by {signal.Signals(-status).name}"
+    return f"ended with exit status {status}"
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] == "T"
+    except OSError:  # no such process, or no /proc
+        return False
+
+
+def _end_with(launcher: int) -> None:
+    """Have the system kill this process when the one that started it ends, however that does."""
+    if sys.platform == "linux":  # elsewhere it ends when it next waits for that one
+        death_signal = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
+        ctypes.CDLL(None).prctl(death_signal, signal.SIGKILL)
+    if os.getppid() != launcher:
+        os._exit(1)

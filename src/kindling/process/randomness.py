@@ -1,0 +1,55 @@
+"""Random numbers that follow from (seed, step, rank), so that a run killed anywhere repeats itself.
+
+A generator that runs on from step to step has a state, which a checkpoint would have to hold. Here
+each step starts the generators anew instead: dropout, noise and augmentation are the same in a run
+that was stopped and resumed, and however many steps an execution takes.
+"""
+
+import random
+
+import numpy as np
+import torch
+
+MASK = 2**64 - 1
+
+
+class Randomness:
+    """The global generators of one process.
+
+    Args:
+        seed: the run's.
+        rank: the process's number; ranks draw different numbers.
+        device: where the network is.
+    """
+
+    def __init__(self, seed: int, rank: int, device: torch.device) -> None:
+        self._stream = splitmix64(splitmix64(seed) + rank)
+        self._on = {"cuda": torch.cuda.manual_seed, "mps": torch.mps.manual_seed}.get(device.type)
+
+    def start_call(self, step: int) -> None:
+        """Start all generators before a batch (of an execution: several) is fetched; 8 us.
+
+        Data that is augmented in this process may draw from any of them.
+        """
+        number = splitmix64(self._stream + step) >> 32
+        random.seed(number)
+        np.random.seed(number)
+        torch.default_generator.manual_seed(number)
+
+    def start_batch(self, step: int, part: int) -> None:
+        """Start torch's generators for the `part`-th batch of an optimizer step; 2 us."""
+        number = splitmix64(self._stream + step + (part + 1 << 40)) >> 32  # the CPU's takes 32 bits
+        torch.default_generator.manual_seed(number)
+        if self._on is not None:
+            self._on(number)  # puts a number into the generator: waits for nothing
+
+
+def splitmix64(number: int) -> int:
+    """Return 64 bits that look random, of numbers that may be neighbours.
+
+    Source: Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014).
+    """
+    number = (number * 0x9E3779B97F4A7C15) & MASK
+    number = ((number ^ (number >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    number = ((number ^ (number >> 27)) * 0x94D049BB133111EB) & MASK
+    return number ^ (number >> 31)

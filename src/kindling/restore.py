@@ -1,0 +1,159 @@
+"""From a checkpoint back to its configuration, data and model."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from src.kindling import layout
+from src.kindling.build import (
+    Experiment,
+    build_data,
+    build_model,
+    check_shapes,
+    errors_from,
+    quiet_lightning,
+)
+from src.kindling.config import untrusted
+from src.kindling.config.settings import validate
+from src.kindling.errors import InputError
+from src.kindling.files.checkpoint import check_size, load_checkpoint
+from src.kindling.layout import Plain
+from src.kindling.process import garbage
+from src.kindling.process.devices import FOR_GPUS, runs_on_cpu
+
+
+def load(checkpoint: Path) -> tuple[Plain, Any, Any]:
+    """Rebuild the configuration, data and model of a checkpoint from the file alone.
+
+    Returns:
+        The configuration, the DataModule, and the model with its weights, in evaluation mode.
+
+    Raises:
+        InputError: the file is no checkpoint of this project, or names what it may not.
+    """
+    garbage.resume_gc()
+    quiet_lightning()
+    content = _content(checkpoint)
+    settings = untrusted.check(content.get("config"), checkpoint)
+    validate(settings)
+    with _file_errors():
+        check_size(lambda: build_model(settings), checkpoint)
+    data, model = build_data(settings), build_model(settings)
+    check_shapes(data, model)
+    try:
+        model.on_load_checkpoint(content)
+        model.load_state_dict(content["state_dict"])
+    except RuntimeError as error:
+        line = " ".join(str(error).split())
+        raise InputError(f"{checkpoint} does not fit its own configuration: {line}") from error
+    return settings, data, model.eval()
+
+
+def _content(checkpoint: Path) -> dict[str, Any]:
+    """Return what a checkpoint holds.
+
+    Raises:
+        InputError: it is damaged or none; the line names one of the same run that is whole.
+    """
+    try:
+        return load_checkpoint(checkpoint)
+    except (OSError, ValueError) as error:
+        line = str(error)
+    for name in (layout.BEST, layout.LAST, layout.PREVIOUS):
+        with suppress(OSError, ValueError):
+            load_checkpoint(checkpoint.with_name(name))
+            line += f"; whole is run={checkpoint.with_name(name)}"
+            break
+    raise InputError(line)
+
+
+def init_from_checkpoint(built: Experiment) -> list[str]:
+    """Begin with the weights of the checkpoint that `init_from` names, as far as they fit.
+
+    Returns:
+        A line that says what was taken and what was not; nothing where none was asked for.
+
+    Raises:
+        InputError: the file is no checkpoint, or none of its tensors fits.
+    """
+    if built.config["init_from"] is None:
+        return []
+    with _file_errors():
+        held = load_checkpoint(Path(built.config["init_from"]))["state_dict"]
+    own = built.model.state_dict()
+    taken = {k: held[k] for k, v in own.items() if k in held and held[k].shape == v.shape}
+    misfits = [
+        f"{name} {list(held[name].shape)} does not fit {list(tensor.shape)}"
+        if name in held
+        else f"{name} is not there"
+        for name, tensor in own.items()
+        if name not in taken
+    ]
+    line = f"init_from: {len(taken)} of {len(own)} tensors taken from {built.config['init_from']}"
+    line += "".join(f"; {misfit}" for misfit in misfits)
+    if not taken:
+        raise InputError(line)
+    built.model.load_state_dict(taken, strict=False)
+    return [line]
+
+
+def predictions(
+    data: Any, model: Any, numbers: Any = None, features: Any = None, file: str | None = None
+) -> list[dict[str, Any]]:
+    """Ask a model, on the CPU, and return a row for each answer.
+
+    Raises:
+        ValueError: what was asked is not of this data's form.
+        NotImplementedError: this data does not say how it is asked.
+    """
+    inputs = data.prediction_inputs(numbers, features, file)  # [N, D]
+    model = model.cpu().eval()
+    with torch.inference_mode():
+        outputs = model.predict_step(inputs.to(next(model.parameters()).dtype))
+    rows: list[dict[str, Any]] = data.prediction_rows(inputs, outputs)
+    return rows
+
+
+def check_checkpoint(settings: Plain, checkpoint: Path) -> None:
+    """Refuse a whole checkpoint that is smaller than the model of a run, which is still untouched.
+
+    Raises:
+        InputError: saying both sizes.
+    """
+    with _file_errors():
+        check_size(lambda: build_model(settings), checkpoint)
+
+
+@contextmanager
+def _file_errors() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise InputError(str(error)) from error
+
+
+def build_tester(settings: Plain, accelerator: str, run: Path) -> pl.Trainer:
+    """Build a Trainer that only tests, on one device, so that each sample counts once.
+
+    It tests in the precision that the model was trained in; where that one needs a GPU and there is
+    none, in that of the weights, and says so.
+    """
+    precision = settings["trainer"]["precision"]
+    with errors_from("trainer"):
+        if runs_on_cpu(accelerator) and str(precision) in FOR_GPUS:
+            print(f"trained with precision={precision}, which needs a GPU: tested with 32-true")
+            precision = "32-true"
+        return pl.Trainer(
+            accelerator=accelerator,
+            devices=1,
+            precision=precision,
+            default_root_dir=str(run),
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )

@@ -1,0 +1,98 @@
+"""A run in numbers and words: its metrics, its hyperparameters, its device."""
+
+import itertools
+import shlex
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from src.kindling import layout
+from src.kindling.layout import Plain, flat
+
+GROUPS = ("model", "optimizer", "scheduler")  # known by their name
+USUAL = (
+    "seed",
+    "optimizer.lr",
+    "optimizer.weight_decay",
+    "data.batch_size",
+    "trainer.max_epochs",
+    "trainer.precision",
+)
+UNIMPORTANT = ("log_dir", "resume", "logger")  # where a run is kept, and who keeps its history
+
+
+def metrics(trainer: pl.Trainer) -> dict[str, float]:
+    """Return the trainer's latest metrics as plain numbers."""
+    return {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+
+
+def hyperparameters(settings: Plain, overrides: list[str]) -> dict[str, Any]:
+    """Return the settings that runs are compared by, flat: {"optimizer.lr": 0.01, ...}.
+
+    They are the recipe's usual ones, the model's own, and whatever the command line set.
+
+    Args:
+        settings: the resolved configuration.
+        overrides: what the command line set: ["optimizer=muon", "data.noise=0.5", ...].
+    """
+    model, optimizer, scheduler = (settings[g]["_target_"] for g in GROUPS)
+    chosen = {
+        "model": model.split(".")[-2],
+        "optimizer": optimizer.rpartition(".")[2],
+        "scheduler": scheduler.rpartition(".")[2],
+    }
+    values = {key: value for key, value in flat(settings).items() if "._" not in key}
+    own = [k for k, v in values.items() if k.startswith("model.") and isinstance(v, int | float)]
+    given = [override.lstrip("+~").partition("=") for override in overrides]
+    for key in [*USUAL, *own, *(key for key, _, _ in given if key not in UNIMPORTANT)]:
+        if (value := values.get(key)) is not None:
+            chosen[key] = str(value) if isinstance(value, list) else value
+    # A group's option has no value in the configuration: its name stands for it.
+    options = {key: value for key, _, value in given if "." not in key and key not in values}
+    return {key: v for key, v in options.items() if key not in UNIMPORTANT} | chosen
+
+
+def device_name(trainer: pl.Trainer) -> str:
+    """Return what the trainer runs on, for run.json: "cpu", "cuda: NVIDIA H100", ..."""
+    device = trainer.strategy.root_device
+    name = f"{device.type}: {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
+    return f"{name or device.type}, {trainer.world_size} process(es)"
+
+
+def table(values: dict[str, float]) -> str:
+    """Return metrics as lines of name and value: training on the left, the other stages beside it.
+
+    Each stage begins with its loss.
+    """
+    order = sorted(values, key=lambda name: (not name.endswith("/loss"), name))
+    train = [name for name in order if name.startswith("train/")]
+    others = sorted(order, key=lambda name: (name.startswith("test/"), order.index(name)))
+    columns = [train, [name for name in others if name not in train]]
+    shown = [_column({name: values[name] for name in names}) for names in columns if names]
+    rows = itertools.zip_longest(*shown, fillvalue="")
+    wide = [len(column[0]) for column in shown]
+    return "\n".join(
+        "    ".join(cell.ljust(size) for cell, size in zip(row, wide, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _column(values: dict[str, float]) -> list[str]:
+    name, number = max(map(len, values)), max(len(f"{value:.6g}") for value in values.values())
+    return [f"  {key:<{name}}  {value:>{number}.6g}" for key, value in values.items()]
+
+
+def next_steps(run: Path, settings: Plain) -> str:
+    """Return where a run's results are, and the commands that a user may want next."""
+    epochs = settings["trainer"].get("max_epochs") or -1
+    longer = {"trainer.max_epochs": str(2 * epochs)} if epochs > 0 else {}
+    lines = [
+        layout.command_line("predict", run=str(run)),
+        layout.command_line("report", run=str(run)),
+        layout.command_line("train", resume=str(run), **longer),
+    ]
+    if (run / "tensorboard").is_dir():
+        lines.append(f"tensorboard --logdir {shlex.quote(str(run.parent.parent))}")
+    return f"results: {run}\nnext:    " + "\n         ".join(lines)

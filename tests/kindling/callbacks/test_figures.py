@@ -1,0 +1,255 @@
+"""Pictures are drawn as the model learns, and training never notices."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+
+from src.kindling.build import Experiment
+from src.kindling.callbacks.figures import Figures, ask, pictures_of, rows_of_batch
+from src.kindling.figures.picture import Picture
+from src.models.fizzbuzz import FizzBuzz
+from tests.conftest import options
+
+Build = Callable[..., Experiment]
+SMALL = {"two_layer_net": ("data.rows=128",), "fizzbuzz": ("model.hidden_features=16",)}
+EXPECTED = {
+    "linear_regression": {"fit", "coefficients"},
+    "two_layer_net": {"predicted_against_true", "error_by_output", "first_layer"},
+    "fizzbuzz": {"board", "confusion", "calibration", "precision_recall"},
+}
+
+
+def fitted(build: Build, *overrides: str, figures: Figures | None = None) -> Experiment:
+    experiment = build("trainer.max_epochs=4", *overrides)
+    if figures is not None:
+        experiment.trainer.callbacks.append(figures)
+    experiment.trainer.fit(experiment.model, datamodule=experiment.data)
+    return experiment
+
+
+def read(run: Path) -> EventAccumulator:
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"images": 0, "tensors": 0})
+    events.Reload()
+    return events
+
+
+@pytest.mark.parametrize("model", options("model"))
+def test_training_is_the_same_with_and_without(
+    model: str, build: Build, tmp_path: Path, capsys: Any
+) -> None:
+    few = (f"model={model}", *SMALL.get(model, ()))
+    plain = fitted(build, *few, "logger=none")
+    state = torch.get_rng_state()
+    drawn = fitted(build, *few, "logger=tensorboard", figures=Figures(every_n_epochs=2))
+    assert torch.equal(torch.get_rng_state(), state)
+    for mine, theirs in zip(plain.model.parameters(), drawn.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    assert capsys.readouterr().err == ""
+    check_pictures(model, tmp_path, steps=drawn.trainer.global_step)
+
+
+def check_pictures(model: str, run: Path, steps: int) -> None:
+    """Every picture is there at both times, and as a file that is the last one."""
+    events = read(run)
+    files = {path.stem for path in (run / "figures").iterdir()}
+    assert files >= EXPECTED.get(model, set())
+    assert set(events.Tags()["images"]) == {f"views/{name}" for name in files}
+    for name in files:
+        points = events.Images(f"views/{name}")
+        assert [point.step for point in points] == [steps // 2 - 1, steps - 1]
+        png = (run / "figures" / f"{name}.png").read_bytes()
+        assert points[-1].encoded_image_string == png
+        assert Image.open(io.BytesIO(png)).size == (points[-1].width, points[-1].height)
+
+
+def test_weights_gradients_and_curves_are_written_at_the_same_steps(
+    build: Build, tmp_path: Path
+) -> None:
+    # Each second epoch is validated, which clears the gradients: they are counted before.
+    few = ("model.hidden_features=16", "trainer.check_val_every_n_epoch=2", "logger=tensorboard")
+    experiment = fitted(build, *few, figures=Figures(every_n_epochs=2))
+    events = read(tmp_path)
+    names = [name for name, _ in experiment.model.named_parameters()]
+    expected = {f"weights/{name}{kind}" for kind in ("", ".gradient") for name in names}
+    assert set(events.Tags()["histograms"]) == expected
+    last = events.Histograms("weights/net.hidden.weight")[-1]
+    assert last.step == experiment.trainer.global_step - 1 == 15
+    weights = experiment.model.net.hidden.weight.detach().numpy()
+    value = last.histogram_value
+    assert value.num == weights.size
+    assert (value.min, value.max) == pytest.approx((weights.min(), weights.max()))
+    assert value.sum == pytest.approx(weights.sum(dtype=float), rel=1e-4)
+    curves = set(events.PluginTagToContent("pr_curves"))
+    assert curves == {f"precision_recall/{n}" for n in ("number", "fizz", "buzz", "fizzbuzz")}
+    assert [p.step for p in events.Tensors("precision_recall/fizz")] == [7, 15]
+
+
+def test_without_a_tensorboard_there_are_files_alone(build: Build, tmp_path: Path) -> None:
+    fitted(build, "model=linear_regression", "logger=csv", figures=Figures())
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {
+        "fit.png",
+        "coefficients.png",
+    }
+    assert not (tmp_path / "tensorboard").exists()
+
+
+def test_a_fast_development_run_draws_nothing(build: Build, tmp_path: Path) -> None:
+    fitted(build, "trainer.fast_dev_run=1", figures=Figures())
+    assert not (tmp_path / "figures").exists()
+
+
+class Epochs(Callback):
+    """Note after which epochs there are pictures that were not there before."""
+
+    def __init__(self, run: Path) -> None:
+        self.folder, self.seen = run / "figures", b""
+        self.drawn: list[int] = []
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        file = self.folder / "fit.png"
+        if file.exists() and file.read_bytes() != self.seen:
+            self.seen = file.read_bytes()
+            self.drawn.append(trainer.current_epoch + 1)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "every", "expected"),
+    [(8, None, [4, 8]), (2, None, [1, 2]), (7, 3, [3, 6, 7]), (5, 9, [5])],
+)
+def test_it_is_drawn_every_few_epochs_and_at_the_end(
+    epochs: int, every: int | None, expected: list[int], build: Build, tmp_path: Path
+) -> None:
+    experiment = build("model=linear_regression", "logger=none", f"trainer.max_epochs={epochs}")
+    noted = Epochs(tmp_path)
+    experiment.trainer.callbacks += [Figures(every), noted]
+    experiment.trainer.fit(experiment.model, datamodule=experiment.data)
+    assert noted.drawn == expected
+
+
+class Broken(Picture):
+    name = "broken"
+
+    def title(self, view: Any) -> str:
+        raise RuntimeError("no such colour\nand a long story")
+
+    def frame(self, figure: Any, view: Any) -> None:
+        """Draw nothing."""
+
+    def content(self, view: Any) -> list[Any]:
+        return []
+
+
+def test_a_picture_that_fails_costs_one_line_and_no_training(
+    build: Build, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import src.figures.linear_regression as own
+
+    good = own.pictures
+    monkeypatch.setattr(own, "pictures", lambda model: [Broken(), *good(model)])
+    few = ("model=linear_regression", "logger=none")
+    experiment = fitted(build, *few, figures=Figures(every_n_epochs=1))
+    assert capsys.readouterr().err == "warning: figure broken is not drawn: no such colour\n"
+    assert experiment.trainer.global_step == 4
+    assert (tmp_path / "figures" / "fit.png").exists()
+
+
+def test_answers_that_are_no_numbers_cost_one_line(build: Build, capsys: Any) -> None:
+    experiment = build("model=linear_regression", "logger=none", "trainer.max_epochs=2")
+    figures = Figures()
+    figures._pictures = pictures_of(experiment.model)
+    figures._rows = ("val", torch.full((3, 2), float("nan")), torch.zeros(3, 1))
+    figures._draw(SimpleNamespace(global_step=4, datamodule=experiment.data), experiment.model)
+    line = "warning: no more figures: answers that are no numbers at step 4\n"
+    assert capsys.readouterr().err == line
+
+
+def test_a_resumed_run_goes_on_with_the_way_of_its_coefficients(
+    build: Build, tmp_path: Path
+) -> None:
+    def way(epochs: int, checkpoint: str | None = None) -> list[Any]:
+        experiment = build("model=linear_regression", "logger=none", f"trainer.max_epochs={epochs}")
+        figures = Figures(every_n_epochs=100)
+        experiment.trainer.callbacks.append(figures)
+        experiment.trainer.fit(
+            experiment.model, datamodule=experiment.data, ckpt_path=checkpoint, weights_only=True
+        )
+        notes: list[Any] = figures.state_dict()["notes"]["coefficients"]["way"]
+        return notes
+
+    whole = way(6)
+    first = way(3)
+    assert way(6, str(tmp_path / "checkpoints" / "last.ckpt")) == whole
+    assert (len(first), len(whole)) == (4, 7)  # the start, and each epoch
+
+
+@pytest.mark.parametrize("model", ["linear_regression", "fizzbuzz"])
+def test_a_resumed_run_draws_the_same_bytes(model: str, build: Build, tmp_path: Path) -> None:
+    def drawn(epochs: int, checkpoint: str | None = None) -> dict[str, bytes]:
+        few = (f"model={model}", "logger=none", "scheduler=constant", *SMALL.get(model, ()))
+        experiment = build(*few, f"trainer.max_epochs={epochs}")
+        experiment.trainer.callbacks.append(Figures(every_n_epochs=1))
+        experiment.trainer.fit(
+            experiment.model, datamodule=experiment.data, ckpt_path=checkpoint, weights_only=True
+        )
+        return {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
+
+    first, whole = drawn(2), drawn(4)
+    assert len(whole) == len(EXPECTED[model])
+    assert all(whole[name] != first[name] for name in whole)
+    drawn(2)
+    assert drawn(4, str(tmp_path / "checkpoints" / "last.ckpt")) == whole
+
+
+# Any model, any data ------------------------------------------------------------------------------
+
+
+class Elsewhere(FizzBuzz):
+    """A classifier whose file has no pictures of its own: this one."""
+
+
+class Measure(FizzBuzz):
+    """A model that says it predicts values."""
+
+    target = "value"
+
+
+def test_a_model_without_pictures_of_its_own_gets_those_of_its_target() -> None:
+    names = {picture.name for picture in pictures_of(Elsewhere())}
+    assert names == {"confusion", "calibration", "precision_recall"}
+    assert {p.name for p in pictures_of(Measure())} == {"predicted_against_true", "residuals"}
+    assert pictures_of(nn.Linear(1, 1)) == []
+
+
+def test_rows_come_from_the_first_batch_where_the_data_has_loaders_alone() -> None:
+    pair = [torch.zeros(3, 2), torch.ones(3, 1)]
+    for batch in (pair, tuple(pair), [pair, pair], [tuple(pair), tuple(pair)]):
+        rows = rows_of_batch("val", batch)
+        assert rows is not None
+        assert torch.equal(rows[1], pair[0])
+        assert torch.equal(rows[2], pair[1])
+    assert rows_of_batch("val", {"x": pair[0]}) is None
+    assert rows_of_batch("val", pair[0]) is None
+
+
+def test_asking_draws_no_number_and_leaves_every_mode() -> None:
+    noisy = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(3), nn.Linear(3, 2))
+    noisy[1].eval()
+    before = {name: value.clone() for name, value in noisy.state_dict().items()}
+    state, python = torch.get_rng_state(), np.random.get_state()[1].copy()
+    first, again = (ask(noisy, torch.ones(4, 3)) for _ in range(2))
+    assert torch.equal(first, again)
+    assert not first.requires_grad
+    assert [part.training for part in noisy] == [True, False, True]
+    assert all(torch.equal(before[name], v) for name, v in noisy.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert np.array_equal(np.random.get_state()[1], python)

@@ -1,0 +1,84 @@
+"""Two processes train together: what becomes of one when something happens to the other."""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.forked import Forked
+from tests.kindling.process.test_signals import LONG, assert_same
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+PAIR = ("trainer=ddp_cpu", "data.batch_size=64", "trainer.check_val_every_n_epoch=5")
+
+
+def train(folder: Path, *settings: str) -> tuple[Forked, int]:
+    """Start a long run of two ranks; return it and the process of rank 1, once both train."""
+    forked = Forked(folder, *LONG, *PAIR, *settings, ranks=2)
+    forked.wait_until(lambda: "val/loss" in forked.out)
+    [rank] = forked.children()
+    return forked, rank
+
+
+def exists(pid: int) -> bool:
+    """Say whether a process has not ended."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_a_killed_rank_ends_the_run(tmp_path: Path) -> None:
+    forked, rank = train(tmp_path)
+    os.kill(rank, signal.SIGKILL)
+    assert forked.wait(60) == 1
+    assert forked.err.startswith("error: ConnectionError: rank 1 was ended by SIGKILL")
+    assert forked.err.count("\n") == 1
+    assert json.loads((forked.run / "run.json").read_text())["status"] == "failed"
+
+
+def test_a_stopped_rank_ends_the_run_when_the_time_is_up(tmp_path: Path) -> None:
+    forked, rank = train(tmp_path, "trainer.strategy.timeout=2")
+    os.kill(rank, signal.SIGSTOP)
+    assert forked.wait(60) == 1
+    assert "rank 1 is stopped and gave no answer for 2 s" in forked.err
+    assert forked.err.count("\n") == 1
+    assert not exists(rank)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_no_rank_outlives_the_one_that_started_it(number: signal.Signals, tmp_path: Path) -> None:
+    forked, rank = train(tmp_path, "trainer.strategy.timeout=2")
+    forked.send(number)
+    assert forked.wait(60) == (1 if number == signal.SIGSTOP else -signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while exists(rank):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("to_all", [True, False])
+def test_a_signal_stops_both_after_the_same_step_and_saves_once(
+    to_all: bool, tmp_path: Path
+) -> None:
+    short = ("trainer.max_epochs=40", "callbacks.progress.seconds_per_line=0.001")
+    forked, rank = train(tmp_path / "stopped", *short)
+    number = signal.SIGINT if to_all else signal.SIGTERM
+    for process in (rank, forked.pid) if to_all else (rank,):
+        os.kill(process, number)
+    assert forked.wait(60) == 128 + number
+    assert forked.err == ""
+    assert forked.out.count("stopped and saved after step") == 1
+    assert not exists(rank)
+    if not to_all:
+        return
+    assert Forked(tmp_path / "stopped", "train", "resume=latest", ranks=2).wait() == 0
+    straight = Forked(tmp_path / "straight", *LONG, *PAIR, *short, ranks=2)
+    assert straight.wait() == 0
+    for name in ("best", "last"):
+        assert_same(*(run / f"checkpoints/{name}.ckpt" for run in (forked.run, straight.run)))

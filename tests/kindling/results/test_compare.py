@@ -1,0 +1,262 @@
+"""python -m src.compare as its user meets it: tables, files, what is left out and refused."""
+
+import csv
+import importlib
+import json
+import math
+import re
+import sys
+
+import pytest
+
+from src.kindling.results import runs
+from src.kindling.results.significance import quantile
+from tests.conftest import ROOT
+from tests.kindling.results.test_runs import METRICS, plant
+
+RATES = {0.01: [1.0, 1.2, 1.1], 0.1: [0.5, 0.7, 0.6], 1.0: [2.0, 3.0, 2.5]}
+
+
+@pytest.fixture
+def logs(tmp_path, monkeypatch):
+    """The logs of a project, in its directory: three seeds of three learning rates."""
+    monkeypatch.chdir(tmp_path)
+    for rate, losses in RATES.items():
+        for seed, value in enumerate(losses):
+            metrics = METRICS | {"val/loss": value, "test/accuracy": 1.0, "train/lr": rate}
+            path = tmp_path / "logs" / "train" / "fizzbuzz" / f"{rate}-{seed}"
+            plant(path, metrics, seed=seed, **{"optimizer.lr": rate})
+    return tmp_path / "logs" / "train" / "fizzbuzz"
+
+
+@pytest.fixture
+def compare(monkeypatch, capfd):
+    """Return a caller of the command in this process: exit status, and what it said."""
+
+    def called(*arguments):
+        monkeypatch.setattr(sys, "argv", ["src/compare.py", *arguments])
+        monkeypatch.setenv("COLUMNS", "100")
+        try:
+            importlib.import_module("src.compare").main()
+        except SystemExit as stop:
+            return stop.code, capfd.readouterr()
+        return 0, capfd.readouterr()
+
+    return called
+
+
+def test_the_table_has_the_best_setting_first_with_its_interval_and_what_it_differs_from(
+    logs, compare
+):
+    status, said = compare()
+    assert (status, said.err) == (0, "")
+    lines = said.out.splitlines()
+    assert lines[0] == "fizzbuzz: 9 runs, 3 settings; best first, by the least val/loss"
+    header, *rows = lines[2:6]
+    assert re.split(r"\s{2,}", header.strip()) == [
+        *("#", "runs", "mean", "sd", "95% interval", "differs from", "setting")
+    ]
+    half = quantile(2) * 0.1 / math.sqrt(3)
+    cells = re.split(r"\s{2,}", rows[0].strip())
+    interval = f"{0.6 - half:.4g} to {0.6 + half:.4g}"
+    assert cells == ["1", "3", "0.6", "0.1", interval, "2, 3", "optimizer.lr=0.1"]
+    assert [row.split()[-1] for row in rows] == [f"optimizer.lr={x}" for x in ("0.1", "0.01", "1")]
+    assert "1 ± 0 " in said.out  # the accuracy
+    assert "train/lr" not in said.out
+    assert f"best run: {logs.relative_to(logs.parents[2])}/0.1-0\n" in said.out
+    assert (
+        "3 of 3 differences significant: Welch's t-test, p < 0.05 after Holm's correction for"
+        in (said.out)
+    )
+    assert max(map(len, lines)) <= 100
+
+
+def test_runs_are_named_as_words_patterns_and_keys(logs, compare):
+    for words, count in {
+        ("logs/train/fizzbuzz/0.1-0",): "1 run, 1 setting",
+        ("logs/train/fizzbuzz/0.1-*",): "3 runs, 1 setting",
+        ("logs/train/fizzbuzz/0.1-0", "logs/train/fizzbuzz/1.0-*"): "4 runs, 2 settings",
+        ("runs=logs/train/fizzbuzz/0.1-0",): "1 run, 1 setting",
+        ("runs=[logs/train/fizzbuzz/0.1-0,logs/train/fizzbuzz/0.1-1]",): "2 runs, 1 setting",
+        ("logs/train", "last=2"): "2 runs, 1 setting",
+        ("model=fizzbuzz",): "9 runs, 3 settings",
+        ("model=[fizzbuzz]", "last=1"): "1 run, 1 setting",
+    }.items():
+        status, said = compare(*words)
+        assert (status, said.err) == (0, "")
+        assert f"fizzbuzz: {count};" in said.out, words
+
+
+def test_a_folder_may_be_called_like_a_setting(logs, compare):
+    plant(logs.parents[2] / "seed=1" / "a")
+    status, said = compare("seed=1/a")
+    assert status == 0
+    assert "best run: seed=1/a" in said.out
+
+
+def test_single_runs_are_called_by_their_names(logs, compare):
+    _, said = compare("logs/train/fizzbuzz/*-0", "metric=test/accuracy")
+    assert "by the most test/accuracy" in said.out
+    assert "0.01-0" in said.out
+    assert "95% interval" not in said.out
+    assert "no difference was tested" in said.out
+
+
+def test_models_have_tables_of_their_own(logs, compare):
+    other = {"model._target_": "src.models.two_layer_net.TwoLayerNet"}
+    plant(logs.parent / "two_layer_net" / "a", METRICS | {"test/r2": 0.5}, **other)
+    _, said = compare()
+    assert "fizzbuzz: 9 runs" in said.out
+    assert "two_layer_net: 1 run" in said.out
+    _, said = compare("metric=test/r2")
+    assert "fizzbuzz: " not in said.out
+    assert "skipped 9, of a model without test/r2: " in said.out
+    assert "and 6 more\n" in said.out
+
+
+def test_what_is_left_out_is_said(logs, compare):
+    plant(logs / "a", status="failed")
+    plant(logs / "b", status="running")
+    plant(logs / "c", metrics=None)
+    (plant(logs / "d") / "config.yaml").write_text("model: [")
+    (plant(logs / "e") / "metrics.json").write_text('{"a": "\x1b[2J"}')
+    plant(logs / "f", seed=0, start="2027-01-01", **{"optimizer.lr": 0.1})
+    status, said = compare()
+    assert status == 0
+    assert "9 runs, 3 settings" in said.out
+    for reason in ("failed", "running", "without metrics"):
+        assert f"skipped 1, {reason}: logs/train/fizzbuzz/" in said.out
+    assert "skipped 1, config.yaml cannot be read" in said.out
+    assert "skipped 1, metrics.json cannot be read" in said.out
+    assert "the same seed again, of which the newest counts: logs/train/fizzbuzz/0.1-0" in said.out
+    assert "\x1b" not in said.out
+
+
+def test_numbers_that_are_none_are_shown_and_rank_last(logs, compare):
+    plant(logs / "nan", METRICS | {"val/loss": math.nan}, seed=9, **{"optimizer.lr": 0.1})
+    status, said = compare()
+    assert status == 0
+    rows = said.out.splitlines()[3:6]
+    assert rows[2].split()[:4] == ["3", "4", "nan", "-"]
+
+
+# Files ------------------------------------------------------------------------------------------
+
+
+def test_json_has_everything(logs, compare):
+    status, said = compare("output=table.json")
+    assert (status, said.out.splitlines()[-1]) == (0, "written to table.json")
+    content = json.loads((logs.parents[2] / "table.json").read_text(), parse_constant=pytest.fail)
+    [model] = content["models"]
+    assert (model["metric"], model["best"], model["correction"]) == ("val/loss", "min", "Holm")
+    first = model["settings"][0]
+    assert first["settings"] == {"optimizer.lr": 0.1}
+    assert first["metrics"]["val/loss"]["n"] == 3
+    assert first["metrics"]["train/lr"]["mean"] == 0.1
+    assert [run["seed"] for run in first["runs"]] == [0, 1, 2]
+    found = {(d["first"], d["second"]): d for d in model["differences"]}
+    assert set(found) == {(1, 2), (1, 3), (2, 3)}
+    assert all(d["corrected"] >= d["p"] and d["significant"] for d in found.values())
+
+
+def test_csv_has_a_row_a_setting(logs, compare):
+    compare("output=table.csv")
+    with (logs.parents[2] / "table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["optimizer.lr"] for row in rows] == ["0.1", "0.01", "1.0"]
+    assert [float(row["val/loss mean"]) for row in rows] == pytest.approx([0.6, 1.1, 2.5])
+    assert [float(row["val/loss sd"]) for row in rows] == pytest.approx([0.1, 0.1, 0.5])
+    assert rows[0]["seeds"] == "0 1 2"
+    assert rows[0]["differs by val/loss from"] == "2, 3"
+
+
+def test_markdown_has_the_tables(logs, compare):
+    compare("output=table.md")
+    said = (logs.parents[2] / "table.md").read_text()
+    header, line, first, *_ = [text for text in said.splitlines() if text.startswith("|")]
+    assert header.count("|") == line.count("|") == first.count("|")
+    assert "| 0.6 | 0.1 |" in first
+    assert "Holm's correction" in said
+
+
+# Strangers --------------------------------------------------------------------------------------
+
+
+def test_what_a_stranger_wrote_is_no_formula_no_html_and_no_order_to_a_terminal(logs, compare):
+    key = "=HYPERLINK(1)"
+    for value in ("\x1b]0;x\x07<script>alert(1)</script>", "=1+1"):
+        plant(logs / f"s{len(value)}", **{key: value, "seed": "=2"})
+    status, said = compare("logs/train/fizzbuzz/s*", "output=a.csv")
+    assert (status, said.err) == (0, "")
+    assert "\x1b" not in said.out
+    assert "\x07" not in said.out
+    with (logs.parents[2] / "a.csv").open(newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert f"'{key}" in cells
+    assert "'=1+1" in cells
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
+    compare("logs/train/fizzbuzz/s*", "output=a.md")
+    assert "<script>" not in (logs.parents[2] / "a.md").read_text()
+
+
+# Mistakes ---------------------------------------------------------------------------------------
+
+WRONG = {
+    "nothing": "nothing: there is no such run directory",
+    "logs/*/*/nothing*": "no run directory is found there",
+    "elsewhere": "elsewhere is no run directory, and holds none",
+    "model=fizbuzz": "model=fizbuzz: none of these runs is of it: did you mean 'fizzbuzz'?",
+    "model=[a": "model=[a: not readable",
+    "last=0": "last=0: a positive whole number is needed",
+    "last=many": "last=many: a positive whole number",
+    "mode=more": "choose min or max",
+    "metric=test/acuracy": "metric=test/acuracy: no run has it: did you mean 'test/accuracy'?",
+    "metrik=test/loss": "metrik: there is no such key: did you mean 'metric'?",
+    "output=table.txt": "name a file that ends in .csv, .json or .md",
+    "output=nowhere/table.md": "there is no folder nowhere",
+    "logs runs=logs": "name all with runs=, or all without it",
+    "--last 3": "settings are key=value, as last=3",
+    "https://example.com/run": "only runs and checkpoints on this machine",
+    "log_dir=elsewhere": "`python -m src.train` makes one",
+    "latest": "there is no run yet",
+    "runs=null": "runs=null: must be a name",
+    "runs=[logs,7]": "runs=['logs', 7]: must be a name",
+    "failed": "no run to compare: skipped 1, failed: failed",
+    "broken": "broken/config.yaml cannot be read",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_mistake_gets_one_line(logs, compare, wrong):
+    folder = logs.parents[2]
+    (folder / "elsewhere").mkdir()
+    plant(folder / "failed", status="failed")
+    (plant(folder / "broken") / "config.yaml").write_text("[")
+    before = sorted(folder.rglob("*"))
+    status, said = compare(*wrong.split())
+    assert (status, said.out) == (2, "")
+    assert re.fullmatch(r"error: [^\n]+\n", said.err)
+    assert WRONG[wrong] in said.err
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_two_hundred_runs_are_compared(tmp_path, compare):
+    for i in range(200):
+        changes = {"seed": i % 5, "optimizer.lr": 0.01 * (i // 5 + 1), "model.width": i // 5 % 3}
+        metrics = METRICS | {"val/loss": 1 + i // 5 + 0.1 * (i * 7 % 5)}
+        plant(tmp_path / "logs" / "train" / "fizzbuzz" / f"{i:03}", metrics, **changes)
+    status, said = compare(f"log_dir={tmp_path}/logs")
+    assert (status, said.err) == (0, "")
+    assert "200 runs, 40 settings" in said.out
+    assert re.search(r"\d+ of 780 differences significant", said.out)
+    assert len(said.out.splitlines()) < 200
+
+
+def test_a_real_run_can_be_compared(command):
+    quick = ("model=linear_regression", "trainer.max_epochs=2", "trainer.accelerator=cpu")
+    for seed in (1, 2):
+        command.here("train", f"seed={seed}", "logger=none", *quick)
+    said = command.here("compare")
+    assert "linear_regression: 2 runs, 1 setting; best first, by the least train/loss" in said
+    assert runs.read(command.latest).model == "linear_regression"
+    assert (ROOT / "conf" / "compare.yaml").is_file()

@@ -1,0 +1,160 @@
+"""Runs are grouped by what they were set to, ranked by what their checkpoints went by."""
+
+import math
+
+import pytest
+
+from src.kindling.results import comparison, runs
+from src.kindling.results.significance import summary
+from tests.conftest import compose, options
+from tests.kindling.results.test_runs import METRICS, plant
+
+
+@pytest.fixture
+def compared(tmp_path):
+    """Return a comparison of runs that are planted with these metrics and settings."""
+
+    def made(*described, metric=None, mode=None):
+        planted = [
+            runs.read(plant(tmp_path / str(i), METRICS | metrics, **changes))
+            for i, (metrics, changes) in enumerate(described)
+        ]
+        return comparison.compare(planted, metric, mode)
+
+    return made
+
+
+def loss(value, **changes):
+    return {"val/loss": value}, changes
+
+
+def test_runs_that_differ_only_in_their_seed_are_one_setting(compared):
+    one = compared(
+        *(loss(value, seed=seed) for seed, value in enumerate([1.0, 2.0, 3.0])),
+        *(
+            loss(value, seed=seed, **{"optimizer.lr": 0.1})
+            for seed, value in enumerate([0.5, 0.7, 0.6])
+        ),
+    )
+    assert [setting.values for setting in one.settings] == [
+        {"optimizer.lr": 0.1},
+        {"optimizer.lr": 0.01},
+    ]
+    assert [len(setting.runs) for setting in one.settings] == [3, 3]
+    assert one.settings[1].summary("val/loss") == summary([1.0, 2.0, 3.0])
+    assert one.settings[1].summary("val/nothing") is None
+    assert one.best.metrics["val/loss"] == 0.5
+    assert one.words(one.settings[0]) == "optimizer.lr=0.1"
+    [difference] = one.differences
+    assert (difference.first, difference.second) == (0, 1)
+    assert difference.difference == pytest.approx(-1.4)
+
+
+def test_a_seed_of_the_data_that_is_not_the_runs_is_a_setting(compared):
+    one = compared(
+        loss(1.0, seed=1),
+        loss(2.0, seed=2),
+        loss(3.0, **{"seed": 3, "data.seed": 7}),
+        loss(4.0, **{"seed": 4, "data.seed": 7}),
+    )
+    assert [len(setting.runs) for setting in one.settings] == [2, 2]
+
+
+def test_where_a_run_writes_is_no_setting(compared):
+    one = compared(loss(1.0, seed=1, log_dir="a"), loss(2.0, seed=2, log_dir="b", resume="x"))
+    assert len(one.settings) == 1
+    assert one.words(one.settings[0]) == ""
+
+
+def test_of_a_seed_that_is_repeated_the_newest_run_counts(compared):
+    one = compared(loss(1.0), loss(2.0, seed=1), loss(5.0))
+    assert [run.path.name for run in one.repeated] == ["0"]
+    assert one.settings[0].sample("val/loss") == [2.0, 5.0]
+
+
+def test_three_settings_are_said_by_what_is_unusual(compared):
+    adam = {"optimizer._target_": "torch.optim.Adam"}
+    sgd = {"optimizer._target_": "torch.optim.SGD", "optimizer.momentum": 0.9, "optimizer.lr": 0.5}
+    one = compared(loss(1.0), loss(2.0, **adam), loss(3.0, **sgd))
+    said = [one.words(setting) for setting in one.settings]
+    assert said == ["optimizer=AdamW", "optimizer=Adam", "optimizer=SGD optimizer.lr=0.5"]
+    assert comparison.as_overrides(one.usual) == "optimizer.lr=0.01"
+    assert "optimizer.momentum" in one.keys  # files have it
+
+
+@pytest.mark.parametrize(
+    ("metric", "mode", "best"),
+    [(None, None, 1.0), ("test/accuracy", None, 3.0), ("test/accuracy", "min", 1.0)],
+)
+def test_the_best_comes_first(compared, metric, mode, best):
+    described = [
+        ({"val/loss": v, "test/accuracy": v}, {"seed": 0, "x": v}) for v in (2.0, 1.0, 3.0)
+    ]
+    one = compared(*described, metric=metric, mode=mode)
+    assert one.best.metrics["test/accuracy"] == best
+    assert one.metrics[0] == (metric or "val/loss")
+
+
+def test_what_is_no_number_or_missing_comes_last(compared):
+    one = compared(
+        loss(math.nan, x=1), ({"test/only": 1}, {"x": 2}), loss(2.0, x=3), loss(-math.inf, x=4)
+    )
+    assert {setting.values["x"] for setting in one.settings[:2]} == {2, 3}
+    values = [setting.summary("val/loss").mean for setting in one.settings]
+    assert values[:2] == [2.0, 2.0]
+    assert [math.isnan(value) for value in values[2:]] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("changes", "metrics", "expected"),
+    [
+        ({}, ["val/loss", "train/loss"], ("val/loss", "min")),
+        ({}, ["train/loss"], ("train/loss", "min")),
+        ({}, ["test/accuracy"], ("test/accuracy", "max")),
+        ({"callbacks.checkpointing.monitor": "val/r2"}, ["val/r2", "val/loss"], ("val/r2", "min")),
+        (
+            {
+                "callbacks.checkpointing.monitor": "val/r2",
+                "callbacks.checkpointing.mode": "max",
+            },
+            ["val/r2", "val/loss"],
+            ("val/r2", "max"),
+        ),
+        (
+            {"model._target_": "src.models.linear_regression.LinearRegression"},
+            ["train/loss", "val/loss"],
+            ("train/loss", "min"),
+        ),
+        ({"model._target_": "no.such.models.Model"}, ["val/loss"], ("val/loss", "min")),
+        ({"model._target_": 3}, ["val/loss"], ("val/loss", "min")),
+        ({"model._target_": "x" * 5000 + ".y"}, ["val/loss"], ("val/loss", "min")),
+        ({"model._target_": "../../x.y"}, ["val/loss"], ("val/loss", "min")),
+        ({"callbacks.checkpointing": []}, ["val/loss"], ("val/loss", "min")),
+    ],
+)
+def test_the_metric_is_the_one_that_the_checkpoints_went_by(tmp_path, changes, metrics, expected):
+    run = runs.read(plant(tmp_path / "a", dict.fromkeys(metrics, 1.0), **changes))
+    one = comparison.compare([run])
+    assert (one.metric, one.mode) == expected
+
+
+@pytest.mark.parametrize("model", options("model"))
+def test_the_monitor_of_each_model_is_read_without_importing_it(model):
+    from hydra.utils import get_class
+
+    settings = compose(f"model={model}")
+    assert comparison._monitor_of(model) == get_class(settings["model"]["_target_"]).monitor
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("val/loss", "min"),
+        ("test/coefficient_error", "min"),
+        ("test/accuracy", "max"),
+        ("test/r2", "max"),
+        ("train/samples_per_second", "max"),
+    ],
+)
+def test_what_is_best_follows_from_a_name(name, mode):
+    assert comparison.mode_of(name) == mode

@@ -1,0 +1,387 @@
+"""`compile=true` must train as eager steps do, leave the same behind, and say where it cannot.
+
+Most tests run the function of all steps without a compiler, in double precision: it must be the
+same mathematics. `tests/soak/soak_compiled.py` compiles all of it.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._dynamo.utils import counters
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn import functional as F
+
+from src.data.fizzbuzz import FizzBuzzData
+from src.kindling.build import Experiment
+from src.kindling.speed.compiled import _options
+from tests.kindling.training.test_own_loaders import Streamed
+
+Build = Callable[..., Experiment]
+pytestmark = pytest.mark.xdist_group("compiled")  # one process imports the compiler
+SHORT = (
+    "model=fizzbuzz",
+    "model.hidden_features=8",
+    "data.batch_size=100",  # nine an epoch, the last of 77
+    "trainer.max_epochs=2",
+    "trainer.precision=64-true",
+    "steps_per_execution=2",
+    "logger=none",
+)
+
+
+@pytest.fixture
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the function of all steps run as it is."""
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compile the same function once for all tests, and leave nothing in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
+        yield
+
+
+def fit(experiment: Experiment, checkpoint: Path | None = None) -> Experiment:
+    experiment.trainer.fit(
+        experiment.model, datamodule=experiment.data, ckpt_path=checkpoint, weights_only=True
+    )
+    return experiment
+
+
+def weights(experiment: Experiment) -> list[Tensor]:
+    return [p.detach() for p in experiment.model.parameters()]
+
+
+def left(experiment: Experiment) -> dict[str, Any]:
+    """Return all that a checkpoint or a callback may look at."""
+    trainer = experiment.trainer
+    return {
+        "weights": experiment.model.state_dict(),
+        "gradients": [p.grad for p in experiment.model.parameters()],
+        "optimizer": trainer.optimizers[0].state_dict(),
+        "schedules": [c.scheduler.last_epoch for c in trainer.lr_scheduler_configs],
+        "step": trainer.global_step,
+        "loss": float(trainer.callback_metrics["train/loss"]),
+    }
+
+
+CASES = [
+    "optimizer=sgd optimizer.weight_decay=0.1",
+    "optimizer=momentum scheduler=cosine",
+    "optimizer=momentum optimizer.nesterov=false +optimizer.dampening=0.5",
+    "optimizer=adam optimizer.weight_decay=0.1 scheduler=step",
+    "optimizer=adam +optimizer.amsgrad=true",
+    "optimizer=adamw",
+    "optimizer=adamw optimizer.fused=null +optimizer.maximize=true scheduler=plateau",
+    "optimizer=rmsprop optimizer.momentum=0.9 +optimizer.centered=true",
+    "optimizer=adagrad optimizer.lr_decay=0.1 optimizer.weight_decay=0.1",
+    "trainer.gradient_clip_val=0.1",
+    "trainer.gradient_clip_val=0.001 trainer.gradient_clip_algorithm=value",
+    "trainer.accumulate_grad_batches=2",
+    "trainer.max_steps=5",
+    "steps_per_execution=1 trainer.accumulate_grad_batches=2",
+    "model=linear_regression steps_per_execution=1",
+    "model=two_layer_net data.rows=300 data.in_features=5 data.out_features=2",
+]
+
+
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize("case", CASES)
+def test_weights_gradients_and_all_state_are_those_of_eager_steps(case: str, build: Build) -> None:
+    overrides = (*(SHORT if "model=" not in case else SHORT[3:]), *case.split())
+    eager, compiled = fit(build(*overrides)), fit(build(*overrides, "compile=true"))
+    assert compiled.model.execution._stepper.eager is False
+    torch.testing.assert_close(left(compiled), left(eager), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize(("first", "then"), [("true", "false"), ("false", "true")])
+def test_a_run_goes_on_the_other_way_round_from_its_checkpoint(
+    first: str, then: str, build: Build, tmp_path: Path
+) -> None:
+    whole = fit(build(*SHORT, "trainer.max_epochs=4", "scheduler=constant"))
+    half = (*SHORT, "scheduler=constant", f"compile={first}")
+    fit(build(*half))
+    rest = build(*SHORT, "trainer.max_epochs=4", "scheduler=constant", f"compile={then}")
+    fit(rest, tmp_path / "checkpoints" / "last.ckpt")
+    for name in ("weights", "gradients", "optimizer", "schedules", "step"):
+        torch.testing.assert_close(left(rest)[name], left(whole)[name], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_loaders_of_ones_own_give_their_batches_one_by_one(build: Build) -> None:
+    eager, compiled = [
+        build(*SHORT, "steps_per_execution=1", f"compile={word}") for word in ("false", "true")
+    ]
+    for experiment in (eager, compiled):
+        experiment.trainer.fit(experiment.model, datamodule=Streamed())
+    assert compiled.model.execution._stepper.eager is False
+    torch.testing.assert_close(left(compiled), left(eager), rtol=1e-9, atol=1e-12)
+
+
+class Half(nn.Module):
+    """Two layers, one of which is not asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.unused = nn.Linear(10, 4), nn.Linear(10, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Ask one layer."""
+        return self.used(x)
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_parameters_that_the_loss_does_not_use_do_not_decay(build: Build) -> None:
+    experiment = build(*SHORT, "optimizer.weight_decay=0.9", "compile=true")
+    experiment.model.net = Half().double()
+    before = [p.detach().clone() for p in experiment.model.net.parameters()]
+    fit(experiment)
+    same = [torch.equal(a, b) for a, b in zip(before, weights(experiment), strict=True)]
+    assert same == [False, False, True, True]
+
+
+class Fails:
+    """What a compiler may give: a function that fails when it is called."""
+
+    def __init__(self, function: Any, **options: Any) -> None:
+        pass
+
+    def __call__(self, *arguments: Any) -> Tensor:
+        raise RuntimeError("the compiler said:\n\nno such luck")
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "adamw", "adagrad"])
+def test_where_compiling_fails_nothing_is_lost(
+    optimizer: str,
+    build: Build,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(torch, "compile", Fails)
+    overrides = (*SHORT, f"optimizer={optimizer}", "scheduler=cosine")
+    eager, compiled = fit(build(*overrides)), fit(build(*overrides, "compile=true"))
+    torch.testing.assert_close(left(compiled), left(eager), rtol=0, atol=0)
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: compile=true: the step is not compiled: the compiler said:;"
+        " these steps run eagerly"
+    ]
+
+
+class Watches(pl.Callback):
+    """A callback that wants to see each step."""
+
+    seen = 0
+
+    def on_before_optimizer_step(self, *_: Any) -> None:
+        """Count it."""
+        self.seen += 1
+
+
+def test_a_callback_that_looks_into_each_step_sees_each(
+    build: Build, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment, callback = build(*SHORT, "compile=true"), Watches()
+    experiment.trainer.callbacks.append(callback)
+    fit(experiment)
+    assert callback.seen == experiment.trainer.global_step == 18
+    assert "Watches.on_before_optimizer_step is not compiled: it sees" in capsys.readouterr().err
+
+
+def test_steps_of_batches_that_come_one_by_one_are_not_compiled(
+    build: Build, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FizzBuzzData, "train_dataloader", Streamed.train_dataloader)
+    overrides = ("steps_per_execution=1", "trainer.accumulate_grad_batches=2")
+    experiment = build(*SHORT, *overrides, "compile=true")
+    experiment.trainer.fit(experiment.model, datamodule=Streamed())
+    assert experiment.trainer.global_step == 2 * 5
+    assert "yields one batch at a time; these steps run eagerly" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("optimizer=lbfgs", "LBFGS is not compiled: its update is not written as a function"),
+        ("trainer.fast_dev_run=2", "a fast development run is not compiled: it would take longer"),
+        ("debug=anomaly", "detect_anomaly is not compiled: it watches each operation"),
+    ],
+)
+def test_what_is_not_compiled_runs_eagerly_and_one_line_says_why(
+    override: str, line: str, build: Build, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment = fit(build(*SHORT, override, "trainer.max_epochs=1", "compile=true"))
+    assert experiment.trainer.global_step > 0
+    said = capsys.readouterr().err.splitlines()
+    assert said == [f"warning: compile=true: {line}; these steps run eagerly"]
+
+
+# With the compiler ---------------------------------------------------------------------------
+
+
+# torch's own compiler, when it is first imported, calls a part of torch that is deprecated.
+REAL = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+
+
+@REAL
+def test_a_loss_that_looks_at_its_values_runs_eagerly(
+    build: Build, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment = build(*SHORT, "trainer.max_epochs=1", "compile=true")
+    plain = experiment.model.loss
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return plain(outputs, targets) * (2 if outputs.sum() > 0 else 1)
+
+    experiment.model.loss = loss
+    fit(experiment)
+    [line] = capsys.readouterr().err.splitlines()
+    assert "the step is not compiled: Data-dependent branching" in line
+
+
+def passed(function: Callable[..., Any], *inputs: Tensor) -> tuple[GraphModule, list[str]]:
+    """Return a function as the pass leaves it, and the names of what it calls."""
+    from torch._inductor.decomposition import select_decomp_table
+
+    from src.kindling.speed.products import ThinProducts
+
+    traced = make_fx(function, select_decomp_table(), tracing_mode="fake")(*inputs)
+    ThinProducts()(traced.graph)
+    traced.graph.lint()
+    traced.recompile()
+    return traced, [getattr(node.target, "__name__", "") for node in traced.graph.nodes]
+
+
+@REAL
+@pytest.mark.parametrize(
+    ("rows", "terms", "columns", "turned"),
+    [
+        (64, 256, 4, True),
+        (64, 255, 4, False),
+        (64, 256, 17, False),
+        (16, 256, 16, False),
+        (2048, 16, 4, True),  # large, and the left factor lies so
+    ],
+)
+def test_products_with_few_columns_are_turned_round(
+    rows: int, terms: int, columns: int, turned: bool
+) -> None:
+    def both(a: Tensor, b: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        return a @ b.t(), torch.addmm(bias, a, b.t())
+
+    a, b, bias = (torch.randn(s, dtype=torch.float64) for s in ((terms, rows), (columns, terms), 1))
+    left = a.t() if terms == 16 else a.t().contiguous()
+    after, called = passed(both, left, b, bias)
+    assert ("addmm.default" not in called) == turned
+    torch.testing.assert_close(after(left, b, bias), both(left, b, bias))
+
+
+def slopes(x: Tensor, y: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+    """Return the gradient of a two-layer net's loss by its weights, for x [B, D] and y [B]."""
+
+    def loss(w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
+        return F.cross_entropy(F.linear(F.linear(x, w1, b1).relu(), w2, b2), y)
+
+    found: tuple[Tensor, ...] = torch.func.grad(loss, argnums=(0, 1, 2, 3))(*weights)
+    return found
+
+
+def example(rows: int, inputs: int, hidden: int, classes: int) -> list[Tensor]:
+    """Return what `slopes` takes."""
+    shapes = (rows, inputs), (hidden, inputs), (hidden,), (classes, hidden), (classes,)
+    x, *weights = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+    return [x, torch.arange(rows) % classes, *weights]
+
+
+THIN = [(64, 1, 512, 2), (33, 10, 1000, 3), (77, 3, 600, 9)]
+WIDE = [(64, 11, 512, 4), (64, 4, 512, 11), (64, 4, 500, 4), (10, 4, 9999, 4)]
+
+
+@REAL
+@pytest.mark.parametrize("sizes", THIN + WIDE)
+def test_products_of_few_terms_are_written_out(sizes: tuple[int, int, int, int]) -> None:
+    inputs = example(*sizes)
+    after, called = passed(slopes, *inputs)
+    thin = sizes in THIN
+    assert called.count("few_terms.default") == (2 if thin else 0)  # forward and back
+    assert called.count("few_rows.default") == (3 if thin else 0)  # outputs, layers' gradients
+    assert thin != bool({"mm.default", "addmm.default"} & set(called))
+    torch.testing.assert_close(after(*inputs), slopes(*inputs))
+
+
+@REAL
+def test_a_hidden_layer_that_is_wanted_for_more_is_left_to_the_library() -> None:
+    def outputs(x: Tensor, w: Tensor, v: Tensor) -> Tensor:
+        return (x @ w).relu() @ v
+
+    def activity(x: Tensor, w: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = (x @ w).relu()
+        return hidden @ v, hidden.sum(1)
+
+    inputs = torch.randn(64, 4), torch.randn(4, 512), torch.randn(512, 2)
+    assert "few_terms.default" in passed(outputs, *inputs)[1]
+    assert "few_terms.default" not in passed(activity, *inputs)[1]
+
+
+@REAL
+def test_written_out_products_are_torchs_when_they_are_compiled() -> None:
+    exact, long = example(*THIN[0]), example(*THIN[2])
+    rounded = [t.float() if t.is_floating_point() else t for t in long]
+
+    def both(first: list[Tensor], second: list[Tensor]) -> tuple[Any, Any]:
+        return slopes(*first), slopes(*second)
+
+    compiled = torch.compile(both, fullgraph=True, options=_options(torch.device("cpu")))
+    found, near = compiled(exact, rounded)
+    torch.testing.assert_close(found, slopes(*exact))
+    torch.testing.assert_close(near, slopes(*rounded), rtol=1e-4, atol=1e-6)
+
+
+@REAL
+def test_two_compilations_serve_all_epochs_and_resuming_repeats_them(
+    build: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = (*SHORT, "trainer.precision=32-true", "trainer.max_epochs=4")
+    eager = fit(build(*overrides))
+    counters.clear()
+    whole = fit(build(*overrides, "compile=true"))
+    assert counters["stats"]["unique_graphs"] == 2  # two full batches; the last of the epoch
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert [line for line in said.out.splitlines() if "compiling" in line] == [
+        "compiling 2 steps an execution (once; cached on disk afterwards)",
+        "compiling one step an execution (once; cached on disk afterwards)",
+    ]
+    for a, b in zip(weights(whole), weights(eager), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+    assert list(whole.model.state_dict()) == list(eager.model.state_dict())
+
+    half = build(*overrides, "compile=true")
+    half.trainer.callbacks.append(StopsAt(13))  # amid the second epoch
+    fit(half)
+    assert half.trainer.global_step == 13
+    rest = build(*overrides, "compile=true")
+    fit(rest, tmp_path / "amid.ckpt")
+    assert all(torch.equal(a, b) for a, b in zip(weights(rest), weights(whole), strict=True))
+
+
+class StopsAt(pl.Callback):
+    """Save and stop after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Stop if it is that step."""
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(f"{trainer.default_root_dir}/amid.ckpt")
+            trainer.should_stop = True
+            trainer.fit_loop.epoch_loop.max_steps = self.step

@@ -1,0 +1,79 @@
+"""Several steps an execution must be the same steps: bit for bit what Lightning's own loop does."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from src.kindling.build import Experiment
+from src.kindling.errors import InputError
+
+Build = Callable[..., Experiment]
+SHORT = (
+    "model=fizzbuzz",
+    "steps_per_execution=1",
+    "trainer.max_epochs=4",
+    "model.hidden_features=16",
+    "logger=none",
+)
+
+
+def trained(build: Build, *overrides: str) -> tuple[Experiment, list[torch.Tensor]]:
+    experiment = build(*SHORT, "data.batch_size=100", *overrides)
+    experiment.trainer.fit(experiment.model, datamodule=experiment.data)
+    return experiment, [p.detach() for p in experiment.model.parameters()]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("optimizer=momentum", "scheduler=cosine"),
+        ("trainer.gradient_clip_val=0.1",),
+        ("trainer.gradient_clip_val=0.01", "trainer.gradient_clip_algorithm=value"),
+        ("trainer.accumulate_grad_batches=2",),
+        ("trainer.limit_train_batches=5",),
+        ("trainer.limit_train_batches=0.4",),
+        ("trainer.overfit_batches=2",),
+        ("trainer.precision=bf16-mixed",),
+        ("optimizer=lbfgs", "data.batch_size=300"),
+        ("model.dropout=0.3", "trainer.accumulate_grad_batches=2"),
+        ("scheduler=plateau", "scheduler.patience=0", "trainer.check_val_every_n_epoch=1"),
+    ],
+    ids=lambda overrides: ",".join(overrides) or "recipe",
+)
+def test_weights_steps_and_schedule_are_those_of_one_step_an_execution(
+    build: Build, overrides: tuple[str, ...]
+) -> None:
+    one, expected = trained(build, *overrides)
+    for steps in (2, 3, 9, 50):
+        several, found = trained(build, *overrides, f"steps_per_execution={steps}")
+        assert several.trainer.global_step == one.trainer.global_step > 0, steps
+        assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True)), steps
+        rates = [e.trainer.optimizers[0].param_groups[0]["lr"] for e in (one, several)]
+        assert rates[0] == rates[1], steps
+
+
+def test_a_validation_amid_an_execution_is_refused(build: Build) -> None:
+    build(*SHORT, "trainer.val_check_interval=4", "steps_per_execution=2")
+    with pytest.raises(InputError, match="val_check_interval=3 is no multiple of the 2 batches"):
+        build(*SHORT, "trainer.val_check_interval=3", "steps_per_execution=2")
+
+
+def test_max_steps_is_kept_to_the_step(build: Build) -> None:
+    one, expected = trained(build, "trainer.max_steps=7", "trainer.max_epochs=-1")
+    several, found = trained(
+        build, "trainer.max_steps=7", "trainer.max_epochs=-1", "steps_per_execution=3"
+    )
+    assert several.trainer.global_step == one.trainer.global_step == 7
+    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
+def test_the_schedule_spans_the_whole_run(build: Build) -> None:
+    for steps in (1, 4):
+        experiment, _ = trained(build, "scheduler=one_cycle", f"steps_per_execution={steps}")
+        lr = experiment.config["optimizer"]["lr"]
+        last = experiment.trainer.optimizers[0].param_groups[0]["lr"]
+        scheduler = experiment.config["scheduler"]
+        expected = lr / scheduler["div_factor"] / scheduler["final_div_factor"]
+        assert last == pytest.approx(expected, rel=1e-6)

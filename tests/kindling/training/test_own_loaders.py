@@ -1,0 +1,103 @@
+"""A data set that does not fit in memory brings DataLoaders of its own, and all else works."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from src.data.fizzbuzz import GAME, encode, fizzbuzz
+from src.kindling.build import Experiment
+from src.kindling.data import BaseData
+from src.kindling.loader import EpochSampler, OrderedLoader
+
+Build = Callable[..., Experiment]
+
+
+class Streamed(BaseData):
+    """FizzBuzz through torch's own DataLoader; no `splits`."""
+
+    in_features, out_features, target = 10, 4, "class"
+
+    def __init__(self) -> None:
+        super().__init__(batch_size=100, shuffle=True, seed=0)
+
+    def loader(self, numbers: range, shuffle: bool = False) -> Any:
+        n = torch.tensor(numbers)
+        rows = TensorDataset(encode(n, 10), fizzbuzz(n))
+        return DataLoader(rows, 100, sampler=EpochSampler(len(rows), shuffle=shuffle))
+
+    def train_dataloader(self) -> Any:
+        return self.loader(range(101, 1024), shuffle=True)
+
+    def val_dataloader(self) -> Any:
+        return self.loader(GAME)
+
+    test_dataloader = val_dataloader
+
+
+def test_own_loaders_train_validate_and_test(build: Build) -> None:
+    experiment = build("trainer.max_epochs=3", "steps_per_execution=1", "logger=none")
+    data = Streamed()
+    assert data.provides("val")
+    assert data.provides("test")
+    experiment.trainer.fit(experiment.model, datamodule=data)
+    assert experiment.trainer.global_step == 3 * 10
+    [metrics] = experiment.trainer.test(experiment.model, datamodule=data, verbose=False)
+    assert round(metrics["test/accuracy"] * 100, 3).is_integer()
+
+
+def test_several_steps_an_execution_say_what_they_need(build: Build) -> None:
+    experiment = build("trainer.max_epochs=3", "steps_per_execution=4", "logger=none")
+    with pytest.raises(ValueError, match="set steps_per_execution=1"):
+        experiment.trainer.fit(experiment.model, datamodule=Streamed())
+
+
+class Counted(TensorDataset):
+    """The numbers 0 to 20, and how many were read."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.arange(21))
+        self.read = 0
+
+    def __getitem__(self, index: Any) -> Any:
+        self.read += 1
+        return super().__getitem__(index)
+
+
+def ordered(workers: int = 0) -> OrderedLoader:
+    sampler = EpochSampler(21, shuffle=True, seed=3)
+    return OrderedLoader(Counted(), 4, sampler=sampler, num_workers=workers)
+
+
+def epoch_of(loader: OrderedLoader, epoch: int) -> list[list[int]]:
+    batches = iter(loader)
+    loader.sampler.set_epoch(epoch)  # as late as Lightning does
+    return [batch.tolist() for (batch,) in batches]
+
+
+@pytest.mark.parametrize(("taken", "workers"), [(0, 0), (1, 0), (5, 0), (6, 0), (2, 2)])
+def test_an_ordered_loader_goes_on_where_it_was(taken: int, workers: int) -> None:
+    expected = EpochSampler(21, shuffle=True, seed=3).order().split(4)
+    interrupted, resumed = ordered(), ordered(workers)
+    for _ in zip(range(taken), interrupted, strict=False):
+        pass
+    resumed.load_state_dict(interrupted.state_dict())
+    left = expected[taken:] if taken < 6 else expected  # a full epoch counts as nothing
+    assert epoch_of(resumed, 0) == [batch.tolist() for batch in left]
+    if not workers:
+        assert resumed.loader.dataset.read == sum(map(len, left))  # what came before is not read
+    assert epoch_of(resumed, 1) == epoch_of(ordered(), 1) != epoch_of(ordered(), 0)
+
+
+def test_a_loader_that_cannot_go_back_says_so_when_a_run_is_resumed(
+    build: Build, tmp_path: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for epochs in (2, 4):
+        quick = ("steps_per_execution=1", "logger=none", "~callbacks.figures")
+        experiment = build(f"trainer.max_epochs={epochs}", *quick)
+        last = tmp_path / "checkpoints" / "last.ckpt"
+        path = last if last.exists() else None
+        experiment.trainer.fit(experiment.model, datamodule=Streamed(), ckpt_path=path)
+    assert capsys.readouterr().err.count("OrderedLoader") == 1

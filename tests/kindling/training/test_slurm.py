@@ -1,0 +1,109 @@
+"""Under SLURM's variables: the job that is queued again goes on, and srun's tasks share a run."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from src.kindling.training import slurm
+from tests.conftest import ROOT, Command, environment
+from tests.forked import Forked
+from tests.kindling.process.test_signals import LONG
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+QUICK = ("model=linear_regression", "trainer.accelerator=cpu")
+JOB = {"SLURM_JOB_ID": "77", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}
+JOB |= {"SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost"}
+
+
+@pytest.fixture
+def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put this process into a job, with a `scontrol` that writes down what it is asked."""
+    program, asked = tmp_path / "bin" / "scontrol", tmp_path / "asked"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >> {asked}\n')
+    program.chmod(0o755)
+    for name, value in JOB.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    return asked
+
+
+def test_usr1_saves_and_queues_the_job_again_which_goes_on(
+    scontrol: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (*LONG, "trainer.max_epochs=100")
+    first = Forked(tmp_path, *words)
+    first.wait_until(lambda: "step " in first.out)
+    first.send(signal.SIGUSR1)
+    assert (first.wait(), first.err) == (0, "")
+    assert scontrol.read_text() == "requeue 77\n"
+    assert first.out.endswith("job 77 is queued again, and will go on then\n")
+    assert json.loads((first.run / "run.json").read_text())["status"] == "stopped"
+
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    again = Forked(tmp_path, *words)
+    assert (again.wait(), again.err) == (0, "")
+    assert "SLURM has started job 77 again: its run goes on" in again.out
+    assert f"continuing in {first.run}" in again.out
+    assert len(list((tmp_path / "logs/train/fizzbuzz").iterdir())) == 1
+    assert json.loads((first.run / "run.json").read_text())["status"] == "finished"
+
+
+def test_a_task_of_an_array_has_the_number_that_scontrol_knows(
+    scontrol: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert slurm.job() == "77"
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "70")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    assert slurm.job() == "70_3"
+    slurm._requeue("70_3")
+    assert scontrol.read_text() == "requeue 70_3\n"
+
+
+def test_a_job_of_several_runs_finds_each_by_its_settings(
+    scontrol: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command("train", *QUICK, "trainer.max_epochs=1", "seed=1")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    done = command("train", *QUICK, "trainer.max_epochs=1", "seed=1")
+    assert "is finished" in done.stdout
+    command("train", *QUICK, "trainer.max_epochs=1", "seed=2")
+    assert len(list((command.log_dir / "train/linear_regression").iterdir())) == 2
+    assert not scontrol.exists()
+
+
+def test_without_scontrol_it_says_so(
+    scontrol: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    forked = Forked(tmp_path, *LONG)
+    forked.wait_until(lambda: "step " in forked.out)
+    forked.send(signal.SIGUSR1)
+    assert forked.wait() == 0
+    assert "to continue:" in forked.out
+    assert "job 77 was not queued again: " in forked.out
+
+
+def test_tasks_of_srun_share_one_run(scontrol: Path, command: Command) -> None:
+    pair = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_STEP_ID": "0"}
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        pair |= {"MASTER_PORT": str(free.getsockname()[1]), "MASTER_ADDR": "127.0.0.1"}
+    line = command.line("train", "trainer=ddp_cpu", "trainer.max_epochs=25", "data.batch_size=64")
+    tasks = []
+    for task in ("1", "0"):  # the further one first: it waits
+        variables = environment(SLURM_PROCID=task, SLURM_LOCALID=task, **pair)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        tasks.append(subprocess.Popen(line, cwd=ROOT, env=variables, text=True, **pipes))
+        time.sleep(0.5)
+    further, first = (task.communicate(timeout=240) for task in tasks)
+    assert [task.returncode for task in tasks] == [0, 0], (further, first)
+    assert further == ("", "")
+    assert "test/accuracy" in first[0]
+    [run] = (command.log_dir / "train/fizzbuzz").iterdir()
+    assert "2 process(es)" in json.loads((run / "run.json").read_text())["device"]

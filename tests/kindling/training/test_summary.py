@@ -1,0 +1,43 @@
+"""How a run ends on the console: its metrics side by side, and what to type next."""
+
+from pathlib import Path
+
+from src.kindling.training import summary
+
+
+def test_training_stands_beside_validation_and_test_with_the_losses_first() -> None:
+    values = {"test/accuracy": 0.5, "test/loss": 3.5, "train/loss": 1.0, "val/loss": 20.0}
+    assert summary.table(values).splitlines() == [
+        "  train/loss  1      val/loss        20",
+        "                     test/loss      3.5",
+        "                     test/accuracy  0.5",
+    ]
+    values |= {"train/lr": 1e-08, "train/gradient_norm": 0.25, "train/momentum": 0.9}
+    assert summary.table(values).splitlines()[-2:] == [
+        "  train/lr             1e-08      test/accuracy  0.5",
+        "  train/momentum         0.9",
+    ]
+
+
+def test_one_stage_has_one_column() -> None:
+    assert (
+        summary.table({"train/loss": 1.0, "train/a": 0.25})
+        == "  train/loss     1\n  train/a     0.25"
+    )
+    assert summary.table({"test/loss": 0.1}) == "  test/loss  0.1"
+    assert summary.table({}) == ""
+
+
+def test_what_to_type_next_is_quoted_and_leaves_out_what_there_is_not(tmp_path: Path) -> None:
+    run = tmp_path / "my logs" / "train" / "fizzbuzz" / "a"
+    said = summary.next_steps(run, {"trainer": {"max_epochs": -1}})
+    assert said.splitlines() == [
+        f"results: {run}",
+        f"next:    python -m src.predict 'run=\"{run}\"'",
+        f"         python -m src.report 'run=\"{run}\"'",
+        f"         python -m src.train 'resume=\"{run}\"'",
+    ]
+    (run / "tensorboard").mkdir(parents=True)
+    said = summary.next_steps(run, {"trainer": {"max_epochs": 25}})
+    assert "trainer.max_epochs=50\n" in said
+    assert said.endswith(f"\n         tensorboard --logdir '{tmp_path}/my logs/train'")
