@@ -9,8 +9,7 @@ from typing import Any
 
 import yaml
 
-from src.kindling import layout
-from src.kindling.errors import InputError, first_line
+from src.kindling.errors import InputError
 from src.kindling.files.atomic_write import write_atomically
 
 VARIABLE = "KINDLING_RUN_DIRECTORY"  # tells the processes that a run starts where it is
@@ -141,19 +140,6 @@ def link_to(run: Path, link: Path) -> None:
 def write_config(run: Path, config: dict[str, Any]) -> None:
     """Write config.yaml: plain YAML, nothing left to interpolate."""
     write_text(run / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-
-
-def read_config(run: Path) -> Any:
-    """Read config.yaml back as plain data.
-
-    Raises:
-        InputError: it is no YAML.
-    """
-    try:
-        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
-        raise InputError(f"{run}/config.yaml cannot be read: {first_line(error)}") from None
-    return layout.with_new_targets(config)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
+from src.kindling.files import bounded
 from src.kindling.files.run_directory import write_text
 from src.kindling.process import signals
 
@@ -134,11 +135,7 @@ def recorded_by_first(run: Path) -> Iterator[None]:
 
 def _earlier(run: Path) -> list[Any]:
     """Return how a run that is resumed was started before, the first time first."""
-    try:
-        before = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return []
-    if not isinstance(before, dict):
+    if not (before := bounded.record_or_nothing(run)):
         return []
     earlier = before.get("earlier")
     told = {key: before.get(key) for key in ("command", "git", "start", "end", "status")}
@@ -147,10 +144,7 @@ def _earlier(run: Path) -> list[Any]:
 
 def is_finished(run: Path) -> bool:
     """Say whether run.json says that the run came to its end."""
-    try:
-        return bool(json.loads((run / "run.json").read_text())["status"] == "finished")
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return False
+    return bounded.record_or_nothing(run).get("status") == "finished"
 
 
 def now() -> str:

@@ -5,29 +5,21 @@ Anybody may have written a run directory, so sizes are bounded and what is no pl
 
 import csv
 import glob
-import itertools
-import json
 import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from src.kindling.config.untrusted import DEEPEST, MOST
 from src.kindling.errors import InputError, first_line, nearest
-from src.kindling.files import run_directory
-from src.kindling.layout import Plain, flat, with_new_targets
+from src.kindling.files import bounded, run_directory
+from src.kindling.layout import Plain, flat
 from src.kindling.results import runs, tables
 from src.kindling.results.tables import skipped
 
-LARGEST = 2**20  # bytes of config.yaml, run.json and metrics.json: those of this project have 2**11
 HISTORY = 2**26  # bytes of metrics.csv
 METRICS = 1000  # names
 LEVELS = 3  # of folders, as in logs/train/fizzbuzz/RUN
-# libyaml's parser is ten times as fast, and as safe.
-Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
@@ -135,85 +127,14 @@ def read(path: Path) -> Run:
     Raises:
         InputError: its config.yaml, run.json or metrics.json is not what a run writes.
     """
-    config = with_new_targets(_bounded(_yaml(path / "config.yaml"), path / "config.yaml"))
+    config = bounded.read_config(path / "config.yaml")
     if not isinstance(config.get("model"), dict):
         raise InputError(f"{path}/config.yaml is no configuration of a run: it names no model")
-    record = _bounded(_json(path / "run.json"), path / "run.json")
-    return Run(path, config, record, _metrics(path / "metrics.json"))
-
-
-def _text(path: Path, largest: int = LARGEST) -> str | None:
-    """Return what a file holds, if it is one.
-
-    Raises:
-        InputError: it is larger than a run's would be, or no text.
-    """
-    if not path.is_file():  # nor a device or a pipe, which may have no end
-        return None
-    try:
-        with path.open("rb") as file:
-            content = file.read(largest + 1)
-        if len(content) > largest:
-            raise InputError(f"{path} is larger than a run would have written it")
-        return content.decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {first_line(error)}") from None
-
-
-def _yaml(path: Path) -> Any:
-    text = _text(path) or ""
-    try:
-        _check_depth(text, path)
-        return yaml.load(text, Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read: {first_line(error)}") from None
-
-
-def _check_depth(text: str, path: Path) -> None:
-    """Refuse nesting that libyaml, which builds what is nested on the C stack, would crash on."""
-    level = 0
-    for event in yaml.parse(text, Loader):
-        level += isinstance(event, yaml.CollectionStartEvent)
-        level -= isinstance(event, yaml.CollectionEndEvent)
-        if level > DEEPEST:
-            raise InputError(f"{path} holds more than a run would have written")
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(_text(path) or "{}")
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read: {first_line(error)}") from None
-
-
-def _bounded(content: Any, path: Path) -> Plain:
-    """Return plain content that is no larger or deeper than a run's, text for all that is no value.
-
-    Raises:
-        InputError: it is, or it is no dictionary.
-    """
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds no keys and values")
-    left = itertools.count(MOST, -1)
-
-    def plain(node: Any, level: int) -> Any:
-        if next(left) < 0 or level > DEEPEST:  # also what contains itself
-            raise InputError(f"{path} holds more than a run would have written")
-        if isinstance(node, dict):
-            return {str(key)[:100]: plain(value, level + 1) for key, value in node.items()}
-        if isinstance(node, list | tuple | set):
-            return [plain(value, level + 1) for value in node]
-        return node if isinstance(node, bool | int | float | None) else str(node)[:LARGEST]
-
-    try:
-        bounded: Plain = plain(content, 0)
-    except ValueError:  # a number of more digits than Python writes
-        raise InputError(f"{path} holds more than a run would have written") from None
-    return bounded
+    return Run(path, config, bounded.read_record(path), _metrics(path / "metrics.json"))
 
 
 def _metrics(path: Path) -> dict[str, float]:
-    content = _json(path)
+    content = bounded.read_json(path)
     fits = (
         isinstance(content, dict)
         and len(content) <= METRICS
@@ -238,7 +159,7 @@ def history(path: Path) -> dict[str, tuple[list[float], list[float]]]:
     file = path / "metrics.csv"
     points: dict[str, dict[float, float]] = {}
     try:
-        for row in csv.DictReader((_text(file, HISTORY) or "").splitlines()):
+        for row in csv.DictReader((bounded.read_text(file, HISTORY) or "").splitlines()):
             step = float(row.get("step") or math.nan)
             for name, value in row.items():
                 if name and name not in ("step", "epoch") and value and math.isfinite(step):

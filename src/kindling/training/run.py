@@ -14,7 +14,7 @@ from src.kindling import layout
 from src.kindling.config import untrusted
 from src.kindling.config.settings import validate
 from src.kindling.errors import InputError
-from src.kindling.files import run_directory, run_lock, run_record
+from src.kindling.files import bounded, run_directory, run_lock, run_record
 from src.kindling.layout import Plain
 from src.kindling.process import signals
 from src.kindling.training import resume, slurm
@@ -77,7 +77,7 @@ def resume_run(command_line: Plain, overrides: list[str]) -> None:
     """
     log_dir, said = str(command_line["log_dir"]), []
     run = run_directory.inherited_run() or run_directory.find(str(command_line["resume"]), log_dir)
-    settings = untrusted.check(run_directory.read_config(run), run / "config.yaml")
+    settings = untrusted.check(bounded.read_config(run / "config.yaml"), run / "config.yaml")
     saved, settings = settings, resume.with_overrides(settings, overrides) | {"log_dir": log_dir}
     validate(settings)
     epochs, changes = settings["trainer"]["max_epochs"], resume.changes(saved, settings)
@@ -99,7 +99,7 @@ def resume_run(command_line: Plain, overrides: list[str]) -> None:
 def _go_on(run: Path, settings: Plain, allow_changes: bool, said: list[str]) -> None:
     """Continue a run that no other process continues; nothing is changed before all is known."""
     checkpoint, content, found = resume.newest_whole(run)
-    trained_with = content.get("config") if content else run_directory.read_config(run)
+    trained_with = content.get("config") if content else bounded.read_config(run / "config.yaml")
     changes = resume.changes(trained_with, settings)
     if checkpoint:
         resume.check_length(run, content, settings, changes)

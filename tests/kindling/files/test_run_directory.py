@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.kindling.errors import InputError
-from src.kindling.files import run_directory, run_record
+from src.kindling.files import bounded, run_directory, run_record
 
 links = pytest.mark.skipif(os.name != "posix", reason="Windows lets only some users make links")
 
@@ -278,7 +278,7 @@ def folder(tmp_path_factory):
 @given(config=PLAIN)
 def test_a_configuration_comes_back_as_it_was_written(folder, config):
     run_directory.write_config(folder, config)
-    assert run_directory.read_config(folder) == config
+    assert bounded.read_config(folder / "config.yaml") == config
 
 
 def test_a_configuration_keeps_its_order_and_has_no_tags(run):
@@ -293,14 +293,14 @@ def test_a_configuration_keeps_its_order_and_has_no_tags(run):
 def test_names_a_configuration_that_cannot_be_read(run, content):
     (run / "config.yaml").write_bytes(content)
     with pytest.raises(InputError) as refusal:
-        run_directory.read_config(run)
+        bounded.read_config(run / "config.yaml")
     assert str(run) in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
 def test_names_a_configuration_that_is_missing(run):
     with pytest.raises(InputError) as refusal:
-        run_directory.read_config(run)
+        bounded.read_config(run / "config.yaml")
     assert str(run) in str(refusal.value)
 
 

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from src.kindling.files import run_directory, run_record
+from src.kindling.files import bounded, run_directory, run_record
 from src.kindling.results import charts, runs
 from src.kindling.results import page as page_module
 from src.kindling.results.page import PNG, commands, figures
@@ -214,7 +214,7 @@ def test_a_run_remembers_how_it_was_started_before(tmp_path):
     for _ in range(3):
         with run_record.record_run(tmp_path, "cpu"):
             pass
-    record = runs._json(tmp_path / "run.json")
+    record = bounded.read_json(tmp_path / "run.json")
     assert [told["status"] for told in record["earlier"]] == ["finished", "finished"]
     assert record["earlier"][0]["command"] == record["command"]
 

@@ -144,8 +144,8 @@ LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
 )
 CONFIGS = {
     # config.yaml -> what the line says
-    "": "holds no keys",
-    "[1]": "holds no keys",
+    "": "does not hold keys",
+    "[1]": "does not hold keys",
     "seed: 0": "names no model",
     "model: !!python/object/apply:os.system ['touch trace']": "cannot be read",
     "model: !!python/name:os.system": "cannot be read",
@@ -233,6 +233,8 @@ def test_a_device_or_a_pipe_is_not_opened(tmp_path):
     (path / "run.json").unlink()
     os.mkfifo(path / "run.json")  # to open it would wait for a writer
     (path / "metrics.csv").symlink_to("/dev/zero")
-    assert runs.read(path).status == "unknown"
-    assert runs.history(path) == {}
+    with pytest.raises(InputError, match=r"run\.json cannot be read: is not a regular file"):
+        runs.read(path)
+    with pytest.raises(InputError, match=r"metrics\.csv cannot be read: is a link"):
+        runs.history(path)
     assert yaml.safe_load((path / "config.yaml").read_text())["seed"] == 0
