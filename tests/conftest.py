@@ -20,7 +20,8 @@ import hydra
 import pytest
 import torch
 
-from src.kindling import build, layout
+from src.kindling import build as building
+from src.kindling import layout
 from src.kindling.cli import composition
 from src.kindling.config.settings import validate
 from tests import warm
@@ -57,15 +58,15 @@ def _one_thread() -> None:
 
 
 @pytest.fixture
-def build(tmp_path: Path) -> Callable[..., build.Experiment]:
+def build(tmp_path: Path) -> Callable[..., building.Experiment]:
     """Return a builder of experiments that write to a temporary directory, and draw nothing."""
 
-    def built(*overrides: str) -> build.Experiment:
+    def built(*overrides: str) -> building.Experiment:
         settings = compose("trainer.accelerator=cpu", f"log_dir={tmp_path}", *overrides)
         for drawing in ("progress", "figures"):
             settings["callbacks"].pop(drawing, None)
         validate(settings)
-        return build.build(settings, tmp_path)
+        return building.build(settings, tmp_path)
 
     return built
 

@@ -1,7 +1,7 @@
 """A hand-written loop as the script that it would be: in a process of its own.
 
-There the memory that a step frees goes back to the system and comes again page by page, or does
-not, as for whoever wrote it. In the process of a training run it stays (src/kindling/process/memory.py).
+There the memory that a step frees may return to the system and come back page by page. A training
+run keeps it (src/kindling/process/memory.py).
 """
 
 import json

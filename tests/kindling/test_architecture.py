@@ -1,8 +1,10 @@
-"""The arrows between the modules, and what a newcomer may rely on to find them."""
+"""Hold the arrows between the rooms, and what a newcomer relies on to find their way."""
 
 import ast
+import re
 import subprocess
 import sys
+from collections import deque
 from pathlib import Path
 
 import pytest
@@ -10,17 +12,44 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 SRC, CONF = ROOT / "src", ROOT / "conf"
-STANDARD = sys.stdlib_module_names
-PARTS = (
-    "src.models",
-    "src.data",
-    "src.kindling.callbacks",
-    "src.kindling.loggers.tensorboard",
-)  # reached through conf/ alone
+ENGINE = "src.kindling"
+YOURS = ("src.models", "src.data", "src.figures", "src.nets", "src.tour")
+
+# A room of the engine and the rooms that it may import; what those may import, it may too.
+ARROWS = {
+    "errors": [],
+    "layout": ["errors"],
+    "config": ["errors", "layout"],
+    "process": ["errors", "layout"],
+    "files": ["process", "config"],
+    "figures": ["files"],
+    "optimizers": ["files"],
+    "schedulers": ["files"],
+    "loader": ["files"],
+    "data": ["loader", "files"],
+    "model": ["files"],
+    "loggers": ["files"],
+    "callbacks": ["figures", "files"],
+    "results": ["files"],
+    "cli": ["files"],
+    "speed": ["model"],
+    "build": ["speed", "model"],
+    "restore": ["build"],
+    "training": ["restore"],
+    "studies": ["training"],
+}
+DOORS = ["training", "restore", "results", "studies", "cli"]
+# Rooms that a copier may delete, and the only files outside them that import them.
+OPTIONAL = {
+    "speed": {"src.kindling.build"},
+    "results": {"src.compare", "src.report"},
+    "studies": {"src.study"},
+    "figures": {"src.kindling.callbacks.figures", "src.figures"},
+}
 
 
 def module_name(path):
-    """src/kindling/model.py is src.kindling.model, and src/models/__init__.py is src.models."""
+    """Return src.kindling.model for src/kindling/model.py, src.models for its `__init__`."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -31,28 +60,32 @@ TREES = {
 }
 
 
-def statements(node):
-    """All nodes below a node, but for those that only a type checker sees."""
+def statements(node, depth=0):
+    """Yield the nodes below a node, unless for type checkers, with their depth in functions."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
             continue
-        yield child
-        yield from statements(child)
+        inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+        yield child, depth
+        yield from statements(child, depth + inside)
 
 
 def imports_of(tree):
-    """Every dotted name that a module imports, `from a import b` as both a and a.b."""
-    for node in statements(tree):
+    """Yield each dotted name that a module imports, and whether it does so when it is imported.
+
+    `from a import b` yields both a and a.b.
+    """
+    for node, depth in statements(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ((alias.name, depth == 0) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative imports hide where an arrow points"
             assert node.module is not None
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            yield node.module, depth == 0
+            yield from ((f"{node.module}.{alias.name}", depth == 0) for alias in node.names)
 
 
-IMPORTS = {name: set(imports_of(tree)) for name, tree in TREES.items()}
+IMPORTS = {name: {imported for imported, _ in imports_of(tree)} for name, tree in TREES.items()}
 PACKAGES = {name: {imported.split(".")[0] for imported in IMPORTS[name]} for name in TREES}
 ENTRY_POINTS = sorted(
     name
@@ -62,87 +95,140 @@ ENTRY_POINTS = sorted(
 )
 
 
+def graph():
+    """Return which modules of src/ each imports, a package's `__init__` among them."""
+    return {name: {i for i in IMPORTS[name] if i in TREES} for name in TREES}
+
+
 def within(name, part):
     return name == part or name.startswith(f"{part}.")
 
 
-def arrows_into(name, parts):
-    return sorted(i for i in IMPORTS[name] if any(within(i, part) for part in parts))
+def room(name):
+    """Return the engine room of a module: `files` for src.kindling.files.run_lock."""
+    return name.split(".")[2] if name.startswith(f"{ENGINE}.") else None
 
 
-def modules_in(part):
-    found = sorted(name for name in TREES if within(name, part))
-    assert len(found) > 1, f"{part} has no modules"
+def chains(start, arrows):
+    """Return, for each module that one reaches, the shortest chain of imports that leads there."""
+    found, waiting = {start: [start]}, deque([start])
+    while waiting:
+        name = waiting.popleft()
+        for other in sorted(arrows[name] - found.keys()):
+            found[other] = [*found[name], other]
+            waiting.append(other)
     return found
 
 
-# Arrows -----------------------------------------------------------------------------------------
+def allowed(rooms):
+    """Return the rooms that may be reached from these, themselves among them."""
+    reached = set(rooms)
+    for name in rooms:
+        reached |= allowed(ARROWS[name])
+    return reached
 
 
-def test_the_modules_of_the_design_are_there():
-    expected = {"nets", "config", "experiment", "train", "evaluate", "predict"}
-    assert {f"src.{name}" for name in expected} <= TREES.keys()
-    assert set(ENTRY_POINTS) >= {"src.train", "src.evaluate", "src.predict"}
+def astray(start, permitted):
+    """Return the chains of imports from a module to a room that it may not reach."""
+    reached = chains(start, graph())
+    return [" -> ".join(chain) for name, chain in reached.items() if room(name) not in permitted]
 
 
-def test_nets_imports_torch_alone():
-    assert PACKAGES["src.nets"] - STANDARD == {"torch"}
+# Arrows -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("part", ["src.models", "src.data", "src.kindling.callbacks"])
-def test_models_data_and_callbacks_never_import_each_other(part):
-    others = [other for other in PARTS if other != part]
-    assert {name: arrows_into(name, others) for name in modules_in(part)} == {
-        name: [] for name in modules_in(part)
-    }
+def test_a_chain_of_imports_is_followed_through_other_files():
+    arrows = {"a": {"b"}, "b": {"c", "d"}, "c": {"a"}, "d": set()}
+    assert chains("a", arrows)["d"] == ["a", "b", "d"]
+    assert "a" not in chains("d", arrows)
+    assert allowed(["model"]) == {"model", "files", "process", "config", "errors", "layout"}
 
 
-@pytest.mark.parametrize("part", ["src.models", "src.data", "src.kindling.callbacks"])
-def test_models_data_and_callbacks_know_nothing_of_those_who_build_them(part):
-    above = [
-        "src.kindling.config.settings",
-        "src.kindling.build",
-        "src.kindling.files.run_directory",
-        *ENTRY_POINTS,
-    ]
-    for name in modules_in(part):
-        assert arrows_into(name, above) == []
+def test_every_room_of_the_engine_has_its_place_among_the_arrows():
+    assert {room(name) for name in TREES} - {None} <= ARROWS.keys()
+
+
+MODEL = pytest.mark.xfail(strict=True, reason="speed: the base module imports the speed corner")
+PREDICT = pytest.mark.xfail(strict=True, reason="results: predict imports its tables")
 
 
 @pytest.mark.parametrize(
-    "name", [*ENTRY_POINTS, "src.kindling.build", "src.kindling.config.settings"]
+    "name",
+    [
+        pytest.param(name, marks=MODEL if name == "model" else [])
+        for name in sorted({room(name) for name in TREES} - {None})
+    ],
 )
-def test_reaches_models_data_callbacks_and_loggers_through_conf_alone(name):
-    assert arrows_into(name, PARTS) == []
+def test_the_arrows_of_a_room_point_downward(name):
+    modules = [module for module in TREES if room(module) == name]
+    permitted = allowed([name]) | {None}
+    assert [chain for module in modules for chain in astray(module, permitted)] == []
 
 
-@pytest.mark.parametrize("name", ["src.train", "src.evaluate", "src.predict"])
-def test_entry_points_import_experiment_and_config(name):
-    assert arrows_into(name, ["src.kindling.build"])
-    assert arrows_into(name, ["src.kindling.config.settings"])
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_a_door_reaches_yours_and_the_engine_only_downward(name):
+    assert astray(name, allowed(DOORS) | {None}) == []
+    direct = {room(imported) for imported in graph()[name]} - {None}
+    assert direct & {"speed", "build", "model", "data", "callbacks", "loggers"} == set()
 
 
-def test_experiment_imports_config_and_no_entry_point():
-    assert arrows_into("src.kindling.build", ["src.kindling.config.settings"])
-    assert arrows_into("src.kindling.build", ENTRY_POINTS) == []
+@pytest.mark.parametrize("name", [name for name in TREES if name.startswith(ENGINE)])
+def test_the_engine_names_nothing_of_yours(name):
+    outside = {i for i in graph()[name] if not within(i, ENGINE)} - {"src"}
+    assert outside == set()
+    text = Path(ROOT, *name.split(".")).with_suffix(".py")
+    text = text if text.exists() else text.with_suffix("") / "__init__.py"
+    pattern = "|".join(map(re.escape, YOURS))
+    found = re.findall(rf"\b(?:{pattern})\b", text.read_text(encoding="utf-8"))
+    assert found == [], "the engine reaches what is yours through conf/ alone"
 
 
-def test_config_imports_neither_torch_nor_lightning():
-    heavy = {"torch", "lightning", "pytorch_lightning", "torchmetrics", "tensorboard"}
-    assert PACKAGES["src.kindling.config.settings"] & heavy == set()
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks={"speed": MODEL, "results": PREDICT}.get(name, []))
+        for name in OPTIONAL
+    ],
+)
+def test_only_its_users_import_a_room_that_may_be_deleted(name):
+    users = {
+        user for user, imported in graph().items() if any(room(i) == name for i in imported)
+    } - {module for module in TREES if room(module) == name}
+    strangers = {user for user in users if not any(within(user, one) for one in OPTIONAL[name])}
+    assert strangers == set()
 
 
-@pytest.mark.parametrize("name", ["src.kindling.config.settings", *ENTRY_POINTS])
-def test_a_command_is_read_without_importing_torch(name):
-    code = f"import {name}, sys; print([m for m in ('torch', 'lightning') if m in sys.modules])"
+@MODEL
+def test_one_arrow_enters_speed_and_only_when_it_is_needed():
+    found = {
+        (name, imported, at_once)
+        for name, tree in TREES.items()
+        for imported, at_once in imports_of(tree)
+        if room(imported) == "speed" and room(name) != "speed" and imported in TREES
+    }
+    wanted = {("src.kindling.build", "src.kindling.speed.install", False)}
+    assert found - {(name, "src.kindling.speed", at) for name, _, at in wanted} <= wanted
+
+
+def test_nets_imports_torch_alone():
+    assert PACKAGES["src.nets"] - sys.stdlib_module_names == {"torch"}
+
+
+@pytest.mark.parametrize("part", ["src.models", "src.data", "src.figures"])
+def test_models_data_and_figures_do_not_import_each_other(part):
+    others = [other for other in ("src.models", "src.data", "src.figures") if other != part]
+    modules = [name for name in TREES if within(name, part)]
+    arrows = {i for name in modules for i in IMPORTS[name] if any(within(i, o) for o in others)}
+    assert arrows == set()
+
+
+def test_a_command_line_is_read_without_importing_torch():
+    code = (
+        f"import {', '.join(ENTRY_POINTS)}, sys; print({{'torch', 'lightning'}} & {{*sys.modules}})"
+    )
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert (result.stdout.strip(), result.stderr) == ("[]", "")
-
-
-def graph():
-    """Which modules of src/ each imports, a package's `__init__` among them."""
-    return {name: {i for i in IMPORTS[name] if i in TREES and i != name} for name in TREES}
+    assert (result.stdout.strip(), result.stderr) == ("set()", "")
 
 
 def components(arrows):
@@ -177,6 +263,7 @@ def test_the_search_for_cycles_finds_them():
 def test_no_modules_import_each_other_in_a_circle():
     assert sum(map(len, graph().values())) > 10
     assert [component for component in components(graph()) if len(component) > 1] == []
+    assert [name for name, imported in graph().items() if name in imported] == []
 
 
 # Names ------------------------------------------------------------------------------------------

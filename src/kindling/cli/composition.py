@@ -50,10 +50,12 @@ def explain(error: Exception, name: str | None, arguments: list[str]) -> str:
 
 
 def group_names() -> list[str]:
+    """Return the groups of conf/."""
     return sorted(path.name for path in CONF.iterdir() if path.is_dir())
 
 
 def option_names(group: str) -> list[str]:
+    """Return the options of a group of conf/."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
@@ -114,6 +116,7 @@ def wrong_values(name: str, arguments: list[str]) -> list[str]:
 
 
 def flat_keys(node: Any, prefix: str = "") -> Iterator[str]:
+    """Yield the dotted key of each setting, those of whole groups among them."""
     for key, value in node.items():
         yield f"{prefix}{key}"
         if isinstance(value, dict):

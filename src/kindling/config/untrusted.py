@@ -25,7 +25,7 @@ def check(settings: Any, source: Path) -> Plain:
 
     What tells Hydra what to build (`_target_` and other keys with an underscore) must stand in the
     same group of this project's own conf/, letter for letter: a name that only begins like one can
-    lead anywhere (`src.models.torch.load`). The rest must be plain values with nothing left to
+    lead anywhere (`project.module.torch.load`). The rest must be plain values with nothing left to
     interpolate. Nothing is imported before that is known.
 
     Raises:
@@ -46,7 +46,7 @@ def check(settings: Any, source: Path) -> Plain:
 
 
 def allowed_targets() -> set[tuple[str, str, Any]]:
-    """Return what conf/ tells Hydra to build, by group: ("model", "_target_", "src.models...").
+    """Return what conf/ tells Hydra to build, by group: ("model", "_target_", "a.b.Net").
 
     Raises:
         InputError: conf/ names no `_target_`, so it is not this project's.

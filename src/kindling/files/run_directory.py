@@ -98,6 +98,7 @@ def find(run: str, log_dir: str) -> Path:
 
 
 def exists(path: Path) -> bool:
+    """Return whether a file is there; a name too long for any file is not."""
     try:
         return path.exists()
     except OSError:  # a name that is too long for any file
@@ -143,4 +144,5 @@ def write_config(run: Path, config: dict[str, Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically, in UTF-8."""
     write_atomically(path, text.encode())

@@ -29,6 +29,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def json_safe(content: Any) -> Any:
+    """Return the content with NaN and infinity as null, which JSON lacks."""
     if isinstance(content, dict):
         return {key: json_safe(value) for key, value in content.items()}
     if isinstance(content, list | tuple):

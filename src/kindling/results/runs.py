@@ -14,7 +14,7 @@ from typing import Any
 from src.kindling.errors import InputError, first_line, nearest
 from src.kindling.files import bounded, run_directory
 from src.kindling.layout import Plain, flat
-from src.kindling.results import runs, tables
+from src.kindling.results import tables
 from src.kindling.results.tables import skipped
 
 HISTORY = 2**26  # bytes of metrics.csv
@@ -190,15 +190,15 @@ def chosen(plain: Plain) -> tuple[list[Run], list[str]]:
         raise InputError(f"last={last}: a positive whole number is needed")
     if plain["mode"] not in (None, "min", "max"):
         raise InputError(f"mode={plain['mode']}: choose min or max, what is best of the metric")
-    read, reasons = read_all(runs.find([str(name) for name in names], str(plain["log_dir"])))
-    read = _of_model(read, plain["model"]) if plain["model"] else read
-    without = _models_without(plain["metric"], read)
-    for run in read:
+    found, reasons = read_all(find([str(name) for name in names], str(plain["log_dir"])))
+    found = _of_model(found, plain["model"]) if plain["model"] else found
+    without = _models_without(plain["metric"], found)
+    for run in found:
         if reason := run.unfit or without.get(run.model):
             reasons.setdefault(reason, []).append(run.path)
     lines = [skipped(reason, paths) for reason, paths in reasons.items()]
     fit = sorted(
-        (r for r in read if not (r.unfit or r.model in without)),
+        (r for r in found if not (r.unfit or r.model in without)),
         key=lambda r: (str(r.record.get("start")), r.path),
     )
     if not fit:
@@ -208,17 +208,17 @@ def chosen(plain: Plain) -> tuple[list[Run], list[str]]:
 
 def read_all(paths: list[Path]) -> tuple[list[Run], dict[str, list[Path]]]:
     """Return the runs that can be read, and by their reason those that cannot."""
-    read: list[Run] = []
+    found: list[Run] = []
     unreadable: dict[str, list[Path]] = {}
     for path in paths:
         try:
-            read.append(runs.read(path))
+            found.append(read(path))
         except InputError as error:
             if len(paths) == 1:
                 raise
             reason = str(error).removeprefix(f"{path}/").removeprefix(str(path)).strip()
             unreadable.setdefault(tables.printable(reason, 100), []).append(path)
-    return read, unreadable
+    return found, unreadable
 
 
 def _of_model(read: list[Run], model: Any) -> list[Run]:

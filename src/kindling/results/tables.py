@@ -13,7 +13,6 @@ from typing import Any
 
 from src.kindling.errors import InputError
 from src.kindling.layout import Plain
-from src.kindling.results import tables
 
 GAP = "  "  # between two columns
 
@@ -134,6 +133,7 @@ MAX_NAMED = 3  # skipped runs that are named; more are counted
 
 
 def skipped(reason: str, paths: Sequence[Path]) -> str:
-    names = ", ".join(tables.printable(str(path)) for path in paths[:MAX_NAMED])
+    """Return a line that counts what was skipped, and names the first few."""
+    names = ", ".join(printable(str(path)) for path in paths[:MAX_NAMED])
     more = f" and {len(paths) - MAX_NAMED} more" if len(paths) > MAX_NAMED else ""
-    return f"skipped {len(paths)}, {tables.printable(reason)}: {names}{more}"
+    return f"skipped {len(paths)}, {printable(reason)}: {names}{more}"

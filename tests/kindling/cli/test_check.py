@@ -90,8 +90,8 @@ def test_each_fault_is_said_once_with_its_yaml(scratch: Path) -> None:
         "model/fizzbuzz.yaml: model.num_digits: Interpolation key 'data.num_digitz' not found",
         "optimizer/rmsprop.yaml: optimizer.lr=fast: must be a valid number",
         "other/x.yaml: Could not override 'other'. No match in the defaults list.",
-        "scheduler/step.yaml: scheduler._target_=src.kindling.schedulers.steps: module 'src.kindling.schedulers' has"
-        " no attribute 'steps'",
+        "scheduler/step.yaml: scheduler._target_=src.kindling.schedulers.steps: module "
+        "'src.kindling.schedulers' has no attribute 'steps'",
         "trainer/default.yaml: trainer.detect_anomaly='no': must be true or false",
         "trainer/mps.yaml: In 'trainer/mps': Could not load 'trainer/defalt'.",
         "tuned/optimizer/fizzbuzz_adm.yaml: no model and option have this name: it is not used",

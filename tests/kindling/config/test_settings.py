@@ -57,7 +57,7 @@ def problems(changes, *overrides):
 # What is right ----------------------------------------------------------------------------------
 
 
-def test_conf_has_models():  # tests/kindling/cli/test_check.py takes every option, with each of them
+def test_conf_has_models():  # test_check.py composes every option with each of them
     assert MODELS
 
 
