@@ -1,13 +1,13 @@
-"""A stand-in for the interpreter that has imported torch and Lightning before it is asked.
+"""Stand in for the Python interpreter, with torch and Lightning imported in advance.
 
-Their import takes seconds, and the tests start some hundred commands. So a server imports them
+Their import takes seconds, and the tests start hundreds of commands. So a server imports them
 once, and forks itself for each command. `python tests/warm.py -m src.train seed=3` asks it to,
 hands over its streams, folder and environment, passes signals on, and ends as the command ends.
 
-What the command does is real: a process of its own, with its arguments, streams, exit status, and
-every import of this project's code. What is not: the import of packages, and limits and masks that
-a process inherits (ulimit, SIGSTOP). Where they matter, start `sys.executable`. Where there is no
-server, or options other than -m and -W error, this becomes the plain interpreter.
+The command is real: a process of its own, with its arguments, streams, exit status, and every
+import of this project's code. Not real are the import of packages, and the limits and masks that a
+process inherits (ulimit, SIGSTOP). Where they matter, start `sys.executable`. Without a server, or
+with options other than -m and -W error, this becomes the plain interpreter.
 """
 
 import contextlib
@@ -43,25 +43,37 @@ def ask(words: list[str]) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # until it is known to whom
     with socket.socket(socket.AF_UNIX) as server:
         server.connect(os.environ[ADDRESS])
-        asked = json.dumps([words, os.getcwd(), dict(os.environ)]).encode() + b"\n"
-        socket.send_fds(server, [asked[:1]], [0, 1, 2])
-        server.sendall(asked[1:])
+        request = json.dumps([words, os.getcwd(), dict(os.environ)]).encode() + b"\n"
+        socket.send_fds(server, [request[:1]], [0, 1, 2])
+        server.sendall(request[1:])
         answers = server.makefile()
         command = int(answers.readline())
-
-        def pass_on(number: int, _: object) -> None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(command, number)
-
-        for number in PASSED_ON:
-            signal.signal(number, pass_on)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
+        pass_signals_on(command, server)
         status = os.waitstatus_to_exitcode(int(answers.readline()))
     if status < 0:  # a signal ended it
         with contextlib.suppress(OSError):  # SIGKILL has no other handler
             signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     os._exit(status)
+
+
+def pass_signals_on(command: int, server: socket.socket) -> None:
+    """Send a command each signal that comes, until the server has said how the command ended.
+
+    A signal that a Python handler took just before a blocking read would wait for the read to end;
+    the wakeup descriptor ends the wait.
+    """
+    signals, wakeup = socket.socketpair()
+    wakeup.setblocking(False)
+    signal.set_wakeup_fd(wakeup.fileno())
+    for number in PASSED_ON:
+        signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
+    while server not in select.select([server, signals], [], [])[0]:
+        for number in signals.recv(64):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(command, number)
+    signal.set_wakeup_fd(-1)
 
 
 # The server's side --------------------------------------------------------------------------------

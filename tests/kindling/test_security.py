@@ -18,7 +18,6 @@ import yaml
 from src.kindling import build
 from src.kindling.config import untrusted
 from src.kindling.config.signatures import locate
-from src.kindling.process import memory
 from src.kindling.process.memory import total_memory
 from src.kindling.results import tables
 from tests.conftest import ROOT, compose, options
@@ -303,7 +302,7 @@ ARGUMENTS = {"model": "hyper_parameters", "data": "datamodule_hyper_parameters"}
     ("model", "places", "size"), [(model, *case) for model in HUGE for case in HUGE[model]]
 )
 def test_a_size_is_checked_before_it_is_allocated(stranger, monkeypatch, model, places, size):
-    monkeypatch.setattr(memory, "total_memory", lambda: 2**34)
+    monkeypatch.setattr("src.kindling.data.total_memory", lambda: 2**34)
     content = honest(model)
     for place in places:
         group, _, name = place.partition(".")

@@ -21,6 +21,22 @@ print(repr(sys.stdin.read()), os.path.basename(sys.argv[0]), __spec__.name)
 print("said", file=sys.stderr)
 """
 
+# Python may take a signal just before `signal.pause()`, which then waits for a second one.
+WAITING = """
+import os, time
+print(os.getpid(), flush=True)
+while True:
+    time.sleep(0.01)
+"""
+COUNTING = """
+import signal
+signal.alarm(60)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+for count in range(200):
+    print(count, flush=True)
+    signal.sigwait([signal.SIGUSR1])
+"""
+
 
 @pytest.fixture
 def probe(tmp_path: Path) -> Path:
@@ -67,15 +83,33 @@ def test_torch_is_there_before_the_program_is(probe: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_signals_reach_the_program(number: signal.Signals, probe: Path) -> None:
-    probe.write_text("import os, signal\nprint(os.getpid(), flush=True)\nsignal.pause()\n")
+    probe.write_text(WAITING)
     with subprocess.Popen(
         [*PYTHON, "-m", "probe"], cwd=probe.parent, stdout=-1, stderr=-1, text=True
     ) as process:
         assert process.stdout is not None
         program = int(process.stdout.readline())
         process.send_signal(number)
-        assert process.wait(timeout=60) == -number
+        assert status_of(process) == -number
     deadline = time.monotonic() + 60
     while Path(f"/proc/{program}").exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_signal_is_passed_on_at_whatever_instant_it_comes(probe: Path) -> None:
+    probe.write_text(COUNTING)
+    with subprocess.Popen([*PYTHON, "-m", "probe"], cwd=probe.parent, stdout=-1) as process:
+        assert process.stdout is not None
+        for count in range(200):  # one that is not passed on leaves the next line out
+            assert int(process.stdout.readline()) == count
+            process.send_signal(signal.SIGUSR1)
+        assert status_of(process) == 0
+
+
+def status_of(process: subprocess.Popen) -> int:
+    """Return the exit status of a process; one that does not end is killed, and the test fails."""
+    try:
+        return process.wait(timeout=60)
+    finally:
+        process.kill()

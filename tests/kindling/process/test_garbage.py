@@ -7,6 +7,7 @@ import os
 import pytest
 
 import src
+from src.kindling.build import Experiment
 from src.kindling.process import garbage
 
 
@@ -32,7 +33,7 @@ def test_a_run_is_built_with_the_collector_on(build):
     with garbage.gc_paused():
         built = build("model=linear_regression")
         assert gc.isenabled()
-    assert isinstance(built, build.Experiment)
+    assert isinstance(built, Experiment)
 
 
 def test_a_command_rests_it(command, monkeypatch):

@@ -29,12 +29,10 @@ STATUS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 0)]
 def test_during_imports_one_line_and_nothing_on_disk(
     number: signal.Signals, status: int, command: Command
 ) -> None:
-    line = [
-        sys.executable,
-        *layout.command_line("train")[len(PYTHON) :],
-    ]  # one that has its imports to do
+    line = [sys.executable, *command.line("train")[len(PYTHON) :]]  # with its imports to do
     process = subprocess.Popen(line, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
     while not listens(Path(f"/proc/{process.pid}/status").read_text()):
+        assert process.poll() is None
         time.sleep(0.001)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
