@@ -6,7 +6,8 @@ from omegaconf import DictConfig
 
 from src.kindling.cli import command, composition
 from src.kindling.files.atomic_write import write_atomically
-from src.kindling.results import comparison, tables
+from src.kindling.files.output import checked_output
+from src.kindling.results import comparison
 from src.kindling.results.comparison_text import as_file, as_text
 from src.kindling.results.runs import chosen
 
@@ -17,7 +18,7 @@ ENDINGS = (".csv", ".json", ".md")
 def main(settings: DictConfig) -> None:
     """Print a table of settings, best first; `output=` writes it to a file as well."""
     plain = composition.resolved(settings)
-    output = tables.checked_output(plain["output"], ENDINGS)
+    output = checked_output(plain["output"], ENDINGS)
     found, skipped = chosen(plain)
     models = list(dict.fromkeys(run.model for run in found))
     compared = [

@@ -6,14 +6,14 @@ from src.kindling.cli import command, composition
 from src.kindling.errors import InputError
 from src.kindling.files import run_directory
 from src.kindling.files.atomic_write import write_atomically
-from src.kindling.results import tables
+from src.kindling.files.output import checked_output, rows_as
 
 
 @command.command("predict")
 def main(settings: DictConfig) -> None:
     """Print the answers; `output=` writes them to a CSV or JSON file as well."""
     plain = composition.resolved(settings)
-    output = tables.checked_output(plain["output"], (".csv", ".json"))
+    output = checked_output(plain["output"], (".csv", ".json"))
     checkpoint = run_directory.find_checkpoint(str(plain["run"]), plain["log_dir"])
     # As text: to Python, an open file may be called 0.
     file = None if plain["file"] is None else str(plain["file"])
@@ -26,7 +26,7 @@ def main(settings: DictConfig) -> None:
         raise InputError(str(error)) from error
     print(data.prediction_text(rows))
     if output is not None:
-        write_atomically(output, tables.rows_as(output.suffix, rows).encode())
+        write_atomically(output, rows_as(output.suffix, rows).encode())
         print(f"{len(rows)} rows written to {output}")
 
 

@@ -7,7 +7,8 @@ from omegaconf import DictConfig
 from src.kindling.cli import command, composition
 from src.kindling.errors import InputError
 from src.kindling.files.atomic_write import write_atomically
-from src.kindling.results import runs, tables
+from src.kindling.files.output import checked_output
+from src.kindling.results import runs
 from src.kindling.results.page import RUNS, page
 
 
@@ -15,7 +16,7 @@ from src.kindling.results.page import RUNS, page
 def main(settings: DictConfig) -> None:
     """Write the file, and say where."""
     plain = composition.resolved(settings)
-    output = tables.checked_output(plain["output"], [".html"])
+    output = checked_output(plain["output"], [".html"])
     names = plain["run"] if isinstance(plain["run"], list) else [plain["run"]]
     paths = runs.find([str(name) for name in names], str(plain["log_dir"]))
     if len(paths) > RUNS:

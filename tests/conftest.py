@@ -38,6 +38,11 @@ def options(group: str) -> list[str]:
     return found
 
 
+def has_command(name: str) -> bool:
+    """Return whether `python -m src.<name>` is there; some commands may be deleted."""
+    return (ROOT / "src" / f"{name}.py").is_file()
+
+
 def compose(*overrides: str) -> Plain:
     """Return the resolved configuration that `python -m src.train` would train with."""
     with hydra.initialize_config_dir(str(layout.CONF), version_base="1.3"):

@@ -1,6 +1,11 @@
 """What a user is told: one line, with the nearest valid choice."""
 
 import difflib
+import reprlib
+from typing import Any
+
+_short = reprlib.Repr()  # values from files: they can be long, or contain themselves
+_short.maxlevel, _short.maxstring, _short.maxother = 3, 100, 100
 
 
 class InputError(Exception):
@@ -22,3 +27,14 @@ def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or its type where it has none."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
+
+
+def printable(text: str, most: int = 1000) -> str:
+    """Replace control characters, which a terminal would obey, and cut long text."""
+    plain = "".join(c if c.isprintable() else "?" for c in text[: most + 1])
+    return plain if len(plain) <= most else f"{plain[: most - 3]}..."
+
+
+def short_repr(value: Any) -> str:
+    """Return the `repr` of a value from a file, cut in depth and length."""
+    return _short.repr(value)

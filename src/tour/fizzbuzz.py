@@ -14,7 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from src.tour.page import COLOURS, blank_figure, save, show
+from src.kindling.colors import SERIES
+from src.tour.page import blank_figure, save, show
 
 NUM_DIGITS, HIDDEN, CLASSES = 10, 100, 4
 
@@ -87,7 +88,7 @@ def predict(model: nn.Module, numbers: Iterable[int]) -> list[int]:
 def draw(losses: list[float], output: Path) -> None:
     """Draw the loss after each epoch."""
     figure, (axis,) = blank_figure()
-    axis.plot(range(1, len(losses) + 1), losses, color=COLOURS[0])
+    axis.plot(range(1, len(losses) + 1), losses, color=SERIES[0])
     axis.set(title="FizzBuzz: loss on the numbers 101 to 1023")
     axis.set(xlabel="epoch", ylabel="cross-entropy (nats)", ylim=(0, None))
     save(figure, output / "fizzbuzz.png")

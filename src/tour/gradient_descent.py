@@ -13,7 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from src.tour.page import COLOURS, blank_figure, save, show
+from src.kindling.colors import SERIES
+from src.tour.page import blank_figure, save, show
 
 
 class Point(NamedTuple):
@@ -60,11 +61,11 @@ def draw(points: list[Point], output: Path) -> None:
     grid = torch.linspace(-1.5, 5.5, 200)
     curve.plot(grid.numpy(), parabola(grid).numpy(), color="black", linewidth=1, label="(x - 2)²")
     xs, values = [point.x for point in points], [point.value for point in points]
-    curve.plot(xs, values, "o--", color=COLOURS[1], label="steps")
+    curve.plot(xs, values, "o--", color=SERIES[1], label="steps")
     curve.set(title="Descent from x = 5 (lr 0.25)", xlabel="x", ylabel="f(x)")
     expected = [closed_form(xs[0], 0.25, step) - 2 for step in range(len(points))]
-    distance.semilogy(expected, color=COLOURS[0], label="closed form 3 · 2⁻ᵗ")
-    distance.semilogy([x - 2 for x in xs], "o", color=COLOURS[1], label="descent")
+    distance.semilogy(expected, color=SERIES[0], label="closed form 3 · 2⁻ᵗ")
+    distance.semilogy([x - 2 for x in xs], "o", color=SERIES[1], label="descent")
     distance.set(title="Each step halves the distance", xlabel="step t", ylabel="x - 2")
     curve.legend()
     distance.legend()

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.tour.page import COLOURS, blank_figure, save, show
+from src.kindling.colors import SERIES
+from src.tour.page import blank_figure, save, show
 
 SIZES = (10, 20, 20, 4)  # D, H, H, C
 
@@ -66,9 +67,9 @@ def draw(output: Path) -> None:
     """Draw the three activations between -4 and 4."""
     figure, (axis,) = blank_figure()
     x = torch.linspace(-4, 4, 200)
-    styles = zip(activations(x).items(), COLOURS, ("-", "--", "-."), strict=False)
-    for (name, value), colour, style in styles:
-        axis.plot(x.numpy(), value.numpy(), style, color=colour, linewidth=2, label=name)
+    styles = zip(activations(x).items(), SERIES, ("-", "--", "-."), strict=False)
+    for (name, value), color, style in styles:
+        axis.plot(x.numpy(), value.numpy(), style, color=color, linewidth=2, label=name)
     axis.set(title="Activations", xlabel="input x", ylabel="output", ylim=(-1.2, 2.2))
     axis.legend()
     save(figure, output / "layers.png")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from src.tour.page import COLOURS, blank_figure, save, show
+from src.kindling.colors import SERIES
+from src.tour.page import blank_figure, save, show
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,7 +93,7 @@ def row(beta: Tensor) -> str:
 def draw_fit(axis: Axes, y: Tensor, predicted: Tensor) -> None:
     """Draw prediction against target, [B, 1] each: the closer to the line, the better."""
     axis.axline((0, 0), slope=1, color="black", linewidth=1, label="prediction = target")
-    axis.scatter(y.numpy(), predicted.numpy(), color=COLOURS[0], s=18, label=f"{len(y)} examples")
+    axis.scatter(y.numpy(), predicted.numpy(), color=SERIES[0], s=18, label=f"{len(y)} examples")
     axis.set(title="The fit after 20 steps", xlabel="target y", ylabel="prediction X beta")
     axis.legend()
 
@@ -104,7 +105,7 @@ def draw_path(axis: Axes, X: Tensor, y: Tensor, betas: Tensor) -> None:
     loss = (y - X @ grid.flatten(1)).square().mean(0).view(80, 80)
     lines = axis.contour(*grid.numpy(), loss.numpy(), levels=[0.1, 0.5, 1, 2, 4], colors="0.5")
     axis.clabel(lines, fontsize=8)
-    axis.plot(*betas.flatten(1).T.numpy(), "o-", color=COLOURS[1], markersize=4, label="descent")
+    axis.plot(*betas.flatten(1).T.numpy(), "o-", color=SERIES[1], markersize=4, label="descent")
     axis.plot(-1, 2, "*", color="black", markersize=11, label="true beta (-1, 2)")
     axis.set(title="The descent on the loss's contours", xlabel="beta[0]", ylabel="beta[1]")
     axis.legend(loc="lower left")

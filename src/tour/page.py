@@ -10,9 +10,6 @@ if TYPE_CHECKING:  # matplotlib is imported only by a run that draws
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, which colour-blind readers tell apart: doi.org/10.1038/nmeth.1618
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-
 
 def show(sentence: str, *values: object) -> None:
     """Print one sentence of explanation, then each value indented beneath it."""

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from src.tour.page import COLOURS, blank_figure, save
+from src.kindling.colors import SERIES
+from src.tour.page import blank_figure, save
 from src.tour.two_layer_net_by_hand import autograd_way, make_data, numpy_way, tensors_way
 from src.tour.two_layer_net_by_nn import TwoLayerNet, fit, module_way, nn_way, optim_way, sequential
 
@@ -56,14 +57,14 @@ def draw(six: dict[str, list[float]], two: dict[str, list[float]], output: Path)
     """Draw both sets of loss curves, the six ways with marks that take turns on one line."""
     figure, (left, right) = blank_figure(panels=2)
     gap = max(1, len(six["NumPy"]) // 48)  # steps between one way's mark and the next way's
-    for i, ((name, losses), colour, mark) in enumerate(
-        zip(six.items(), COLOURS, "osD^vP", strict=True)
+    for i, ((name, losses), color, mark) in enumerate(
+        zip(six.items(), SERIES, "osD^vP", strict=False)
     ):
         turns = (i * gap, len(six) * gap)
-        left.semilogy(losses, mark + "-", color=colour, markevery=turns, linewidth=1, label=name)
+        left.semilogy(losses, mark + "-", color=color, markevery=turns, linewidth=1, label=name)
     left.set(title="Six ways, one curve (SGD, lr 1e-6, float64)")
-    for (name, losses), colour, style in zip(two.items(), COLOURS[:2], ("-", "--"), strict=True):
-        right.semilogy(losses, style, color=colour, label=f"{name}, lr 1e-4")
+    for (name, losses), color, style in zip(two.items(), SERIES[:2], ("-", "--"), strict=True):
+        right.semilogy(losses, style, color=color, label=f"{name}, lr 1e-4")
     right.set(title="From nn.Linear's own start (float32)")
     for axis in (left, right):
         axis.set(xlabel="step", ylabel="summed squared error (no unit)")

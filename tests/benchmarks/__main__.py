@@ -6,8 +6,13 @@ machine, and logs/bench/<date_time>.png the cost against the size of the data.
 
 import sys
 from datetime import datetime
+from importlib.util import find_spec
 
 from src.kindling.errors import nearest
+
+if find_spec("src.tour") is None:
+    sys.exit("error: src/tour, whose loops these benchmarks compare with, was deleted")
+
 from tests.benchmarks import growth, loaders, processes, steps, table
 from tests.benchmarks.measure import ROOT, one_core
 

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from src.data.fizzbuzz import encode, fizzbuzz
-from src.tour.page import COLOURS, blank_figure
+from src.kindling.colors import SERIES
+from src.tour.page import blank_figure
 from tests.benchmarks import loaders, raw_loops
 from tests.benchmarks.measure import ROUNDS, in_turns
 from tests.benchmarks.steps import CPU, TUTORIAL, Marks, trained
@@ -82,12 +83,12 @@ def _epochs(loader: Any, times: int) -> None:
 def draw(results: list[Result], path: Path) -> None:
     """Draw seconds a row against rows, the spread of the rounds as a band."""
     figure, (axis,) = blank_figure()
-    for result, colour, mark in zip(results, COLOURS, "os^", strict=False):
+    for result, color, mark in zip(results, SERIES, "os^", strict=False):
         sizes = {int(rows): values for rows, values in result.more["sizes"].items()}
         lines = [[f(values) * 1e9 for values in sizes.values()] for f in (min, median, max)]
         label = result.what.partition(":")[0]  # the row's first words
-        axis.plot(list(sizes), lines[1], mark + "-", color=colour, label=label)
-        axis.fill_between(list(sizes), lines[0], lines[2], color=colour, alpha=0.2)
+        axis.plot(list(sizes), lines[1], mark + "-", color=color, label=label)
+        axis.fill_between(list(sizes), lines[0], lines[2], color=color, alpha=0.2)
     axis.set(title="FizzBuzz: what a row costs as the data grows", xscale="log", yscale="log")
     axis.set(xlabel="rows (the batch grows along: 8 steps an epoch)", ylabel="time a row (ns)")
     axis.legend(title=f"median of {ROUNDS}, band: least to most")

@@ -5,6 +5,7 @@ from unittest import mock
 
 import pytest
 
+pytest.importorskip("src.tour", reason="the hand-written loops of the benchmarks are in src/tour")
 from tests.benchmarks import __main__ as bench
 from tests.benchmarks import measure, raw_loops, script, steps, table
 from tests.benchmarks.table import Result

@@ -18,8 +18,8 @@ import yaml
 from src.kindling import build
 from src.kindling.config import untrusted
 from src.kindling.config.signatures import locate
+from src.kindling.files import output
 from src.kindling.process.memory import total_memory
-from src.kindling.results import tables
 from tests.conftest import ROOT, compose, options
 from tests.kindling.config.test_settings import HOSTILE
 from tests.kindling.files.test_checkpoint import Hostile
@@ -519,7 +519,7 @@ def test_a_checkpoint_does_not_choose_where_results_go(stranger):
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1+cmd|' /C calc'!A0", "@SUM(A1)", "\t=1", "\r=1"])
 def test_text_that_would_be_a_formula_is_quoted(tmp_path, text):
     rows = [{"number": -1.5, text: text, "word": "fizz", "none": ""}]
-    (tmp_path / "a.csv").write_text(tables.rows_as(".csv", rows), newline="")
+    (tmp_path / "a.csv").write_text(output.rows_as(".csv", rows), newline="")
     with (tmp_path / "a.csv").open(newline="") as file:
         header, row = csv.reader(file)
     assert header == ["number", f"'{text}", "word", "none"]
@@ -527,7 +527,7 @@ def test_text_that_would_be_a_formula_is_quoted(tmp_path, text):
 
 
 def test_json_is_left_as_it_is():
-    assert json.loads(tables.rows_as(".json", [{"answer": "=1"}])) == [{"answer": "=1"}]
+    assert json.loads(output.rows_as(".json", [{"answer": "=1"}])) == [{"answer": "=1"}]
 
 
 def test_tensorboard_is_for_this_machine():

@@ -1,4 +1,4 @@
-"""The two-layer net against the tutorials' hand-derived backward pass, and a straight line."""
+"""The two-layer net's recipes against sums and a straight line."""
 
 from collections.abc import Callable
 
@@ -6,30 +6,8 @@ import pytest
 import torch
 
 from src.kindling.build import Experiment
-from src.models.two_layer_net import TwoLayerNet
-from src.tour import two_layer_net_by_hand
 
 Build = Callable[..., Experiment]
-SIZES = N, D, H, C = 64, 1000, 100, 10
-CLOSE = {"rtol": 1e-9, "atol": 1e-9}  # of gradients in the thousands
-
-
-@pytest.mark.parametrize("reduction", ["sum", "mean"])
-def test_loss_and_every_gradient_equal_the_hand_derived_ones(reduction: str) -> None:
-    x, y, w1, w2 = two_layer_net_by_hand.make_data(SIZES, seed=0)  # float64
-    # One step of the NumPy loop at a learning rate of 1 moves each weight by its gradient.
-    [loss], *moved = two_layer_net_by_hand.numpy_way(x, y, w1, w2, lr=1.0, steps=1)
-    grad_w1, grad_w2 = w1 - moved[0], w2 - moved[1]
-    scale = 1 if reduction == "sum" else 1 / (N * C)
-    model = TwoLayerNet(D, H, C, bias=False, reduction=reduction).double()
-    with torch.no_grad():
-        model.net.hidden.weight.copy_(w1.T)
-        model.net.output.weight.copy_(w2.T)
-    found = model.training_loss((x, y))
-    found.backward()
-    assert found.item() == pytest.approx(loss * scale, rel=1e-12)
-    torch.testing.assert_close(model.net.hidden.weight.grad.T, grad_w1 * scale, **CLOSE)
-    torch.testing.assert_close(model.net.output.weight.grad.T, grad_w2 * scale, **CLOSE)
 
 
 def test_a_summed_test_loss_is_the_sum_over_all_rows_whatever_the_batch(build: Build) -> None:

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from src.models import two_layer_net as kindling_net
+from src.tour import two_layer_net_by_hand
 from src.tour.two_layer_net import WAYS, largest_gap
 from src.tour.two_layer_net_by_hand import gradients, make_data
 from src.tour.two_layer_net_by_nn import TwoLayerNet, fit, optim_way, sequential
@@ -130,3 +132,23 @@ def test_what_is_printed(chapter):
     adam, sgd = (float(value) for value in rows[-1][1:])
     assert 20 < adam < 80  # measured 43, and 7e-7 after 500 steps
     assert 2 < sgd < 7  # measured 3.6, and 1.5e-5 after 500 steps
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_the_model_of_the_template_has_the_hand_derived_loss_and_gradients(reduction: str) -> None:
+    N, D, H, C = 64, 1000, 100, 10
+    close = {"rtol": 1e-9, "atol": 1e-9}  # gradients are in the thousands
+    x, y, w1, w2 = two_layer_net_by_hand.make_data((N, D, H, C), seed=0)  # float64
+    # One step of the NumPy loop at a learning rate of 1 moves each weight by its gradient.
+    [loss], *moved = two_layer_net_by_hand.numpy_way(x, y, w1, w2, lr=1.0, steps=1)
+    grad_w1, grad_w2 = w1 - moved[0], w2 - moved[1]
+    scale = 1 if reduction == "sum" else 1 / (N * C)
+    model = kindling_net.TwoLayerNet(D, H, C, bias=False, reduction=reduction).double()
+    with torch.no_grad():
+        model.net.hidden.weight.copy_(w1.T)
+        model.net.output.weight.copy_(w2.T)
+    found = model.training_loss((x, y))
+    found.backward()
+    assert found.item() == pytest.approx(loss * scale, rel=1e-12)
+    torch.testing.assert_close(model.net.hidden.weight.grad.T, grad_w1 * scale, **close)
+    torch.testing.assert_close(model.net.output.weight.grad.T, grad_w2 * scale, **close)

@@ -1,6 +1,5 @@
 """What may be rebuilt from a file that anybody may have written: a checkpoint, a run directory."""
 
-import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,15 +8,12 @@ import yaml
 
 from src.kindling.config import signatures
 from src.kindling.config.settings import adapter
-from src.kindling.errors import InputError
+from src.kindling.errors import InputError, short_repr
 from src.kindling.layout import CONF, Plain
 
 PLAIN = (dict, list, tuple, str, bool, int, float, type(None))
 GROUPS = ("model", "data", "optimizer", "scheduler", "trainer")  # nothing runs without these
 MOST, DEEPEST = 10_000, 20  # values, and levels, of a configuration: one of this project has 100, 4
-
-_shown = reprlib.Repr()  # what a stranger wrote, cut short: it can be long, or contain itself
-_shown.maxlevel, _shown.maxstring, _shown.maxother = 3, 100, 100
 
 
 def check(settings: Any, source: Path) -> Plain:
@@ -69,13 +65,13 @@ def _violation(place: tuple[Any, ...], value: Any, told: set[tuple[str, str, Any
     if isinstance(key, str) and key.startswith("_"):
         known = isinstance(value, str | bool) and (place[0], key, value) in told
         if not known:
-            shown = _shown.repr(value)
+            shown = short_repr(value)
             return f"names {shown} as {key} of {place[0]}, as no file in conf/ does: not built"
     if isinstance(value, dict):
         odd = [k for k in value if not (isinstance(k, str) and k.isprintable() and len(k) < 100)]
-        return f"has a key that is no name: {_shown.repr(odd[0])}" if odd else None
+        return f"has a key that is no name: {short_repr(odd[0])}" if odd else None
     if isinstance(value, str) and "${" in value:
-        return f"holds {_shown.repr(value)}, which is not carried out"
+        return f"holds {short_repr(value)}, which is not carried out"
     return None if isinstance(value, PLAIN) else f"holds a {type(value).__name__}, no plain value"
 
 
@@ -105,6 +101,6 @@ def arguments(kind: type[Any], held: Any, source: Path) -> Plain:
             if fits is not None:
                 fits.validate_python(value, strict=True)
         except ValueError:  # pydantic's own is one
-            shown = f"{_shown.repr(name)}: {_shown.repr(value)}"
+            shown = f"{short_repr(name)}: {short_repr(value)}"
             raise ValueError(f"{source} holds {shown}, which no {kind.__name__} takes") from None
     return held

@@ -15,11 +15,10 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from src.kindling.results.tables import printable, shown
+from src.kindling.colors import DASHES, THIN
+from src.kindling.errors import printable
+from src.kindling.results.tables import shown
 
-# Okabe and Ito's colours, those of enough contrast on white, for who sees colours otherwise.
-COLOURS = ("#0072B2", "#D55E00", "#007A59", "#9C3D75", "#000000", "#5B5B5B")
-STYLES = ("-", "--", ":", "-.")
 POINTS = 1000  # of a line; more would be no finer on a screen
 FEW = 12  # points that are marked each
 LINES = 24  # of a chart; more could not be told apart
@@ -94,8 +93,8 @@ def _draw(axes: Axes, look: int, name: str, points: Points) -> None:
     axes.plot(
         steps,
         values,
-        color=COLOURS[look % len(COLOURS)],
-        linestyle=STYLES[look % len(STYLES)],
+        color=THIN[look % len(THIN)],
+        linestyle=DASHES[look % len(DASHES)],
         marker="o" if len(steps) <= FEW else "",
         markersize=3.5,
         linewidth=1.5,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from src.kindling.files import output
 from src.kindling.layout import Plain
 from src.kindling.results import tables
 from src.kindling.results.comparison import Comparison, as_overrides
@@ -123,12 +124,12 @@ def notes(one: Comparison) -> list[str]:
 def as_file(ending: str, compared: Sequence[Comparison], skipped: Sequence[str]) -> str:
     """Return comparisons as the text of a .csv, .json or .md file."""
     if ending == ".json":
-        return tables.as_json({"models": [as_plain(one) for one in compared], "skipped": skipped})
+        return output.as_json({"models": [as_plain(one) for one in compared], "skipped": skipped})
     if ending == ".md":
         return "\n".join([*(as_markdown(one) for one in compared), *(f"{s}\n" for s in skipped)])
     rows = [row for one in compared for row in as_rows(one)]
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    return tables.rows_as(".csv", [{key: row.get(key) for key in keys} for row in rows])
+    return output.rows_as(".csv", [{key: row.get(key) for key in keys} for row in rows])
 
 
 def as_markdown(one: Comparison) -> str:

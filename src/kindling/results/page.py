@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from src.kindling import layout
+from src.kindling.errors import printable
 from src.kindling.layout import Plain
 from src.kindling.results import comparison, runs, tables
 from src.kindling.results.comparison import Comparison
@@ -66,7 +67,7 @@ def page(found: Sequence[Run]) -> str:
 def _title(found: Sequence[Run]) -> str:
     if len(found) > 1:
         return f"{len(found)} runs"
-    return tables.printable(f"{found[0].model}, {found[0].path.resolve().name}")
+    return printable(f"{found[0].model}, {found[0].path.resolve().name}")
 
 
 def _models(found: Sequence[Run]) -> Iterator[Plain]:
@@ -77,7 +78,7 @@ def _models(found: Sequence[Run]) -> Iterator[Plain]:
         histories = {number: runs.history(run.path) for number, run in its.items()}
         fit = [run for run in its.values() if not run.unfit]
         compared = _tables(comparison.compare(fit)) if len(found) > 1 and fit else None
-        yield {"name": tables.printable(model), "compared": compared, "curves": curves(histories)}
+        yield {"name": printable(model), "compared": compared, "curves": curves(histories)}
 
 
 def _tables(one: Comparison) -> Plain:
@@ -97,8 +98,8 @@ def described(run: Run) -> Plain:
     """Return what the page says of a run."""
     pictures, left_out = figures(run.path)
     return {
-        "name": tables.printable(f"{run.model} {run.path.resolve().name}"),
-        "status": tables.printable(run.status),
+        "name": printable(f"{run.model} {run.path.resolve().name}"),
+        "status": printable(run.status),
         "metrics": _by_stage(run.metrics),
         "facts": facts(run),
         "commands": list(commands(run)),
@@ -117,13 +118,13 @@ def _by_stage(metrics: dict[str, float]) -> Plain:
     for name in sorted(names, key=lambda name: (name != "loss", name)):
         values = [metrics.get(f"{stage}/{name}" if stage else name) for stage in stages]
         cells = [None if value is None else f"{value:.6g}" for value in values]
-        rows.append([tables.printable(name), *cells])
-    return {"header": ["metric", *map(tables.printable, stages)], "rows": rows}
+        rows.append([printable(name), *cells])
+    return {"header": ["metric", *map(printable, stages)], "rows": rows}
 
 
 def _text(config: Plain) -> str:
     dumped = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-    return "\n".join(tables.printable(line) for line in dumped.splitlines())
+    return "\n".join(printable(line) for line in dumped.splitlines())
 
 
 def facts(run: Run) -> Rows:
@@ -225,9 +226,9 @@ def curves(histories: dict[int, dict[str, Any]]) -> list[Picture]:
 def figures(run: Path) -> tuple[list[Picture], list[str]]:
     """Return the pictures that a run drew of its model, and the names of those that are none."""
     files = sorted((run / "figures").glob("*.png"))
-    pictures, left_out = [], [tables.printable(file.name) for file in files[MOST:]]
+    pictures, left_out = [], [printable(file.name) for file in files[MOST:]]
     for file in files[:MOST]:
-        title = tables.printable(file.stem.replace("_", " "), 100)
+        title = printable(file.stem.replace("_", " "), 100)
         content = b""
         if file.is_file() and file.stat().st_size <= LARGEST:
             content = file.read_bytes()
@@ -235,7 +236,7 @@ def figures(run: Path) -> tuple[list[Picture], list[str]]:
             text = description(content) or f"figure of the run: {title}"
             pictures.append(Picture(title, text, _address("image/png", content)))
         else:
-            left_out.append(tables.printable(file.name))
+            left_out.append(printable(file.name))
     return pictures, left_out
 
 
@@ -249,7 +250,7 @@ def description(png: bytes) -> str | None:
         length, kind = struct.unpack(">I4s", png[place : place + 8])
         keyword, _, text = png[place + 8 : place + 8 + length].partition(b"\0")
         if kind == b"tEXt" and keyword == b"Description":
-            return tables.printable(text.decode("latin-1"))
+            return printable(text.decode("latin-1"))
         place += length + 12
     return None
 

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.kindling.errors import InputError, first_line, nearest
+from src.kindling.errors import InputError, first_line, nearest, printable
 from src.kindling.files import bounded, run_directory
 from src.kindling.layout import Plain, flat
-from src.kindling.results import tables
 from src.kindling.results.tables import skipped
 
 HISTORY = 2**26  # bytes of metrics.csv
@@ -217,7 +216,7 @@ def read_all(paths: list[Path]) -> tuple[list[Run], dict[str, list[Path]]]:
             if len(paths) == 1:
                 raise
             reason = str(error).removeprefix(f"{path}/").removeprefix(str(path)).strip()
-            unreadable.setdefault(tables.printable(reason, 100), []).append(path)
+            unreadable.setdefault(printable(reason, 100), []).append(path)
     return found, unreadable
 
 

@@ -1,7 +1,6 @@
 """How a run goes on: from which checkpoint, with which settings, and from where in its history."""
 
 import json
-import reprlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +8,7 @@ import hydra
 from omegaconf import OmegaConf
 
 from src.kindling import layout
-from src.kindling.errors import InputError, first_line
+from src.kindling.errors import InputError, first_line, short_repr
 from src.kindling.layout import Plain
 
 if TYPE_CHECKING:
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
 ABOUT_THE_COMMAND = ("resume", "allow_changes", "log_dir", "init_from")  # not about the run
 CANDIDATES = ("last.ckpt", "previous.ckpt", "best.ckpt")  # what to go on from, the newest first
 Changes = dict[str, tuple[Any, Any]]  # key -> (old, new)
-
-_shown = reprlib.Repr()  # a file's values can be long
-_shown.maxstring, _shown.maxother = 100, 100
 
 
 # The checkpoint -----------------------------------------------------------------------------------
@@ -172,7 +168,7 @@ def check_allowed(run: Path, found: Changes, allow: bool) -> None:
     """
     asked = {key: pair for key, pair in found.items() if not _is_longer(key, *pair)}
     if asked and not allow:
-        said = [f"{key}: {_shown.repr(a)} -> {_shown.repr(b)}" for key, (a, b) in asked.items()]
+        said = [f"{key}: {short_repr(a)} -> {short_repr(b)}" for key, (a, b) in asked.items()]
         raise InputError(
             f"{', '.join(said)}: {run} was trained otherwise; allow_changes=true continues with the"
             " new settings, and leaving out resume= starts a new run"

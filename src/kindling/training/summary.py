@@ -90,9 +90,10 @@ def next_steps(run: Path, settings: Plain) -> str:
     longer = {"trainer.max_epochs": str(2 * epochs)} if epochs > 0 else {}
     lines = [
         layout.command_line("predict", run=str(run)),
-        layout.command_line("report", run=str(run)),
         layout.command_line("train", resume=str(run), **longer),
     ]
+    if (layout.CONF.parent / "src" / "report.py").is_file():  # it may be deleted
+        lines.insert(1, layout.command_line("report", run=str(run)))
     if (run / "tensorboard").is_dir():
         lines.append(f"tensorboard --logdir {shlex.quote(str(run.parent.parent))}")
     return f"results: {run}\nnext:    " + "\n         ".join(lines)

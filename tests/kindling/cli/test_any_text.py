@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.kindling.training import run
-from tests.conftest import Command
+from tests.conftest import Command, has_command
 
 KEYS = [
     # of each type: text, whole number, number, truth, list, nothing, a group, a key of no one
@@ -57,6 +57,7 @@ OTHERS = [
     ("report", "run"),
     ("report", "output"),
 ]
+OTHERS = [(name, key) for name, key in OTHERS if has_command(name)]
 # What a shell can pass: no zero byte. Whole arguments that stop or sweep are another matter.
 CHARACTERS = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
 SPECIAL = st.sampled_from([*"[]{}:,='-\"\\\n", "${", "1e"])

@@ -256,7 +256,6 @@ OTHERS_WRONG = {
     "predict output=[a.csv]": "name a file that ends in .csv or .json",
     "predict output=/nowhere/a.csv": "there is no folder /nowhere",
     "predict log_dir={a:1}": "must be a name",
-    "compare nothing": "nothing: there is no such run directory",
     "train resume=[]": "[]: there is no such run directory",
     "train resume=latest log_dir=[]": "log_dir=[]: must be a name",
     "train resume=/etc/passwd": "is no run directory",

@@ -1,12 +1,9 @@
-"""Tables: aligned for people, plain for programs, and harmless wherever they are shown."""
+"""Tables for people: aligned, wrapped, and without control characters or markup."""
 
-import csv
-import json
 import math
 
 import pytest
 
-from src.kindling.errors import InputError
 from src.kindling.results import tables
 
 
@@ -45,32 +42,3 @@ def test_markdown_shows_what_would_be_markup():
     assert header == "| a\\|b | c |"
     assert line == "| --- | --- |"
     assert row == r"| \<script\>alert(1)\</script\> | \[x\](http://y) \`z\` \* |"
-
-
-def test_csv_and_json_hold_the_same_rows():
-    rows = [{"name": "a,b", "value": 0.1}, {"name": 'c"d\ne', "value": -2.0}]
-    read = list(csv.DictReader(tables.rows_as(".csv", rows).splitlines(keepends=True)))
-    assert [(row["name"], float(row["value"])) for row in read] == [("a,b", 0.1), ('c"d\ne', -2.0)]
-    assert json.loads(tables.rows_as(".json", rows)) == rows
-
-
-def test_json_is_what_every_reader_takes():
-    said = tables.as_json({"a": [math.nan, {"b": -math.inf}], "c": (1.5, "nan")})
-    assert json.loads(said, parse_constant=pytest.fail) == {
-        "a": [None, {"b": None}],
-        "c": [1.5, "nan"],
-    }
-
-
-def test_the_output_is_checked_before_there_is_anything_to_write(tmp_path):
-    assert tables.checked_output(None, [".csv"]) is None
-    assert tables.checked_output(str(tmp_path / "a.md"), [".csv", ".md"]) == tmp_path / "a.md"
-    (tmp_path / "folder.csv").mkdir()
-    for name, said in {
-        "a.txt": "ends in .csv, .json or .md",
-        "csv": "ends in .csv",
-        "folder.csv": "there is no folder",
-        "nowhere/a.csv": "there is no folder",
-    }.items():
-        with pytest.raises(InputError, match=said):
-            tables.checked_output(str(tmp_path / name), [".csv", ".json", ".md"])

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from src.kindling.training import summary
+from tests.conftest import has_command
 
 
 def test_training_stands_beside_validation_and_test_with_the_losses_first() -> None:
@@ -34,7 +35,7 @@ def test_what_to_type_next_is_quoted_and_leaves_out_what_there_is_not(tmp_path: 
     assert said.splitlines() == [
         f"results: {run}",
         f"next:    python -m src.predict 'run=\"{run}\"'",
-        f"         python -m src.report 'run=\"{run}\"'",
+        *([f"         python -m src.report 'run=\"{run}\"'"] if has_command("report") else []),
         f"         python -m src.train 'resume=\"{run}\"'",
     ]
     (run / "tensorboard").mkdir(parents=True)
