@@ -1,10 +1,11 @@
-"""The README keeps its word: its commands run, and the model that it adds passes the contract."""
+"""The READMEs keep their word: their commands run, and the model that the first one adds trains."""
 
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,19 +13,33 @@ import pytest
 from tests.conftest import ROOT, environment
 from tests.warm import PYTHON
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-SCRATCH = ("src", "conf", "tests", "pyproject.toml", "README.md")
+FRONT = ROOT / "README.md"
+READMES = [FRONT, *sorted(ROOT.glob("conf/**/README.md")), *sorted(ROOT.glob("src/**/README.md"))]
+SCRATCH = ("src", "conf", "tests", "pyproject.toml", "Makefile", "README.md")
 
 
-def blocks(language: str) -> list[str]:
-    found = re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    assert found, f"the README has no {language} block"
-    return found
+def text_of(readme: Path) -> str:
+    return readme.read_text(encoding="utf-8")
+
+
+def blocks(readme: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text_of(readme), re.MULTILINE | re.DOTALL)
+
+
+def shown(readme: Path) -> str:
+    return readme.relative_to(ROOT).as_posix()
+
+
+COMMANDS = [
+    pytest.param(block, id=f"{shown(readme)}: {block.splitlines()[0]}")
+    for readme in READMES
+    for block in blocks(readme, "bash")
+]
 
 
 @pytest.fixture
 def scratch(tmp_path: Path) -> Path:
-    """A copy of the project to work in, as a clone would be."""
+    """Return a copy of the project to work in, as a clone would be."""
     for name in SCRATCH:
         source = ROOT / name
         if source.is_dir():
@@ -35,78 +50,82 @@ def scratch(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    words = shlex.split(line)
+def run(
+    line: str, folder: Path, status: int = 0, python: Sequence[str] = PYTHON
+) -> subprocess.CompletedProcess[str]:
+    """Run a line of a README in a folder."""
+    words = shlex.split(line, comments=True)
     assert words[0] == "python", line
     done = subprocess.run(
-        [*PYTHON, *words[1:]],
+        [*python, *words[1:]],
         cwd=folder,
         env=environment(PYTHONPATH=str(folder)),
         capture_output=True,
         text=True,
         timeout=240,
     )
-    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    assert done.returncode == status, f"{line}\n{done.stdout}\n{done.stderr}"
     return done
 
 
-@pytest.mark.parametrize("block", blocks("bash"), ids=lambda block: block.splitlines()[0])
+def needs_a_run(block: str) -> bool:
+    """Return whether a block begins with a command about a run that is there, and none is named."""
+    first = block.splitlines()[0]
+    return "resume=" in first or not re.search(r"src\.(train|study|tour)\b", first)
+
+
+def test_the_front_page_has_commands() -> None:
+    assert blocks(FRONT, "bash")
+
+
+@pytest.mark.parametrize("block", COMMANDS)
 def test_the_commands_run_one_after_the_other(block: str, scratch: Path) -> None:
-    if "resume=" in block:  # what comes before it in the text: a run that was stopped
+    if needs_a_run(block):  # as the text around it says: one that was stopped
         run("python -m src.train trainer.max_epochs=100", scratch)
     for line in block.splitlines():
         assert run(line, scratch).stderr == ""
 
 
 def test_a_model_is_added_with_the_four_files_of_the_text(scratch: Path) -> None:
-    section = README.partition("## Adding a model")[2].partition("\n## ")[0]
+    section = text_of(FRONT).partition("## Adding a model")[2].partition("\n## ")[0]
     files = re.findall(r"^`(\S+)`:\n\n```\w+\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     assert [Path(name).stem for name, _ in files] == ["xor"] * 4
     for name, content in files:
         (scratch / name).write_text(content, encoding="utf-8")
-    said = run("python -m src.train model=xor", scratch).stdout
-    accuracy = float(said.partition("test/accuracy")[2].split()[0])
-    assert accuracy > 0.9
+    printed = run("python -m src.train model=xor", scratch).stdout
+    assert float(printed.partition("test/accuracy")[2].split()[0]) > 0.9
     words = "-m pytest -n 0 -q tests/test_every_model.py tests/kindling/test_architecture.py"
-    done = subprocess.run(
-        [sys.executable, *words.split(), "-k", "xor or architecture"],
-        cwd=scratch,
-        env=environment(PYTHONPATH=str(scratch)),
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run(f"python {words} -k 'xor or architecture'", scratch, python=[sys.executable])
 
 
-def test_an_error_reads_as_the_text_says(scratch: Path) -> None:
-    [block] = [block for block in blocks("console") if "error:" in block]
-    command, expected = block.strip().split("\n")
-    done = subprocess.run(
-        [*PYTHON, *shlex.split(command.removeprefix("$ python"))],
-        cwd=scratch,
-        env=environment(PYTHONPATH=str(scratch)),
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stderr.strip()) == (2, expected)
+@pytest.mark.parametrize("readme", READMES, ids=shown)
+def test_an_error_reads_as_the_text_says(readme: Path, tmp_path: Path) -> None:
+    for block in blocks(readme, "console"):
+        command, *printed = block.strip().split("\n")
+        if printed and printed[0].startswith("error:"):
+            words = [*shlex.split(command.removeprefix("$ ")), f"log_dir={tmp_path}"]
+            assert run(shlex.join(words), ROOT, status=2).stderr.splitlines() == printed
 
 
-def test_links_and_pictures_are_there() -> None:
-    targets = re.findall(r"\]\((?!https?://|#)([^)]+)\)", README)
-    assert targets
-    assert [target for target in targets if not (ROOT / target).exists()] == []
+@pytest.mark.parametrize("readme", READMES, ids=shown)
+def test_links_and_pictures_are_there(readme: Path) -> None:
+    targets = re.findall(r"\]\((?!https?://|#)([^)#]+)(?:#[^)]*)?\)", text_of(readme))
+    assert [target for target in targets if not (readme.parent / target).exists()] == []
 
 
 def test_pictures_are_small() -> None:
-    pictures = [ROOT / path for path in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)]
+    pictures = [ROOT / path for path in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text_of(FRONT))]
     assert len(pictures) >= 2
     assert all(0 < picture.stat().st_size < 300 * 2**10 for picture in pictures)
 
 
-def test_every_make_target_of_the_text_exists() -> None:
-    makefile = (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
-    named = set(re.findall(r"`make ([a-z-]+)", README))
-    assert named
-    assert named <= targets
+@pytest.mark.parametrize("readme", READMES, ids=shown)
+def test_every_make_target_of_the_text_exists(readme: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = re.findall(r"(?:`|^|\$ |&& )make ([a-z-]+)", text_of(readme), re.MULTILINE)
+    assert {name for name in named if not name.endswith("-")} <= targets
+
+
+def test_the_front_page_names_make_targets_and_links() -> None:
+    assert "make train" in text_of(FRONT)
+    assert re.search(r"\]\((?!https?://|#)", text_of(FRONT))

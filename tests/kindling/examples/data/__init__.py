@@ -1,0 +1,1 @@
+"""Their data, with the same stems."""
