@@ -2,12 +2,15 @@
 
 import re
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 Plain = dict[str, Any]
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
+_own_folders: list[Path] = []
 
 # `_target_`s in checkpoints and run directories of older versions; None: the part is gone.
 RENAMED: dict[str, str | None] = {
@@ -62,6 +65,37 @@ def _target(node: Any) -> str:
     return target if isinstance(target, str) else ""
 
 
+def conf_folders() -> list[Path]:
+    """Return conf/, then the folders that the user adds to it (--config-dir, hydra.searchpath)."""
+    return [CONF, *_own_folders]
+
+
+def own_folders() -> list[Path]:
+    """Return the folders that the user adds to conf/, absolute."""
+    return list(_own_folders)
+
+
+@contextmanager
+def added_folders(folders: list[Path]) -> Iterator[None]:
+    """Let these folders count as the user's own conf/, in this process."""
+    before = own_folders()
+    _own_folders[:] = folders
+    try:
+        yield
+    finally:
+        _own_folders[:] = before
+
+
+def folder_arguments(folders: list[str]) -> list[str]:
+    """Return what to type so that a command finds these folders beside conf/."""
+    first, more = folders[:1], folders[1:]
+    searchpath = ",".join(f'"{folder}"' for folder in more)
+    return [
+        *(f"--config-dir={folder}" for folder in first),
+        *([f"hydra.searchpath=[{searchpath}]"] if more else []),
+    ]
+
+
 def model_stem(config: Plain) -> str:
     """Return the name that the configured model has in conf/model/ and src/models/: `fizzbuzz`."""
     return str(config["model"]["_target_"]).split(".")[-2]
@@ -78,7 +112,8 @@ def flat(node: Plain, prefix: str = "") -> Plain:
 
 def command_line(name: str, **settings: str) -> str:
     """Return what to type for a command with these settings, quoted for Hydra and for a shell."""
-    words = ["python", "-m", f"src.{name}"]
+    folders = folder_arguments([str(folder) for folder in _own_folders])
+    words = ["python", "-m", f"src.{name}", *folders]
     for key, value in settings.items():
         if not re.fullmatch(r"[\w./@%+-]+", value, re.ASCII):
             value = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -28,8 +28,8 @@ def whole() -> list[Result]:
 def first_step() -> list[Result]:
     """Process start to the first step (to the end of the call that takes it)."""
     with tempfile.TemporaryDirectory() as folder:
-        leave = "+callbacks.leave._target_=tests.benchmarks.first_step.LeaveAfterIt"
-        run = (*TRAIN, "trainer.accelerator=cpu", leave, f"log_dir={folder}")
+        leave = ("--config-dir=tests/benchmarks/conf", "callbacks=leave")
+        run = (*TRAIN, *leave, "trainer.accelerator=cpu", f"log_dir={folder}")
         imports = "import os, lightning.pytorch; os._exit(0)"  # as ours leaves
         ours, against = in_turns(lambda: process(*run), lambda: process("-c", imports))
     what = "process start to first step / python -c 'import lightning.pytorch'"

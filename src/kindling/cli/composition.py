@@ -1,25 +1,42 @@
 """Compose a configuration with Hydra, and explain in one line what went wrong."""
 
+import importlib.util
+import os
 import re
 import sys
 import typing
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
 from typing import Any
 
 import hydra
 import yaml
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, OverrideParseException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src.kindling.config.settings import problems
+from src.kindling import layout
 from src.kindling.errors import InputError, first_line, nearest
-from src.kindling.layout import CONF, Plain
+from src.kindling.layout import CONF, Plain, conf_folders
+
+SEVERAL_VALUES = r"(?:Ambiguous value for argument|Sweep parameters) '([^']+)'"
+
+
+def initialized() -> AbstractContextManager[None]:
+    """Let `hydra.compose` compose from conf/ and the user's own folders."""
+    return typing.cast(
+        AbstractContextManager[None], hydra.initialize_config_dir(str(CONF), version_base="1.3")
+    )
 
 
 def resolved(config: DictConfig) -> Plain:
-    """Return the configuration as plain data with every interpolation carried out.
+    """Return the configuration as plain data with every interpolation resolved.
 
     Raises:
         InputError: an interpolation names a key that is not there.
@@ -32,31 +49,88 @@ def resolved(config: DictConfig) -> Plain:
     return typing.cast(Plain, container)
 
 
+# Folders of the user's own --------------------------------------------------------------------
+
+
+class OwnFolders(SearchPathPlugin):
+    """Adds the user's own folders to everything that Hydra composes in this process."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Append the folders: an option in conf/ of the same name comes first."""
+        for folder in layout.own_folders():
+            search_path.append("a folder of the user's", f"file://{folder}")
+
+
+Plugins.instance().register(OwnFolders)
+
+
+def own_folders(name: str, arguments: list[str]) -> list[Path]:
+    """Return the folders that a command line adds to conf/, or else the command's own YAML.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    parsed = get_args_parser().parse_args(arguments)
+    named = [("--config-dir", parsed.config_dir)] if parsed.config_dir else []
+    named += [("hydra.searchpath", place) for place in _searchpath(name, parsed.overrides)]
+    return [_folder(key, place) for key, place in named]
+
+
+def _searchpath(name: str, overrides: list[str]) -> list[str]:
+    typed = [o for o in overrides if o.lstrip("+").startswith("hydra.searchpath=")]
+    if typed:
+        places: Any = OverridesParser.create().parse_overrides(typed[:1])[0].value()
+    else:
+        own = yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8"))
+        places = own.get("hydra", {}).get("searchpath", [])
+    return [place for place in places if isinstance(place, str)] if isinstance(places, list) else []
+
+
+def _folder(key: str, place: str) -> Path:
+    """Return the folder that `file://...`, `pkg://...` or a path names, absolute."""
+    folder: str | None = place.removeprefix("file://")
+    if place.startswith("pkg://"):
+        with suppress(ImportError, ValueError):
+            spec = importlib.util.find_spec(place.removeprefix("pkg://").replace("/", "."))
+            folder = next(iter((spec and spec.submodule_search_locations) or ()), None)
+    if not folder or not os.path.isdir(folder):
+        raise InputError(f"{key}={place}: there is no such folder")
+    return Path(os.path.abspath(folder))
+
+
 # What went wrong while composing ------------------------------------------------------------------
 
 
 def explain(error: Exception, name: str | None, arguments: list[str]) -> str:
-    """Say in one line what Hydra or OmegaConf found wrong, with the nearest valid choice."""
+    """Return in one line what Hydra or OmegaConf found wrong, with the nearest valid choice."""
     if isinstance(error, OverrideParseException):
-        reason = first_line(error)
-        return (
-            f"{error.override}: not readable as key=value ({reason}); quote what is no plain word"
-        )
+        return f"{error.override}: not readable as key=value ({first_line(error)}); quote the value"
+    if found := re.search(SEVERAL_VALUES, str(error)):
+        return _several_values(found.group(1))
     if name and (problems := unknown(name, arguments)):
         return "; ".join(problems)
     if found := re.search(r"Interpolation key '([^']+)' not found", str(error)):
-        return f"{found.group(1)} is needed and missing: the model and the data do not go together"
+        return (
+            f"{found.group(1)} is missing, and the configuration refers to it:"
+            " the model and the data do not match"
+        )
     return first_line(error)
 
 
+def _several_values(override: str) -> str:
+    key, _, values = override.partition("=")
+    return f"{override}: several values need --multirun; a list is written {key}=[{values}]"
+
+
 def group_names() -> list[str]:
-    """Return the groups of conf/."""
-    return sorted(path.name for path in CONF.iterdir() if path.is_dir())
+    """Return the groups of conf/ and of the user's own folders."""
+    paths = [path for folder in conf_folders() for path in folder.iterdir()]
+    return sorted({path.name for path in paths if path.is_dir() and path.name[0] not in "._"})
 
 
 def option_names(group: str) -> list[str]:
-    """Return the options of a group of conf/."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    """Return the options of a group."""
+    return sorted({p.stem for folder in conf_folders() for p in (folder / group).glob("*.yaml")})
 
 
 def default_options(name: str) -> dict[str, Any]:
@@ -71,7 +145,7 @@ def default_options(name: str) -> dict[str, Any]:
 
 
 def option_problems(name: str, argument: str) -> list[str]:
-    """Say what is wrong with `group=option` or `group=[option,option]`; nothing for a plain key."""
+    """Return what is wrong with `group=option` or `group=[option,option]`; nothing for a key."""
     group, _, value = argument.partition("=")
     if group not in group_names():
         return []
@@ -85,16 +159,16 @@ def option_problems(name: str, argument: str) -> list[str]:
 
 
 def unknown(name: str, arguments: list[str]) -> list[str]:
-    """Say which options and keys the arguments name that are not there."""
+    """Return which options and keys the arguments name that do not exist."""
     problems = [problem for a in arguments for problem in option_problems(name, a)]
     groups = group_names()
     chosen = [
         a for a in arguments if a.partition("=")[0] in groups and not option_problems(name, a)
     ]
     try:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        with initialized():
             content = OmegaConf.to_container(hydra.compose(name, chosen))
-    except (HydraException, OmegaConfBaseException):  # a choice that does not compose is told alone
+    except (HydraException, OmegaConfBaseException):  # what does not compose is reported alone
         return problems
     known = [*groups, *flat_keys(content)]
     keys = {a: a.partition("=")[0] for a in arguments if "=" in a and a[0].isalpha()}
@@ -105,18 +179,20 @@ def unknown(name: str, arguments: list[str]) -> list[str]:
 
 
 def wrong_values(name: str, arguments: list[str]) -> list[str]:
-    """Say which values are wrong among arguments that compose, as far as it can be read quickly."""
+    """Return which values are wrong among arguments that compose, as far as a quick look tells."""
     if name != "train" or {"--multirun", "-m"} & {*sys.argv}:  # a sweep's values are lists
         return []
+    from src.kindling.config.settings import problems
+
     with suppress(HydraException, OmegaConfBaseException, InputError):
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        with initialized():
             settings = resolved(hydra.compose(name, arguments))
         return problems(settings, quick=True)
     return []
 
 
 def flat_keys(node: Any, prefix: str = "") -> Iterator[str]:
-    """Yield the dotted key of each setting, those of whole groups among them."""
+    """Yield the dotted keys of nested settings, those of groups too."""
     for key, value in node.items():
         yield f"{prefix}{key}"
         if isinstance(value, dict):

@@ -1,9 +1,11 @@
-"""What `--multirun` does beyond Hydra: all jobs are checked before the first, and fail alone."""
+"""What `--multirun` adds to Hydra's: every job is checked before the first, and fails alone."""
 
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
+from typing import Any, Self
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -14,38 +16,64 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from src.kindling.config.settings import validate
+from src.kindling.cli import composition
 from src.kindling.errors import InputError
-from src.kindling.layout import CONF, Plain
+from src.kindling.layout import Plain, conf_folders
+
+HYDRAS_OWN = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
-def is_asked_for(arguments: list[str]) -> bool:
-    """Say whether a command line has a run for each of several values."""
-    return bool(get_args_parser().parse_args(arguments).multirun)
+def is_asked_for(name: str, arguments: list[str]) -> bool:
+    """Return whether a command line has several jobs, by `--multirun` or by `hydra.mode`."""
+    parsed = get_args_parser().parse_args(arguments)
+    if parsed.multirun:
+        return True
+    texts = [*parsed.overrides, *_yamls_that_mention("MULTIRUN")]
+    if parsed.help or parsed.hydra_help or not any("MULTIRUN" in text.upper() for text in texts):
+        return False
+    with composition.initialized():
+        return bool(_configuration(name, parsed.overrides).hydra.mode == RunMode.MULTIRUN)
 
 
-def check(name: str, arguments: list[str], resolved: Callable[[DictConfig], Plain]) -> None:
-    """Refuse a sweep as long as nothing of it is done, if one of its jobs is wrong in itself.
+def _yamls_that_mention(word: str) -> list[str]:
+    paths = [path for folder in conf_folders() for path in folder.rglob("*.yaml")]
+    return [text for path in paths if word in (text := path.read_text(encoding="utf-8"))]
+
+
+def _configuration(name: str, overrides: list[str]) -> DictConfig:
+    loader = GlobalHydra.instance().config_loader()
+    return loader.load_configuration(name, overrides, RunMode.MULTIRUN)
+
+
+def check(name: str, arguments: list[str]) -> None:
+    """Refuse a sweep before any of it is done, if one of its jobs is wrong in itself.
+
+    A sweeper that is not Hydra's own chooses values while it runs: its jobs are checked one by one.
 
     Args:
         name: the command's, and its YAML's.
         arguments: the command line.
-        resolved: makes plain data of a job's configuration.
 
     Raises:
         InputError, HydraException: a job cannot be composed, or a value is wrong.
     """
     overrides = get_args_parser().parse_args(arguments).overrides
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        options = GlobalHydra.instance().config_loader()  # what glob(*) chooses from
-        parsed = OverridesParser.create(options).parse_overrides(overrides)
+    with composition.initialized():
+        sweeper = _configuration(name, overrides).hydra.sweeper
+        if sweeper._target_ != HYDRAS_OWN:
+            return
+        swept = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
+        loader = GlobalHydra.instance().config_loader()  # what glob(*) chooses from
+        parsed = OverridesParser.create(loader).parse_overrides([*swept, *overrides])
         for [*job] in BasicSweeper.split_arguments(parsed, None)[0]:  # what Hydra itself will do
-            settings = resolved(hydra.compose(name, job))
+            settings = composition.resolved(hydra.compose(name, job))
             if "trainer" in settings and settings["resume"] is None:
                 _check_job(settings, job)
 
 
 def _check_job(settings: Plain, job: list[str]) -> None:
+    from src.kindling.config.settings import validate
+
     try:
         validate(settings)
     except InputError as error:
@@ -59,18 +87,49 @@ def without_files(arguments: list[str]) -> Iterator[list[str]]:
         yield [*arguments, f"hydra.sweep.dir='{folder}'"]
 
 
-@contextmanager
-def job(failed: list[int]) -> Iterator[None]:
-    """Note that a job of a sweep has failed, and let the others have their turn."""
-    try:
-        yield
-    except SystemExit as stop:
-        if HydraConfig.get().mode != RunMode.MULTIRUN or stop.code != 1:
-            raise  # bad input is as bad for the next job, and a signal is meant for all
-        failed.append(HydraConfig.get().job.num)
+class JobFailedError(Exception):
+    """A job has failed in a process that a launcher started; it has printed why."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
 
 
-def end(failed: list[int]) -> None:
-    """End with status 1 if a job has failed; its line is said already."""
-    if failed:
-        sys.exit(1)
+class Failures:
+    """Counts the jobs of a sweep that fail, and lets the others have their turn."""
+
+    def __init__(self) -> None:
+        self.process, self.statuses = os.getpid(), list[int]()
+
+    @contextmanager
+    def job(self) -> Iterator[None]:
+        """Note that the job in this block has failed.
+
+        Raises:
+            JobFailedError: to Hydra, which brings it to the process that the sweep began in.
+        """
+        try:
+            yield
+        except SystemExit as stop:
+            if HydraConfig.get().mode != RunMode.MULTIRUN or not isinstance(stop.code, int):
+                raise
+            if os.getpid() != self.process:
+                raise JobFailedError(stop.code) from None
+            if stop.code != 1:
+                raise  # bad input is as bad for the next job, and a signal is meant for all
+            self.statuses.append(stop.code)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> bool:
+        """Note that a job has failed in another process."""
+        if isinstance(error, JobFailedError):
+            self.statuses.append(error.status)
+            print("error: a job failed, and has printed why", file=sys.stderr)
+        return isinstance(error, JobFailedError)
+
+    def exit(self) -> None:
+        """End with the status of the first job that failed; its line has been printed."""
+        if self.statuses:
+            sys.exit(self.statuses[0])

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
 
-from src.kindling.config import ranges, signatures
+from src.kindling.config import ranges, signatures, targets
 from src.kindling.errors import InputError, first_line, nearest
 from src.kindling.layout import CONF, Plain
 
@@ -80,13 +80,16 @@ def problems(config: Plain, quick: bool = False) -> list[str]:
         ]
     if missing := _trainer_keys() - config["trainer"].keys():
         return [f"trainer.{key} is missing" for key in sorted(missing)]
-    for signature in (
-        (signatures.from_source,) if quick else (signatures.from_source, _imported)
-    ):  # seconds
-        found = [line for key, node in config.items() for line in _problems(key, node, signature)]
-        if UNKNOWN not in found or set(found) != {UNKNOWN}:
-            return [line for line in found if line != UNKNOWN]
-    return []
+    found = _constructor_problems(config, signatures.from_source)
+    known = [line for line in found if line != UNKNOWN] or targets.problems(config)
+    if known or UNKNOWN not in found or quick:
+        return known
+    # Importing takes seconds.
+    return [line for line in _constructor_problems(config, _imported) if line != UNKNOWN]
+
+
+def _constructor_problems(config: Plain, signature: Signature) -> list[str]:
+    return [line for key, node in config.items() for line in _problems(key, node, signature)]
 
 
 def _trainer_keys() -> set[str]:
@@ -136,13 +139,13 @@ def _problems(where: str, node: Any, signature: Signature) -> Iterator[str]:
     for key, value in node.items():
         if key.startswith("_"):
             continue
-        if isinstance(value, dict) and "_target_" in value:
+        if key not in parameters and not takes_any:
+            yield f"{where}.{key}: there is no such key{nearest(key, list(parameters))}"
+        elif isinstance(value, dict) and "_target_" in value:
             yield from _problems(f"{where}.{key}", value, signature)
         elif key in parameters:
             extra = ranges.tighter_annotation(node["_target_"], key)
             yield from _value_problems(f"{where}.{key}", value, parameters[key], extra)
-        elif not takes_any:
-            yield f"{where}.{key}: there is no such key{nearest(key, list(parameters))}"
 
 
 def _value_problems(

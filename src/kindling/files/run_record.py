@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
+from src.kindling import layout
 from src.kindling.files import bounded
 from src.kindling.files.run_directory import write_text
 from src.kindling.process import signals
@@ -51,6 +52,7 @@ def record_run(run: Path, device: str, **more: Any) -> Iterator[dict[str, Any]]:
     """
     record: dict[str, Any] = {
         "command": [sys.executable, *sys.orig_argv[1:]],
+        "config_dirs": [str(folder) for folder in layout.own_folders()],
         "git": git_state(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},

@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
 import yaml
 
-from src.kindling import build, restore
+from src.kindling import restore
 from tests.conftest import ROOT, Command, compose, environment
 from tests.warm import PYTHON
 
@@ -41,7 +42,7 @@ WRONG = {
     "trainer.precision=16-mixed trainer.accelerator=cpu": "on the CPU use bf16-mixed",
     "trainer.devices=999 trainer.accelerator=cpu": "trainer.devices=999",
     "trainer.strategy=dpp": "trainer.strategy=dpp: there is no such choice: did you mean 'ddp'?",
-    "data=linear_regression": "the model and the data do not go together",
+    "data=linear_regression": "the model and the data do not match",
     "logger=wandb": "pip install -e '.[wandb]'",
     "logger=mlflow": "pip install -e '.[mlflow]'",
     "model.hidden_features=[": "model.hidden_features=[: not readable as key=value",
@@ -86,7 +87,7 @@ WRONG = {
     "callbacks.checkpointing.mode=most": "'min' or 'max'",
     "trainer=ddp_cpu -m seed=1,2": "before or after all settings",
     "trainer.max_epochs": "trainer.max_epochs: not readable as key=value",
-    "--max_epochs 5": "settings are key=value, as max_epochs=5",
+    "--max_epochs 5": "--max_epochs: there is no such flag; settings are key=value: max_epochs=5",
     "resume=nowhere": "nowhere: there is no such run directory",
     "resume=https://example.com/run": "only runs and checkpoints on this machine",
     "experiment=tutorial_fizbuzz": "did you mean 'tutorial_fizzbuzz'?",
@@ -122,6 +123,9 @@ WRONG = {
     "-cp /tmp": "a command has one configuration",
     "--config-dir /nowhere": "/nowhere",
     "--experimental-rerun job.pickle": "reads a pickle",
+    "seed=0,1": "seed=0,1: several values need --multirun; a list is written seed=[0,1]",
+    "seed=range(3)": "seed=range(3): several values need --multirun",
+    "hydra.mode=MULTIRUN seed=1,-1": "seed=-1: must be greater than or equal to 0 (in the job",
     "--multirun seed=1,-1": "seed=-1: must be greater than or equal to 0 (in the job seed=-1",
     "--multirun model=fizzbuzz,fizbuzz": "did you mean 'fizzbuzz'?",
     "--multirun optimizer.lr=interval(0,1)": "INTERVAL_SWEEP",
@@ -245,19 +249,19 @@ def test_fizzbuzz_is_learned_on_a_gpu(command: Command) -> None:
 
 
 OTHERS_WRONG = {
-    "evaluate log_dir=5": "log_dir=5: must be a name",
-    "evaluate log_dir=": "log_dir=: must be a name",
-    "evaluate run=null": "run=null: must be a name",
-    "evaluate run=[1]": "run=[1]: must be a name",
+    "evaluate log_dir=5": "log_dir=5: must be a path (a string)",
+    "evaluate log_dir=": "log_dir=: must be a path",
+    "evaluate run=null": "run=null: must be the name of a run",
+    "evaluate run=[1]": "run=[1]: must be the name of a run",
     "evaluate runs=latest": "did you mean 'run'?",
     "evaluate run=http://example.com/best.ckpt": "only runs and checkpoints on this machine",
-    "predict run=5": "run=5: must be a name",
+    "predict run=5": "run=5: must be the name of a run",
     "predict output=5": "output=5: name a file that ends in .csv or .json",
     "predict output=[a.csv]": "name a file that ends in .csv or .json",
     "predict output=/nowhere/a.csv": "there is no folder /nowhere",
-    "predict log_dir={a:1}": "must be a name",
+    "predict log_dir={a:1}": "must be a path",
     "train resume=[]": "[]: there is no such run directory",
-    "train resume=latest log_dir=[]": "log_dir=[]: must be a name",
+    "train resume=latest log_dir=[]": "log_dir=[]: must be a path",
     "train resume=/etc/passwd": "is no run directory",
 }
 
@@ -295,15 +299,14 @@ def test_a_sweep_of_several_processes_says_how_else(command: Command) -> None:
 def test_a_job_that_fails_leaves_the_others_their_turn(
     command: Command, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    train = importlib.import_module("src.train")
-    fit = train._fit_and_test
+    fit = pl.Trainer.fit
 
-    def broken(built: build.Experiment, *rest: Any) -> Any:
-        if built.config["seed"] == 2:
+    def broken(trainer: pl.Trainer, model: Any, *rest: Any, **more: Any) -> None:
+        if model.config["seed"] == 2:
             raise OSError(28, "No space left on device")
-        return fit(built, *rest)
+        fit(trainer, model, *rest, **more)
 
-    monkeypatch.setattr(train, "_fit_and_test", broken)
+    monkeypatch.setattr(pl.Trainer, "fit", broken)
     quick = ("model=linear_regression", "trainer.max_epochs=1", "trainer.accelerator=cpu")
     with pytest.raises(SystemExit) as stop:
         command.here("train", "--multirun", "seed=1,2,3", *quick)

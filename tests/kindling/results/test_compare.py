@@ -219,8 +219,8 @@ WRONG = {
     "https://example.com/run": "only runs and checkpoints on this machine",
     "log_dir=elsewhere": "`python -m src.train` makes one",
     "latest": "there is no run yet",
-    "runs=null": "runs=null: must be a name",
-    "runs=[logs,7]": "runs=['logs', 7]: must be a name",
+    "runs=null": "runs=null: must be the name of a run",
+    "runs=[logs,7]": "runs=['logs', 7]: must be the name of a run",
     "failed": "no run to compare: skipped 1, failed: failed",
     "broken": "broken/config.yaml cannot be read",
 }

@@ -339,8 +339,8 @@ def test_a_figure_that_is_too_large_or_no_file_is_left_out(run, monkeypatch):
 WRONG = {
     "run=nowhere": "nowhere: there is no such run directory",
     "run=nowhere*": "no run directory is found",
-    "run=": "run=: must be a name",
-    "run=[run,null]": "must be a name",
+    "run=": "run=: must be the name of a run",
+    "run=[run,null]": "must be the name of a run",
     "run=latest": "there is no run yet",
     "output=report.pdf run=run": "name a file that ends in .html",
     "output=no/report.html run=run": "there is no folder no",
