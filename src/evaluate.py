@@ -14,11 +14,12 @@ def main(settings: DictConfig) -> None:
     plain = composition.resolved(settings)
     checkpoint = run_directory.find_checkpoint(str(plain["run"]), plain["log_dir"])
     from src.kindling import restore
+    from src.kindling.data import has_stage
     from src.kindling.training import summary
 
     trained, data, model = restore.load(checkpoint)
-    if not data.provides("test"):
-        raise InputError(f"{checkpoint}: its data has no test rows (data.targets=random?)")
+    if not has_stage(model, data, "test"):
+        raise InputError(f"{checkpoint}: its data has no test rows, or its model no test_step")
     run = run_directory.new_path(plain["log_dir"], "evaluate", layout.model_stem(trained))
     trainer = restore.build_tester(trained, plain["accelerator"], run)
     run_directory.create(run)

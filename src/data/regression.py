@@ -10,7 +10,9 @@ from torch import Tensor
 
 from src.kindling.data import BaseData
 from src.kindling.files.csv_columns import columns
+from src.kindling.process.memory import total_memory
 
+BYTES = 4  # of a float32
 SHOWN = 10  # rows that the terminal shows; a file gets all
 
 
@@ -18,6 +20,23 @@ class RegressionData(BaseData):
     """Features [N, D] to values [N, C]."""
 
     target = "value"
+
+    def _check_memory(self, rows: int, width: int) -> None:
+        """Refuse sizes that do not fit into memory, before the rows are drawn.
+
+        Args:
+            rows: N, of all splits.
+            width: numbers per row: features, hidden units of a teacher, and outputs.
+
+        Raises:
+            ValueError: saying how much memory is needed.
+        """
+        needed, present = BYTES * (rows + width) * width, total_memory()
+        if needed > present:
+            raise ValueError(
+                f"rows of {rows:,} times {width:,} numbers take {needed / 1e9:,.0f} GB of memory;"
+                f" there are {present / 1e9:,.0f}"
+            )
 
     def prediction_inputs(self, numbers: Any, features: Any, file: str | None) -> Tensor:
         """Return the features [N, D] that were given, a CSV file's `x1 .. xD`, or the test rows.

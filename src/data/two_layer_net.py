@@ -56,6 +56,9 @@ class TwoLayerNetData(RegressionData):
         self.in_features, self.out_features = in_features, out_features
         self.teacher_features = teacher_features
         rows = rows or (64 if targets == "random" else 10_000)
+        self._check_memory(
+            rows + val_rows + test_rows, in_features + out_features + teacher_features
+        )
         self.rows = {"train": rows, "val": val_rows, "test": test_rows}
 
     def splits(self) -> dict[str, Split]:

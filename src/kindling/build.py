@@ -11,15 +11,18 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from lightning.pytorch.callbacks import Checkpoint
 
+from src.kindling import factories
 from src.kindling.errors import InputError
 from src.kindling.files.checkpoint import (
     AtomicCheckpointIO,
     on_meta_device,
 )
+from src.kindling.files.stored_config import StoredConfig
 from src.kindling.layout import Plain
+from src.kindling.model import BaseModule
 from src.kindling.process import garbage
 from src.kindling.process.devices import check_device
 from src.kindling.process.memory import keep_freed_memory, total_memory
@@ -85,38 +88,43 @@ def _check_memory(settings: Plain) -> None:
 def build_data(settings: Plain) -> Any:
     """Build the DataModule."""
     with errors_from("data"):
-        data = instantiate(settings["data"], _convert_="all")
-        data.check_memory()
-    return data
+        return instantiate(settings["data"], _convert_="all")
 
 
 def build_model(settings: Plain) -> Any:
-    """Build the LightningModule with its optimizer and schedule."""
+    """Build the LightningModule; its constructor gets the factories that it has a parameter for."""
     with errors_from("model"):
-        model = instantiate(
-            settings["model"],
-            optimizer=instantiate(settings["optimizer"], _convert_="all"),
-            scheduler=instantiate(settings["scheduler"], _convert_="all"),
-            _convert_="all",
-        )
-    with errors_from("optimizer"):  # tried now, so that a wrong value costs no run directory
-        optimizer = model.optimizer_factory(model.parameters())
-    with errors_from("scheduler"):
-        limits = settings["trainer"]["max_epochs"], settings["trainer"]["max_steps"]
-        model.scheduler_factory(optimizer, None if limits == (-1, -1) else 100)
-    model.config, model.seed = settings, settings["seed"]
+        groups = factories.taken_by(get_class(settings["model"]["_target_"]))
+        made = {group: instantiate(settings[group], _convert_="all") for group in groups}
+        model = instantiate(settings["model"], **made, _convert_="all")
+    _check_factories(model, made, settings["trainer"])
+    if isinstance(model, BaseModule):
+        model.seed = settings["seed"]
     return model
 
 
+def _check_factories(model: Any, made: Plain, limits: Plain) -> None:
+    """Call the factories once, so that a wrong value is reported before a run directory exists."""
+    parameters = list(model.parameters())
+    if "optimizer" not in made or not parameters:  # layers may be made in configure_model
+        return
+    with errors_from("optimizer"):
+        optimizer = made["optimizer"](parameters)
+    if "scheduler" in made:
+        endless = limits["max_epochs"] == limits["max_steps"] == -1
+        with errors_from("scheduler"):
+            made["scheduler"](optimizer, None if endless else 100)
+
+
 def check_shapes(data: Any, model: Any) -> None:
-    """Compare what the model takes with what the data gives.
+    """Compare `in_features`, `out_features` and `target`, each where model and data declare it.
 
     Raises:
-        InputError: they do not go together.
+        InputError: the two differ.
     """
     for name in ("in_features", "out_features", "target"):
-        takes, gives = getattr(model, name), getattr(data, name)
-        if takes != gives:
+        takes, gives = getattr(model, name, None), getattr(data, name, None)
+        if takes != gives and takes is not None and gives is not None:
             raise InputError(
                 f"model={stem(model)} takes {name} {takes}, data={stem(data)} gives {gives}"
             )
@@ -125,8 +133,10 @@ def check_shapes(data: Any, model: Any) -> None:
 def build_trainer(settings: Plain, model: Any, data: Any, run: Path) -> pl.Trainer:
     """Build the Trainer; with several steps an execution, the model does part of its work."""
     options = dict(settings["trainer"])
-    model.execution.compile = settings["compile"] and can_compile(options, data)
-    if settings["steps_per_execution"] > 1 or model.execution.compile:
+    ours = isinstance(model, BaseModule)
+    if ours:
+        model.execution.compile = settings["compile"] and can_compile(options, data)
+    if ours and (settings["steps_per_execution"] > 1 or model.execution.compile):
         take_over_steps(settings["steps_per_execution"], options, model, data)
     with errors_from("logger"):
         loggers = [
@@ -143,7 +153,7 @@ def build_trainer(settings: Plain, model: Any, data: Any, run: Path) -> pl.Train
             options,
             default_root_dir=str(run),
             logger=loggers or False,
-            callbacks=callbacks,
+            callbacks=[*callbacks, StoredConfig(settings)],
             plugins=[AtomicCheckpointIO()],
             enable_progress_bar="progress" in settings["callbacks"],
             enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),

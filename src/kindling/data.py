@@ -8,12 +8,11 @@ from typing import Any, Self
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from src.kindling.files.checkpoint import read_with_hparams
 from src.kindling.loader import EpochSampler, TensorLoader
-from src.kindling.process.memory import total_memory
 
 Split = tuple[Tensor, Tensor]  # inputs [N, D] and targets, [N, C] or class numbers [N]
 
@@ -69,60 +68,41 @@ class BaseData(pl.LightningDataModule):
 
     # From a file ------------------------------------------------------------------------------
 
-    @_restricted_classmethod  # as Lightning's: on data that is there it would change nothing
-    def load_from_checkpoint(  # type: ignore[override] # none of the options that trust the file
-        cls,  # noqa: N805 - a class, which the decorator hides
-        checkpoint_path: str | Path,
-        **changes: Any,
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override] # without the options that trust the file
+        cls, checkpoint_path: str | Path, **changes: Any
     ) -> Self:
         """Rebuild the data that a model was trained on, from its local checkpoint alone.
 
         Args:
             checkpoint_path: the file; it is read as plain data, whoever wrote it.
-            changes: constructor's arguments to be other than the checkpoint says.
+            changes: arguments of the constructor that replace those in the checkpoint.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it is no checkpoint with this data, no local file, or asks for more memory
-                than there is.
+            ValueError: the file is not a checkpoint with this data, or is not local.
         """
         content, arguments = read_with_hparams(cls, checkpoint_path)
         data = cls(**arguments | changes)
-        data.check_memory()
         if cls.__qualname__ in content:  # what its `state_dict` returned, if it has one
             data.load_state_dict(content[cls.__qualname__])
         return data
-
-    def check_memory(self) -> None:
-        """Refuse sizes whose rows would not fit into memory, before they are made.
-
-        Counted are the hyperparameters that are named as sizes are here: `rows`, `val_rows`, ...
-        and `in_features`, `teacher_features`, ..., four bytes a number.
-
-        Raises:
-            ValueError: saying how much is needed.
-        """
-        sizes = {"in_features": self.in_features, "out_features": self.out_features, **self.hparams}
-        rows = sum(sizes[name] or 0 for name in sizes if name.endswith("rows"))
-        width = sum(sizes[name] for name in sizes if name.endswith("features"))
-        needed, there = 4 * (rows + width) * width, total_memory()
-        if needed > there:
-            raise ValueError(
-                f"rows of {rows:,} times {width:,} numbers take {needed / 1e9:,.0f} GB of memory;"
-                f" there are {there / 1e9:,.0f}"
-            )
 
     # What Lightning calls ---------------------------------------------------------------------
 
     def split(self, stage: str) -> Split | None:
         """Return the rows of "train", "val" or "test"; None where this data has none."""
         if self._splits is None:
-            self._splits = self.splits()
+            own_loaders = type(self).splits is BaseData.splits and not self.loads_from_splits(
+                "train"
+            )
+            self._splits = {} if own_loaders else self.splits()
         return self._splits.get(stage)
 
-    def provides(self, stage: str) -> bool:
-        """Say whether there are "val" or "test" rows; data with loaders of its own has them."""
-        return type(self).splits is BaseData.splits or self.split(stage) is not None
+    def loads_from_splits(self, stage: str) -> bool:
+        """Return whether the batches of a stage come from `splits`, not from an own DataLoader."""
+        name = f"{stage}_dataloader"
+        return getattr(type(self), name) is getattr(BaseData, name)
 
     def train_dataloader(self) -> Any:
         """Yield training batches, shuffled by (seed, epoch), equally many on each rank."""
@@ -143,11 +123,12 @@ class BaseData(pl.LightningDataModule):
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
-        """Return the batch on the device; at once if it is there, which Lightning would look into.
+        """Return the batch on the device; as it is, if all of it is there already.
 
-        A batch's tensors come from one place, so its first tensor speaks for all.
+        Lightning's own check walks through the batch with pytree, which for a list of small batches
+        costs a third of an execution.
         """
-        if first_tensor(batch).device == device:
+        if _is_on(device, batch):
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
@@ -207,8 +188,18 @@ def free_memory(device: torch.device) -> int:
     return 0
 
 
-def first_tensor(batch: Any) -> Tensor:
-    """Return the first tensor of a batch, or of a list of batches."""
-    while not isinstance(batch, Tensor):
-        batch = next(iter(batch.values() if isinstance(batch, dict) else batch))
-    return batch
+def _is_on(device: torch.device, batch: Any) -> bool:
+    """Return whether a batch consists of tensors on the device, in tuples and lists alone."""
+    if isinstance(batch, Tensor):
+        return batch.device == device
+    return isinstance(batch, tuple | list) and all(_is_on(device, part) for part in batch)
+
+
+def has_stage(model: pl.LightningModule, data: pl.LightningDataModule, stage: str) -> bool:
+    """Return whether there is a step and there are rows for "val" or "test", of whatever class."""
+    step = "validation_step" if stage == "val" else "test_step"
+    if not is_overridden(step, model) or not is_overridden(f"{stage}_dataloader", data):
+        return False
+    if isinstance(data, BaseData) and data.loads_from_splits(stage):
+        return data.split(stage) is not None
+    return True

@@ -56,7 +56,6 @@ class BaseModule(pl.LightningModule):
         self.scheduler_factory = scheduler
         self.execution = Execution()
         self.total_steps: int | None = None  # optimizer steps of the run; None where it has no end
-        self.config: dict[str, Any] | None = None  # set by the builder, for the checkpoint
         self.seed: int | None = None  # set by the builder; None leaves torch's generators alone
         self.randomness: Randomness | None = None
 
@@ -122,11 +121,6 @@ class BaseModule(pl.LightningModule):
                 for stage in ("val", "test")
             }
         )
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the resolved configuration beside the weights, as plain data."""
-        if self.config is not None:
-            checkpoint["config"] = self.config
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the precision that the weights were trained in, so that none of it is lost."""

@@ -45,8 +45,9 @@ def load(checkpoint: Path) -> tuple[Plain, Any, Any]:
     data, model = build_data(settings), build_model(settings)
     check_shapes(data, model)
     try:
+        model.configure_model()  # layers that a module makes there, as Lightning would before a fit
         model.on_load_checkpoint(content)
-        model.load_state_dict(content["state_dict"])
+        model.load_state_dict(content["state_dict"], strict=model.strict_loading)
     except RuntimeError as error:
         line = " ".join(str(error).split())
         raise InputError(f"{checkpoint} does not fit its own configuration: {line}") from error

@@ -304,12 +304,16 @@ def check_fit(built: "Experiment", content: Any, checkpoint: Path) -> None:
     Raises:
         InputError: saying what does not.
     """
+    from src.kindling.model import BaseModule
+
     try:
         built.model.on_load_checkpoint(content)
-        built.model.load_state_dict(content["state_dict"])
-        optimizer = built.model.optimizer_factory(built.model.parameters())
-        for state in content["optimizer_states"]:
-            optimizer.load_state_dict(state)
+        built.model.configure_model()
+        built.model.load_state_dict(content["state_dict"], strict=built.model.strict_loading)
+        if type(built.model).configure_optimizers is BaseModule.configure_optimizers:
+            optimizer = built.model.optimizer_factory(built.model.parameters())
+            for state in content["optimizer_states"]:
+                optimizer.load_state_dict(state)
     except (RuntimeError, ValueError, LookupError, TypeError) as error:
         line = " ".join(str(error).split())
         raise InputError(f"{checkpoint} does not fit this configuration: {line}") from error

@@ -40,11 +40,13 @@ def start_run(settings: Plain, overrides: list[str]) -> None:
         settings["init_from"] = str(source)  # `latest` will soon be this run
     from src.kindling import (
         build,
+        factories,
         restore,  # imports torch and Lightning: not for a configuration that is wrong
     )
 
     run = run_directory.new_path(settings["log_dir"], "train", layout.model_stem(settings))
     built = build.build(settings, run)
+    factories.check_overrides(built.model, overrides)
     said = restore.init_from_checkpoint(built)
     _refuse_parallel_sweep(built)
     for line in _suspicious_settings(settings):
@@ -106,11 +108,12 @@ def _go_on(run: Path, settings: Plain, allow_changes: bool, said: list[str]) -> 
     resume.check_allowed(run, changes, allow_changes)
     if checkpoint:
         resume.check_possible(content, changes)
-    from src.kindling import build, restore
+    from src.kindling import build, factories, restore
 
     if checkpoint:
         restore.check_checkpoint(settings, checkpoint)
     built = build.build(settings, run)
+    factories.check_overrides(built.model, list(changes))
     if checkpoint:
         resume.check_fit(built, content, checkpoint)
     else:
@@ -187,11 +190,12 @@ def _show_answers(built: "Experiment") -> None:
 
 def _fit_and_test(built: "Experiment", run: Path, checkpoint: Path | None) -> dict[str, float]:
     """Return the final metrics of training and validation, and of the best checkpoint's test."""
+    from src.kindling.data import has_stage
     from src.kindling.training import summary
 
     trainer: Any = built.trainer
     hyperparameters = summary.hyperparameters(built.config, list(HydraConfig.get().overrides.task))
-    if not built.data.provides("val"):
+    if not has_stage(built.model, built.data, "val"):
         print(
             "this data has no validation rows: the best checkpoint is that of the least train/loss"
         )
@@ -199,7 +203,7 @@ def _fit_and_test(built: "Experiment", run: Path, checkpoint: Path | None) -> di
         logger.log_hyperparams(hyperparameters)
     trainer.fit(built.model, datamodule=built.data, ckpt_path=checkpoint, weights_only=True)
     metrics = summary.metrics(trainer)
-    if not built.data.provides("test"):
+    if not has_stage(built.model, built.data, "test"):
         print("this data has no test rows: nothing to test")
     else:
         best: Any = run / "checkpoints" / "best.ckpt"

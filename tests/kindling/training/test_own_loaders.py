@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from src.data.fizzbuzz import GAME, encode, fizzbuzz
 from src.kindling.build import Experiment
-from src.kindling.data import BaseData
+from src.kindling.data import BaseData, has_stage
 from src.kindling.loader import EpochSampler, OrderedLoader
 
 Build = Callable[..., Experiment]
@@ -40,8 +40,8 @@ class Streamed(BaseData):
 def test_own_loaders_train_validate_and_test(build: Build) -> None:
     experiment = build("trainer.max_epochs=3", "steps_per_execution=1", "logger=none")
     data = Streamed()
-    assert data.provides("val")
-    assert data.provides("test")
+    assert has_stage(experiment.model, data, "val")
+    assert has_stage(experiment.model, data, "test")
     experiment.trainer.fit(experiment.model, datamodule=data)
     assert experiment.trainer.global_step == 3 * 10
     [metrics] = experiment.trainer.test(experiment.model, datamodule=data, verbose=False)

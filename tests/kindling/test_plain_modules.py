@@ -1,0 +1,190 @@
+"""A LightningModule and a LightningDataModule from elsewhere, which derive from nothing of ours."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from src.kindling import build, data, factories, restore
+from src.kindling.errors import InputError
+from src.kindling.model import BaseModule
+from tests.conftest import compose
+
+Build = Callable[..., build.Experiment]
+
+
+class Steps(pl.LightningModule):
+    """The steps of the models below, as in Lightning's own documentation."""
+
+    layer: Any
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        loss = nn.functional.mse_loss(self.layer(batch[0]), batch[1])
+        self.log("train_loss", loss)
+        return loss
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        self.log("val/loss", nn.functional.mse_loss(self.layer(batch[0]), batch[1]))
+
+    def test_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        self.log("test/loss", nn.functional.mse_loss(self.layer(batch[0]), batch[1]))
+
+
+class PlainModel(Steps):
+    """Its own optimizer, and all arguments saved."""
+
+    def __init__(self, width: int = 3, rate: float = 0.1) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.layer = nn.Linear(width, 1)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=self.hparams["rate"])
+
+
+class TakesOptimizer(Steps):
+    """Takes the factory under our name and saves it, as templates elsewhere do."""
+
+    def __init__(self, optimizer: Any, width: int = 3) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.layer = nn.Linear(width, 1)
+
+    def configure_optimizers(self) -> Any:
+        return self.hparams["optimizer"](self.parameters())
+
+
+class LateLayers(Steps):
+    """Makes its layer where Lightning's documentation puts the layers of sharded models."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.layer: Any = None
+
+    def configure_model(self) -> None:
+        if self.layer is None:
+            self.layer = nn.Linear(3, 1)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class PlainData(pl.LightningDataModule):
+    """Twenty rows through torch's DataLoader."""
+
+    def __init__(self, features: list[str] | None = None) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+
+    def train_dataloader(self) -> Any:
+        rows = torch.arange(60.0).reshape(20, 3) / 60
+        return DataLoader(TensorDataset(rows, rows.sum(1, keepdim=True)), 5)
+
+    val_dataloader = test_dataloader = train_dataloader
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Build:
+    """Return a builder of plain modules, with the trainer and callbacks of every run."""
+
+    def built(model: type, *overrides: str, **arguments: Any) -> build.Experiment:
+        settings = compose("trainer.accelerator=cpu", "trainer.max_epochs=2", *overrides)
+        settings["callbacks"] = {"checkpointing": settings["callbacks"]["checkpointing"]}
+        settings |= {"logger": {}, "steps_per_execution": 1}
+        settings["model"] = {"_target_": f"{__name__}.{model.__name__}"}
+        settings["data"] = {"_target_": f"{__name__}.PlainData", **arguments}
+        return build.build(settings, tmp_path)
+
+    return built
+
+
+@pytest.mark.parametrize("kind", [PlainModel, TakesOptimizer, LateLayers])
+def test_a_plain_module_trains_and_comes_back_from_its_checkpoint(
+    kind: type, plain: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = plain(kind, "scheduler=constant", features=["a", "b"])
+    assert data.has_stage(built.model, built.data, "val")
+    built.trainer.fit(built.model, datamodule=built.data)
+    monkeypatch.setattr(restore.untrusted, "check", lambda settings, _: settings)
+    settings, _, model = restore.load(tmp_path / "checkpoints" / "last.ckpt")
+    assert settings == built.config
+    assert torch.equal(model.layer.weight, built.model.layer.weight)
+    if kind is PlainModel:
+        again = kind.load_from_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
+        assert torch.equal(again.layer.weight, built.model.layer.weight)
+
+
+def test_a_module_without_a_step_has_no_such_stage(plain: Build) -> None:
+    class TrainsOnly(pl.LightningModule):
+        pass
+
+    assert not data.has_stage(TrainsOnly(), PlainData(), "val")
+    assert not data.has_stage(PlainModel(), pl.LightningDataModule(), "test")
+
+
+class UsesNone(BaseModule):
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class UsesOne(BaseModule):
+    def configure_optimizers(self) -> Any:
+        return self.made()
+
+    def made(self) -> Any:
+        assert self.optimizer_factory is not None
+        return self.optimizer_factory([{"params": list(self.parameters())}])
+
+
+class Extends(BaseModule):
+    def configure_optimizers(self) -> Any:
+        return super().configure_optimizers()
+
+
+@pytest.mark.parametrize(
+    ("kind", "used"),
+    [
+        (PlainModel, set()),
+        (TakesOptimizer, {"optimizer"}),
+        (BaseModule, {"optimizer", "scheduler"}),
+        (Extends, {"optimizer", "scheduler"}),
+        (UsesOne, {"optimizer"}),
+        (UsesNone, set()),
+    ],
+)
+def test_which_factories_a_model_uses(kind: type, used: set[str]) -> None:
+    assert factories.used_by(kind) == used
+
+
+@pytest.mark.parametrize(
+    "override", ["optimizer=sgd", "optimizer.lr=5", "+scheduler.x=1", "scheduler=cosine"]
+)
+def test_a_setting_that_would_be_ignored_is_refused(override: str) -> None:
+    with pytest.raises(InputError, match=rf"^{re.escape(override)}: UsesNone does not use"):
+        factories.check_overrides(UsesNone(), ["seed=1", "model.optimizer_name=x", override])
+    factories.check_overrides(BaseModule(), [override])
+
+
+@pytest.mark.parametrize(
+    ("takes", "gives", "fits"),
+    [(2, 2, True), (2, 3, False), (None, 3, True), (2, None, True), (None, None, True)],
+)
+def test_shapes_are_compared_where_both_sides_declare_them(
+    takes: int | None, gives: int | None, fits: bool
+) -> None:
+    model, rows = PlainModel(), PlainData()
+    for module, value in ((model, takes), (rows, gives)):
+        if value is not None:
+            module.in_features = value  # type: ignore[assignment]
+    if fits:
+        build.check_shapes(rows, model)
+    else:
+        with pytest.raises(InputError, match=r"takes in_features 2, .* gives 3"):
+            build.check_shapes(rows, model)
