@@ -14,8 +14,8 @@ def main(settings: DictConfig) -> None:
     plain = composition.resolved(settings)
     checkpoint = run_directory.find_checkpoint(str(plain["run"]), plain["log_dir"])
     from src.kindling import restore
-    from src.kindling.data import has_stage
     from src.kindling.training import summary
+    from src.kindling.training.stages import has_stage
 
     trained, data, model = restore.load(checkpoint)
     if not has_stage(model, data, "test"):

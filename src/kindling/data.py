@@ -8,7 +8,6 @@ from typing import Any, Self
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from src.kindling.files.checkpoint import read_with_hparams
@@ -193,13 +192,3 @@ def _is_on(device: torch.device, batch: Any) -> bool:
     if isinstance(batch, Tensor):
         return batch.device == device
     return isinstance(batch, tuple | list) and all(_is_on(device, part) for part in batch)
-
-
-def has_stage(model: pl.LightningModule, data: pl.LightningDataModule, stage: str) -> bool:
-    """Return whether there is a step and there are rows for "val" or "test", of whatever class."""
-    step = "validation_step" if stage == "val" else "test_step"
-    if not is_overridden(step, model) or not is_overridden(f"{stage}_dataloader", data):
-        return False
-    if isinstance(data, BaseData) and data.loads_from_splits(stage):
-        return data.split(stage) is not None
-    return True

@@ -34,7 +34,8 @@ ARROWS = {
     "results": ["colors", "files"],
     "cli": ["files"],
     "speed": ["model"],
-    "build": ["speed", "model"],
+    "factories": ["model"],
+    "build": ["speed", "factories", "data"],
     "restore": ["build"],
     "training": ["restore"],
     "studies": ["training"],
@@ -155,7 +156,7 @@ MODEL = pytest.mark.xfail(strict=True, reason="speed: the base module imports th
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=MODEL if name == "model" else [])
+        pytest.param(name, marks=MODEL if name in ("model", "factories") else [])
         for name in sorted({room(name) for name in TREES} - {None})
     ],
 )

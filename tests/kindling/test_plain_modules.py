@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from src.kindling import build, data, factories, restore
+from src.kindling import build, factories, restore
 from src.kindling.errors import InputError
 from src.kindling.model import BaseModule
+from src.kindling.training.stages import has_stage
 from tests.conftest import compose
 
 Build = Callable[..., build.Experiment]
@@ -110,7 +111,7 @@ def test_a_plain_module_trains_and_comes_back_from_its_checkpoint(
     kind: type, plain: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built = plain(kind, "scheduler=constant", features=["a", "b"])
-    assert data.has_stage(built.model, built.data, "val")
+    assert has_stage(built.model, built.data, "val")
     built.trainer.fit(built.model, datamodule=built.data)
     monkeypatch.setattr(restore.untrusted, "check", lambda settings, _: settings)
     settings, _, model = restore.load(tmp_path / "checkpoints" / "last.ckpt")
@@ -125,8 +126,8 @@ def test_a_module_without_a_step_has_no_such_stage(plain: Build) -> None:
     class TrainsOnly(pl.LightningModule):
         pass
 
-    assert not data.has_stage(TrainsOnly(), PlainData(), "val")
-    assert not data.has_stage(PlainModel(), pl.LightningDataModule(), "test")
+    assert not has_stage(TrainsOnly(), PlainData(), "val")
+    assert not has_stage(PlainModel(), pl.LightningDataModule(), "test")
 
 
 class UsesNone(BaseModule):

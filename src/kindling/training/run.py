@@ -190,8 +190,8 @@ def _show_answers(built: "Experiment") -> None:
 
 def _fit_and_test(built: "Experiment", run: Path, checkpoint: Path | None) -> dict[str, float]:
     """Return the final metrics of training and validation, and of the best checkpoint's test."""
-    from src.kindling.data import has_stage
     from src.kindling.training import summary
+    from src.kindling.training.stages import has_stage
 
     trainer: Any = built.trainer
     hyperparameters = summary.hyperparameters(built.config, list(HydraConfig.get().overrides.task))

@@ -9,8 +9,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from src.data.fizzbuzz import GAME, encode, fizzbuzz
 from src.kindling.build import Experiment
-from src.kindling.data import BaseData, has_stage
+from src.kindling.data import BaseData
 from src.kindling.loader import EpochSampler, OrderedLoader
+from src.kindling.training.stages import has_stage
 
 Build = Callable[..., Experiment]
 

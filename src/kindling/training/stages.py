@@ -1,0 +1,16 @@
+"""Which stages of a run there are: validation and test need a step and rows."""
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+from src.kindling.data import BaseData
+
+
+def has_stage(model: pl.LightningModule, data: pl.LightningDataModule, stage: str) -> bool:
+    """Return whether there is a step and there are rows for "val" or "test", of whatever class."""
+    step = "validation_step" if stage == "val" else "test_step"
+    if not is_overridden(step, model) or not is_overridden(f"{stage}_dataloader", data):
+        return False
+    if isinstance(data, BaseData) and data.loads_from_splits(stage):
+        return data.split(stage) is not None
+    return True
