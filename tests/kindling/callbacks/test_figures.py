@@ -16,9 +16,10 @@ from torch import nn
 
 from src.kindling.build import Experiment
 from src.kindling.callbacks.figures import Figures, ask, pictures_of, rows_of_batch
-from src.kindling.figures.picture import Picture
 from src.models.fizzbuzz import FizzBuzz
 from tests.conftest import options
+
+Picture = pytest.importorskip("src.kindling.figures.picture").Picture
 
 Build = Callable[..., Experiment]
 SMALL = {"two_layer_net": ("data.rows=128",), "fizzbuzz": ("model.hidden_features=16",)}
