@@ -14,7 +14,8 @@ RUN := $(BIN)/python -m
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
 
-setup: $(VENV)/.dev ## make .venv with all dependencies, the developers' ones too
+setup: $(VENV)/.dev ## create .venv with all dependencies, and the schemas that editors use
+	@$(RUN) src.kindling.cli.json_schema
 
 train: $(VENV)/.base ## train a model: ARGS="model=fizzbuzz seed=1 trainer.max_epochs=50"
 	@$(RUN) src.train $(ARGS)

@@ -24,7 +24,7 @@ from src.kindling.speed.execution import Execution
 
 Batch = tuple[Tensor, Tensor]  # inputs [B, D] and targets, [B, C] or class numbers [B]
 OptimizerFactory = Callable[..., Optimizer]  # parameters -> optimizer
-SchedulerFactory = Callable[..., LRScheduler]  # (optimizer, total_steps) -> scheduler
+SchedulerFactory = Callable[..., LRScheduler | None]  # (optimizer, total_steps) -> scheduler
 NEVER = 2**62  # optimizer steps
 
 
@@ -229,6 +229,8 @@ class BaseModule(pl.LightningModule):
         if self.scheduler_factory is None:
             return optimizer
         scheduler = self.scheduler_factory(optimizer, self.total_steps)
+        if scheduler is None:
+            return optimizer
         config: dict[str, Any] = {"scheduler": scheduler, "interval": "step", "frequency": 1}
         if isinstance(scheduler, ReduceLROnPlateau):
             self._plateau_monitor = "val/loss" if self._validates() else "train/loss"

@@ -39,6 +39,10 @@ class Schedule(LambdaLR):
         return None
 
 
+def none(optimizer: Optimizer, total_steps: int | None) -> None:
+    """Return no schedule: callbacks and hooks may then add parameter groups or change the rate."""
+
+
 def constant(optimizer: Optimizer, total_steps: int | None) -> Schedule:
     """Leave the optimizer's learning rate as it is."""
     return Schedule(optimizer, lambda step: 1.0)

@@ -13,7 +13,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 from src.kindling import schedulers
 
-FILES = sorted((Path(__file__).parents[2] / "conf" / "scheduler").glob("*.yaml"))
+FOLDER = Path(__file__).parents[2] / "conf" / "scheduler"
+FILES = sorted(path for path in FOLDER.glob("*.yaml") if path.stem != "none")
 LENGTHS = [1, 2, 7, 400]
 LR = 0.1
 
@@ -239,3 +240,11 @@ def test_plateau_starts_counting_anew_at_each_fall():
     losses = [5, 5, 5, 4, 4, 4, 3, 3, 3, 3]  # the third repetition of 3 is one too many
     used = plateau_rates([float(loss) for loss in losses], factor=0.1, patience=2)
     assert used == pytest.approx([LR] * 9 + [LR / 10])
+
+
+def test_none_is_no_schedule_and_a_parameter_group_may_be_added(build):
+    experiment = build("model=linear_regression", "scheduler=none", "trainer.max_epochs=3")
+    experiment.trainer.fit(experiment.model, datamodule=experiment.data)
+    assert experiment.trainer.lr_scheduler_configs == []
+    [optimizer] = experiment.trainer.optimizers
+    assert optimizer.param_groups[0]["lr"] == experiment.config["optimizer"]["lr"]

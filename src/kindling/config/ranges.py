@@ -13,6 +13,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Batches = Share | NonNegativeInt  # a share of them, or so many
 OrUnlimited = Annotated[int, Field(ge=-1)]  # -1: without limit
 
+DURATION = r"^\d+:\d\d?:\d\d?:\d\d?$"
+PATTERNS = {DURATION: 'must be "DD:HH:MM:SS" in quotes'}
+
 OPTIMIZER = {
     "lr": NonNegativeFloat,
     "eps": NonNegativeFloat,
@@ -62,7 +65,7 @@ TRAINER = {
     "min_epochs": NonNegativeInt,
     "max_steps": OrUnlimited,
     "min_steps": NonNegativeInt,
-    "max_time": Annotated[str, Field(pattern=r"^\d+:\d\d?:\d\d?:\d\d?$")] | dict[str, int],
+    "max_time": Annotated[str, Field(pattern=DURATION)] | dict[str, int],
     "limit_train_batches": Batches,
     "limit_val_batches": Batches,
     "limit_test_batches": Batches,
@@ -76,6 +79,23 @@ TRAINER = {
     "gradient_clip_algorithm": Literal["norm", "value"],
     "profiler": Literal["simple", "advanced", "pytorch", "xla"],
 }
+
+
+# What build.py decides itself, and what to use instead.
+DECIDED = {
+    "logger": "logger=none, or another option of logger=",
+    "callbacks": "an option of callbacks=, a YAML in conf/callbacks/",
+    "enable_checkpointing": "callbacks=none, or ~callbacks.checkpointing",
+    "enable_progress_bar": "~callbacks.progress",
+    "default_root_dir": "log_dir=FOLDER",
+    "plugins": "precision= and strategy= of trainer",
+    "barebones": "logger=none callbacks=none",
+}
+
+
+def decided(target: str, argument: str) -> str | None:
+    """Return what to use in place of an argument that the builder sets itself; None for others."""
+    return DECIDED.get(argument) if target == "lightning.pytorch.Trainer" else None
 
 
 def tighter_annotation(target: str, argument: str) -> Any:

@@ -19,6 +19,7 @@ from src.kindling.layout import CONF, Plain
 
 Signature = Callable[[str, frozenset[str]], inspect.Signature]
 UNKNOWN = ""  # in place of a line, where the source alone does not tell whether there is a problem
+WORDS = {"Input should be": "must be", "array": "list", "an object": "a dictionary"}
 INTERNAL_ERRORS = ("is_instance_of", "needs_python_object")  # objects, where text was given
 
 
@@ -139,7 +140,9 @@ def _problems(where: str, node: Any, signature: Signature) -> Iterator[str]:
     for key, value in node.items():
         if key.startswith("_"):
             continue
-        if key not in parameters and not takes_any:
+        if instead := ranges.decided(str(node["_target_"]), key):
+            yield f"{where}.{key}: this is decided by the run itself: use {instead}"
+        elif key not in parameters and not takes_any:
             yield f"{where}.{key}: there is no such key{nearest(key, list(parameters))}"
         elif isinstance(value, dict) and "_target_" in value:
             yield from _problems(f"{where}.{key}", value, signature)
@@ -211,7 +214,14 @@ def _message(error: Any) -> str:
         if len(choices) > 12:
             return f"there is no such choice{nearest(str(error['input']), choices)}"
         return f"must be {error['ctx']['expected']}".replace(" or ", ", ")
-    message = str(error["msg"]).replace("Input should be", "must be").replace("array", "list")
+    if error["type"] == "string_pattern_mismatch" and error["ctx"]["pattern"] in ranges.PATTERNS:
+        return ranges.PATTERNS[error["ctx"]["pattern"]]
+    message = (
+        str(error["msg"])
+        .replace("Input should be", "must be")
+        .replace("array", "list")
+        .replace("an object", "a dictionary")
+    )
     message = message[0].lower() + message[1:]
     message = "is missing" if error["type"] == "missing" else message
     return f"{_place(error)} {message}".strip()
