@@ -26,6 +26,7 @@ from src.kindling.model import BaseModule
 from src.kindling.process import garbage
 from src.kindling.process.devices import check_device
 from src.kindling.process.memory import keep_freed_memory, total_memory
+from src.kindling.resumable import make_resumable
 from src.kindling.speed import loops
 from src.kindling.speed.install import can_compile, take_over_steps
 
@@ -88,7 +89,10 @@ def _check_memory(settings: Plain) -> None:
 def build_data(settings: Plain) -> Any:
     """Build the DataModule."""
     with errors_from("data"):
-        return instantiate(settings["data"], _convert_="all")
+        data = instantiate(settings["data"], _convert_="all")
+    shares = settings["trainer"].get("use_distributed_sampler", True)
+    make_resumable(data, settings["seed"], shares)
+    return data
 
 
 def build_model(settings: Plain) -> Any:

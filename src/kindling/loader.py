@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from src.kindling.resumable import ResumableLoader
+
 # Of a block. Whole epochs of a million rows took a third longer, in fresh memory each time; from
 # 1 to 16 MB there is nothing between the sizes.
 BLOCK_BYTES = 8 * 2**20
@@ -51,7 +53,6 @@ class EpochSampler:
         self.rows, self.shuffle, self.seed = rows, shuffle, seed
         self.rank, self.world_size, self.pad = rank, world_size, pad
         self.epoch = 0
-        self.skip = 0  # rows of this epoch that a resumed run has had
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch (from 0) the next order is for."""
@@ -75,7 +76,7 @@ class EpochSampler:
         return order[self.rank :: self.world_size]
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.order()[self.skip :].tolist())
+        return iter(self.order().tolist())
 
     def __len__(self) -> int:
         total = self.rows + (-self.rows % self.world_size if self.pad else 0)
@@ -200,48 +201,22 @@ def _lists(batches: Iterator[Any], length: int) -> Iterator[list[Any]]:
         yield group
 
 
-class OrderedLoader:
-    """torch's DataLoader, for rows that do not fit in memory, in an order that can be taken up.
+class OrderedLoader(ResumableLoader):
+    """A DataLoader over samples that do not fit in memory, in the order of an EpochSampler.
 
-    The order is its sampler's, a function of (seed, epoch), and a resumed run goes on with the
-    batch that would have come next; the samples before it are not read. torch's own begins an
-    interrupted epoch again, and with workers it fetches before it is told which epoch it is. What a
-    data set draws at random in `__getitem__` is not repeated, unless it follows from the index.
+    A DataLoader that a data module returns from `train_dataloader` is made resumable by the engine.
+    This class is for a loader of your own loop, and for a sampler that shares out the samples in
+    its own way.
 
     Args:
         dataset: N samples.
         batch_size: B; the last batch of an epoch may be smaller.
-        sampler: the order of the samples, and this rank's share.
+        sampler: the order of the samples, and this rank's share; its seed is that of the noise.
         options: of the DataLoader: `num_workers`, `collate_fn`, `pin_memory`, ...
     """
-
-    batch_sampler = None  # Lightning asks for it in whatever has a sampler
 
     def __init__(
         self, dataset: Any, batch_size: int, *, sampler: EpochSampler, **options: Any
     ) -> None:
-        # A generator of its own: seeds of the workers are not drawn from that of the training.
-        options = {"generator": torch.Generator(), **options}
-        self.loader = DataLoader(dataset, batch_size, sampler=sampler, **options)
-        self.sampler, self.batch_size = sampler, batch_size
-        self._given = self._skip = 0  # batches of this epoch, as in TensorLoader
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __iter__(self) -> Iterator[Any]:
-        # Starts at its first next(), as TensorLoader's.
-        skip, self._skip = self._skip, 0
-        self._given, self.sampler.skip = skip, skip * self.batch_size
-        for batch in self.loader:
-            self.sampler.skip = 0
-            self._given += 1
-            yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        """Return how many batches of the epoch were handed out."""
-        return {"given": self._given}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Start the next epoch after what was handed out; a full epoch counts as nothing."""
-        self._skip = state["given"] % max(len(self), 1)
+        loader: Any = DataLoader(dataset, batch_size, sampler=sampler, **options)
+        super().__init__(loader, seed=sampler.seed)

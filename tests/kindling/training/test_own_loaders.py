@@ -1,17 +1,24 @@
 """A data set that does not fit in memory brings DataLoaders of its own, and all else works."""
 
+import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from src.data.fizzbuzz import GAME, encode, fizzbuzz
 from src.kindling.build import Experiment
 from src.kindling.data import BaseData
 from src.kindling.loader import EpochSampler, OrderedLoader
+from src.kindling.resumable import make_resumable
 from src.kindling.training.stages import has_stage
+from tests.kindling.process.test_randomness import StopAt, StoppedError
 
 Build = Callable[..., Experiment]
 
@@ -53,6 +60,51 @@ def test_several_steps_an_execution_say_what_they_need(build: Build) -> None:
     experiment = build("trainer.max_epochs=3", "steps_per_execution=4", "logger=none")
     with pytest.raises(ValueError, match="set steps_per_execution=1"):
         experiment.trainer.fit(experiment.model, datamodule=Streamed())
+
+
+class Augmented(TensorDataset):
+    """Rows of FizzBuzz with noise from all three generators, as an augmentation would draw it."""
+
+    def __getitem__(self, index: Any) -> Any:
+        digits, answer = super().__getitem__(index)
+        noise = torch.rand(()) + np.random.rand() + random.random()
+        return digits + 0.1 * noise, answer
+
+
+class AugmentedData(Streamed):
+    """The DataLoader that a user writes: shuffled, with workers, and nothing of ours."""
+
+    workers = 0
+
+    def loader(self, numbers: range, shuffle: bool = False) -> Any:
+        n = torch.tensor(numbers)
+        rows = Augmented(encode(n, 10), fizzbuzz(n))
+        return DataLoader(rows, 100, shuffle=shuffle, num_workers=self.workers)
+
+    def val_dataloader(self) -> Any:
+        return []
+
+
+@pytest.mark.parametrize(("workers", "workers_after"), [(0, 0), (2, 1)])
+def test_a_run_with_augmentation_resumes_mid_epoch_to_the_same_bits(
+    workers: int, workers_after: int, build: Build, tmp_path: Path
+) -> None:
+    def fit(seed: int, workers: int, *callbacks: Callback, **options: Any) -> Tensor:
+        quick = ("trainer.max_epochs=3", "steps_per_execution=1", "logger=none")
+        experiment = build("model.hidden_features=16", f"seed={seed}", *quick)
+        experiment.trainer.callbacks[:0] = callbacks
+        data = AugmentedData()
+        data.workers = workers
+        make_resumable(data, seed)
+        options |= {"datamodule": data, "weights_only": True}
+        experiment.trainer.fit(experiment.model, **options)
+        return torch.cat([p.detach().flatten() for p in experiment.model.parameters()])
+
+    whole = fit(0, workers)
+    with pytest.raises(StoppedError):
+        fit(0, workers, StopAt(14, tmp_path / "inside.ckpt"))
+    resumed = fit(0, workers_after, ckpt_path=tmp_path / "inside.ckpt")
+    assert torch.equal(whole, resumed)
 
 
 class Counted(TensorDataset):

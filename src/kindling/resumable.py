@@ -1,0 +1,279 @@
+"""torch's DataLoader with an order and a noise that follow from the seed: runs resume exactly.
+
+By default torch begins an interrupted epoch again, and with workers it fetches batches before it is
+told which epoch it is. What a data set draws at random in a worker follows from how many batches
+that worker has read. Here the order is a function of (seed, epoch) and the noise of a sample of
+(seed, epoch, index), whichever process reads it and however that process was started.
+"""
+
+import random
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    SequentialSampler,
+    Subset,
+)
+
+from src.kindling.process.randomness import seed_all, splitmix64
+
+# Of a DataLoader, besides the data set and the sampler.
+OPTIONS = (
+    "num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn",
+    "multiprocessing_context", "prefetch_factor", "persistent_workers",
+)  # fmt: skip
+
+
+class ResumableLoader:
+    """Iterate over the batches of a DataLoader with a map-style data set.
+
+    Samplers, collation and workers are the DataLoader's own. The sampler draws with generators that
+    are seeded from (seed, epoch); each sample is read with torch's, NumPy's and Python's generators
+    seeded from (seed, epoch, index). A resumed epoch continues with the batch that would have come
+    next; samples before it are not read. Other attributes are those of the DataLoader.
+
+    Args:
+        loader: torch's DataLoader.
+        seed: order and noise follow from it.
+        rank: this process's number among `world_size` processes.
+        world_size: processes that share the samples; a sampler that shares them out by itself
+            (DistributedSampler, EpochSampler) is left as it is.
+        in_order: take the samples as they come, whatever the sampler; for `overfit_batches`.
+    """
+
+    batch_sampler = None  # Lightning looks for it in whatever has a sampler
+
+    def __init__(
+        self,
+        loader: Any,
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        in_order: bool = False,
+    ) -> None:
+        self.loader = loader
+        self.sampler = _EpochOrder(loader, seed, rank, world_size, in_order)
+        self._generator = torch.Generator()  # for the workers' base seed, not the training's
+        batched = loader.batch_sampler is not None
+        order = {"batch_sampler": self.sampler} if batched else {"sampler": self.sampler}
+        self._seeded: Any = DataLoader(
+            _seeded(loader.dataset),
+            **order if batched else {"batch_size": None, **order},
+            generator=self._generator,
+            **{name: getattr(loader, name) for name in OPTIONS},
+        )
+        self._given = 0  # batches of this pass that were handed out
+        self._skip = 0  # batches that the resumed pass has already had
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Any]:
+        # A generator starts at its first next(): after Lightning has set the epoch, not before.
+        self._given, self._skip = self._skip, 0
+        self.sampler.skip = self._given
+        self._generator.manual_seed(self.sampler.start_pass() >> 1)
+        batches = iter(self._seeded)
+        while True:
+            with _isolated(self._seeded.num_workers == 0):
+                batch = next(batches, batches)
+            if batch is batches:
+                return
+            self._given += 1
+            yield batch
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "loader":  # not there yet, while a copy is made
+            raise AttributeError(name)
+        return getattr(self.loader, name)
+
+    def state_dict(self) -> dict[str, int]:
+        """Return which pass this is and how many of its batches were handed out."""
+        return {"epoch": self.sampler.epoch, "pass": self.sampler.passes, "given": self._given}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Start with the batch after those that were handed out; after a whole pass, with the next.
+
+        The state of an older version has `given` alone.
+        """
+        self._skip = state["given"] % max(len(self), 1)
+        self.sampler.epoch = state.get("epoch", 0)
+        self.sampler.passes = max(state.get("pass", 1) - bool(self._skip), 0)
+
+
+class _EpochOrder(SequentialSampler):
+    """Yield the batches of an epoch as lists of (stream, index), or such pairs without batching.
+
+    `stream` is the number from which each sample's seed is made. To Lightning this is a
+    SequentialSampler: under `overfit_batches` it has nothing to replace.
+    """
+
+    def __init__(self, loader: Any, seed: int, rank: int, world_size: int, in_order: bool) -> None:
+        super().__init__(loader.dataset)
+        self.epoch = self.passes = self.skip = 0
+        self._seed, self._rank, self._world_size = splitmix64(seed), rank, world_size
+        self._batches = loader.batch_sampler
+        self._source = loader.sampler if self._batches is None else self._batches
+        # torch's own batches can be shared out sample by sample, others as a whole.
+        self._cuts = type(self._batches) is BatchSampler
+        if self._cuts:
+            self._source = self._batches.sampler
+        if in_order:
+            self._source = range(len(loader.dataset))
+        own = isinstance(self._source, DistributedSampler) or hasattr(self._source, "world_size")
+        self._world_size = 1 if own else world_size
+        generator = getattr(self._source, "generator", None)
+        self._generator = generator or torch.default_generator
+        self._initial = 0 if generator is None else generator.initial_seed()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch (from 0) of the next pass; the user's sampler is told as well."""
+        if epoch != self.epoch:
+            self.epoch, self.passes = epoch, 0
+        for sampler in {id(s): s for s in (self._source, self._batches)}.values():
+            if hasattr(sampler, "set_epoch"):
+                sampler.set_epoch(epoch)
+
+    def start_pass(self) -> int:
+        """Start the next pass, and return its stream; a short loader has several in an epoch."""
+        self._stream = splitmix64(splitmix64(self._seed + self.epoch) + self.passes)
+        self.passes += 1
+        return self._stream
+
+    def __iter__(self) -> Iterator[Any]:
+        for item in self._items()[self.skip :]:
+            tagged = [(self._stream, i) for i in item] if self._batches is not None else None
+            yield (self._stream, item) if tagged is None else tagged
+
+    def __len__(self) -> int:
+        share = -(-len(self._source) // self._world_size)
+        if not self._cuts:
+            return share
+        size = int(self._batches.batch_size)
+        return share // size if self._batches.drop_last else -(-share // size)
+
+    def _items(self) -> list[Any]:
+        """Return this rank's share of the epoch: batches of indices, or indices."""
+        with _isolated():
+            seed_all(self._stream >> 32)
+            self._generator.manual_seed(splitmix64(self._stream + self._initial) >> 1)
+            items = list(self._source)
+        if missing := -len(items) % self._world_size:  # equally many on each rank, as Lightning's
+            items += (items * self._world_size)[:missing]
+        items = items[self._rank % self._world_size :: self._world_size]
+        if not self._cuts:
+            return items
+        size = self._batches.batch_size
+        batches = [items[start : start + size] for start in range(0, len(items), size)]
+        return batches[: len(self)]
+
+
+class _SeededSamples(Dataset[Any]):
+    """Seed the generators of this process for each sample, and read it."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, tagged: tuple[int, Any]) -> Any:
+        seed_all(_sample_seed(*tagged))
+        return self.dataset[tagged[1]]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getattr__(self, name: str) -> Any:  # in a worker_init_fn this is the worker's data set
+        if name == "dataset" or name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+
+class _SeededBatches(_SeededSamples):
+    """Seed the generators once per batch, for a data set that reads a batch at once."""
+
+    def __getitems__(self, tagged: list[tuple[int, Any]]) -> Any:
+        seed_all(_sample_seed(*tagged[0]))
+        return self.dataset.__getitems__([index for _, index in tagged])
+
+
+def _seeded(dataset: Any) -> _SeededSamples:
+    at_once = hasattr(dataset, "__getitems__") and not isinstance(dataset, Subset)
+    return _SeededBatches(dataset) if at_once else _SeededSamples(dataset)
+
+
+def _sample_seed(stream: int, index: Any) -> int:
+    number = index if isinstance(index, int) else zlib.crc32(repr(index).encode())
+    return splitmix64(stream + number) >> 32
+
+
+@contextmanager
+def _isolated(really: bool = True) -> Iterator[None]:
+    """Restore the states of the CPU's generators afterwards: the training's go on undisturbed."""
+    if not really:
+        yield
+        return
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+# What a user's data module returns ----------------------------------------------------------------
+
+
+def make_resumable(data: pl.LightningDataModule, seed: int, shares: bool = True) -> None:
+    """Let the training DataLoaders of a data module resume exactly, without a change to its code.
+
+    Left as they are: streams (IterableDataset), samplers without a length, loaders that iterate in
+    a way of their own (these may have a `state_dict` themselves), and the in-memory loader.
+
+    Args:
+        data: any LightningDataModule.
+        seed: of the run.
+        shares: whether ranks share the samples, as with Lightning's `use_distributed_sampler`.
+    """
+    original: Callable[[], Any] = data.train_dataloader
+
+    @wraps(original)
+    def train_dataloader() -> Any:
+        trainer, options = data.trainer, {"seed": seed}
+        if trainer is not None:
+            options["in_order"] = bool(getattr(trainer, "overfit_batches", 0))
+            if shares:
+                options |= {"rank": trainer.global_rank, "world_size": trainer.world_size}
+        return _wrapped(original(), options)
+
+    data.train_dataloader = train_dataloader  # type: ignore[method-assign]
+
+
+def _wrapped(loaders: Any, options: dict[str, Any]) -> Any:
+    """Return the same loader, list or dictionary of loaders, with each that can be wrapped."""
+    if isinstance(loaders, list | tuple):
+        return type(loaders)(_wrapped(loader, options) for loader in loaders)
+    if isinstance(loaders, dict):
+        return {name: _wrapped(loader, options) for name, loader in loaders.items()}
+    return ResumableLoader(loaders, **options) if _can_be_wrapped(loaders) else loaders
+
+
+def _can_be_wrapped(loader: Any) -> bool:
+    if not isinstance(loader, DataLoader) or type(loader).__iter__ is not DataLoader.__iter__:
+        return False
+    try:
+        len(loader)
+    except (TypeError, NotImplementedError):
+        return False
+    return not isinstance(loader.dataset, IterableDataset)
