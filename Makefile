@@ -8,8 +8,11 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train evaluate predict compare report tour check schema test test-browser \
-	screenshots soak lint format typecheck bench tensorboard lock clean clean-logs
+# The owner's tests and the contract of every model; folders that were deleted are left out.
+YOURS = $(wildcard tests/test_*.py tests/models tests/data tests/figures tests/guests)
+
+.PHONY: help setup train evaluate predict compare report tour check schema test test-all test-gpu \
+	test-services test-browser screenshots soak lint format typecheck bench tensorboard lock clean clean-logs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
@@ -41,8 +44,17 @@ check: $(VENV)/.base ## compose every YAML of conf/ and check it, without traini
 schema: $(VENV)/.base ## renew .schema/, from which editors complete and check the YAMLs
 	@$(RUN) src.kindling.cli.json_schema
 
-test: $(VENV)/.dev ## run the tests
+test: $(VENV)/.dev ## run your tests and what every model promises (a minute): ARGS="-k fizzbuzz"
+	@$(RUN) pytest -m "not slow and not services" $(YOURS) $(ARGS)
+
+test-all: $(VENV)/.dev ## run all tests, the engine's too (minutes): ARGS="-k resume"
 	@$(RUN) pytest $(ARGS)
+
+test-gpu: $(VENV)/.dev ## run the tests that need a GPU, on a machine that has one
+	@$(RUN) pytest -n 0 -m gpu $(ARGS)
+
+test-services: $(VENV)/.services ## run the tests that need W&B, MLflow or system services
+	@$(RUN) pytest -n 0 -m services $(ARGS)
 
 test-browser: $(VENV)/.browser ## the dashboards and a report in a real Chromium or Chrome, which must be there
 	@$(RUN) pytest tests/browser -o addopts= -o python_files='browser_*.py' $(ARGS)
@@ -97,6 +109,10 @@ $(VENV)/.base: pyproject.toml requirements.lock
 
 $(VENV)/.dev: $(VENV)/.base
 	@$(RUN) pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	@touch $@
+
+$(VENV)/.services: $(VENV)/.dev
+	@$(RUN) pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev,wandb,mlflow]'
 	@touch $@
 
 $(VENV)/.browser: $(VENV)/.dev

@@ -12,7 +12,8 @@ from tests.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 TRAINING = {"setup", "train", "evaluate", "predict", "compare", "report", "tour", "tensorboard"}
-CHECKING = {"check", "schema", "test", "lint", "format", "typecheck", "bench"}
+CHECKING = {"check", "schema", "test", "test-all", "test-gpu", "test-services", "test-browser"}
+CHECKING |= {"lint", "format", "typecheck", "bench", "soak"}
 CLEANING = {"clean", "clean-logs"}
 
 
@@ -74,6 +75,16 @@ def test_a_stale_environment_is_refreshed_and_a_fresh_one_left_alone(
     later = (clone / ".venv" / ".base").stat().st_mtime + 10
     os.utime(clone / changed, (later, later))
     assert re.search(installs, make(clone, "train").stdout)
+
+
+def test_a_quick_test_run_takes_the_folders_that_are_there(clone: Path) -> None:
+    fake_environment(clone)
+    (clone / "tests" / "models").mkdir(parents=True)
+    (clone / "tests" / "kindling").mkdir()
+    (clone / "tests" / "test_every_model.py").touch()
+    printed = make(clone, "test", "ARGS=-k learns").stdout
+    [called] = [line for line in printed.splitlines() if "pytest" in line]
+    assert called.endswith("tests/test_every_model.py tests/models -k learns")
 
 
 def test_clean_logs_removes_the_runs_and_nothing_else(clone: Path) -> None:
