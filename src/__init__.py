@@ -13,11 +13,12 @@ if sys.version_info < (3, 11):  # noqa: UP036 - said here because pip is not the
 # its first tensor.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
-# `python -m src.train` and `kindling-train` take signals from here on: what follows are seconds of
-# imports. Whoever imports src elsewhere, in a notebook say, keeps the signals.
+# `python -m src.train` and `kindling-train` take signals from here on: seconds of imports follow.
+# Importing src elsewhere, in a notebook for example, changes neither signals nor streams.
 if Path(sys.argv[0]).name.startswith("kindling-") or any(
     option == "-m" and name.startswith("src.") for option, name in pairwise(sys.orig_argv)
 ):
-    from src.kindling.process import signals
+    from src.kindling.process import requeue, signals, streams
 
-    signals.install_handlers()
+    streams.reopen_closed()
+    signals.install_handlers(last=requeue.requeue)

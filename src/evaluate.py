@@ -4,7 +4,7 @@ from omegaconf import DictConfig
 
 from src.kindling import layout
 from src.kindling.cli import command, composition
-from src.kindling.errors import InputError
+from src.kindling.errors import InputError, printable
 from src.kindling.files import run_directory, run_record
 
 
@@ -22,14 +22,12 @@ def main(settings: DictConfig) -> None:
         raise InputError(f"{checkpoint}: its data has no test rows, or its model no test_step")
     run = run_directory.new_path(plain["log_dir"], "evaluate", layout.model_stem(trained))
     trainer = restore.build_tester(trained, plain["accelerator"], run)
-    run_directory.create(run)
-    run_directory.write_config(run, trained)
-    with run_record.record_run(run, summary.device_name(trainer)) as record:
-        record["checkpoint"] = str(checkpoint)
+    device = summary.device_name(trainer)
+    with run_directory.opened(run, trained, device=device, checkpoint=str(checkpoint)):
         trainer.test(model, datamodule=data, verbose=False)
         metrics = summary.metrics(trainer)
         run_record.write_json(run / "metrics.json", metrics)
-        print(f"{checkpoint}:\n{summary.table(metrics)}")
+        print(printable(f"{checkpoint}:"), summary.table(metrics), sep="\n")
 
 
 if __name__ == "__main__":

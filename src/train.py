@@ -1,32 +1,25 @@
 """python -m src.train: train, validate, test the best checkpoint, and say where it all is."""
 
-from typing import TYPE_CHECKING
-
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 
 from src.kindling.cli import command, composition
-from src.kindling.process import signals
-from src.kindling.training import slurm
-
-if TYPE_CHECKING:
-    pass
-from src.kindling.training.run import resume_run, start_or_resume
+from src.kindling.config import masking
+from src.kindling.training.run import run
 
 
 @command.command("train")
-def main(settings: DictConfig) -> None:
-    """Start a run, or continue the one that `resume=` names."""
-    plain, overrides = composition.resolved(settings), list(HydraConfig.get().overrides.task)
-    with signals.at_exit(slurm.requeue):
-        try:
-            if plain["resume"] is not None:
-                resume_run(plain, overrides)
-            else:
-                start_or_resume(plain, overrides)
-        except signals.Stopped:
-            slurm.requeue()
-            raise
+def main(settings: DictConfig) -> float | None:
+    """Start a run, or continue the one that `resume=` names; see `training/run.py` for its steps.
+
+    Returns:
+        The last value of the metric that the checkpoints go by, for sweepers that minimize one.
+    """
+    raw, hydra = OmegaConf.to_container(settings), HydraConfig.get()
+    plain = masking.keep_variables(raw, composition.resolved(settings))
+    in_sweep = hydra.mode == RunMode.MULTIRUN
+    return run(plain, list(hydra.overrides.task), in_sweep).monitored
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from hydra.utils import get_class, instantiate
 from lightning.pytorch.callbacks import Checkpoint
 
 from src.kindling import factories
+from src.kindling.config import masking
 from src.kindling.errors import InputError
 from src.kindling.files.checkpoint import (
     AtomicCheckpointIO,
@@ -157,7 +158,7 @@ def build_trainer(settings: Plain, model: Any, data: Any, run: Path) -> pl.Train
             options,
             default_root_dir=str(run),
             logger=loggers or False,
-            callbacks=[*callbacks, StoredConfig(settings)],
+            callbacks=[*callbacks, StoredConfig(masking.masked(settings))],
             plugins=[AtomicCheckpointIO()],
             enable_progress_bar="progress" in settings["callbacks"],
             enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),

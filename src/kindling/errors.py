@@ -1,4 +1,4 @@
-"""What a user is told: one line, with the nearest valid choice."""
+"""What a user is told: one line without control characters, with the nearest valid choice."""
 
 import difflib
 import reprlib
@@ -9,7 +9,17 @@ _short.maxlevel, _short.maxstring, _short.maxother = 3, 100, 100
 
 
 class InputError(Exception):
-    """What the user asked for cannot be done; the message is the one line that says why."""
+    """The user asked for something that cannot be done; the message is one line that says why."""
+
+
+def printable(text: str, most: int = 1000) -> str:
+    """Return text without control characters, shortened if it is too long.
+
+    Names, paths, and values from files can hold escape sequences that a terminal would execute, or
+    characters that reverse the direction of the text; each becomes a question mark.
+    """
+    shown = "".join(c if c.isprintable() else "?" for c in text[: most + 1])
+    return shown if len(shown) <= most else f"{shown[: most - 3]}..."
 
 
 def nearest(word: str, choices: list[str]) -> str:
@@ -24,15 +34,9 @@ def nearest(word: str, choices: list[str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its type where it has none."""
+    """Return the first line of an error's message, or its type if there is none."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
-
-
-def printable(text: str, most: int = 1000) -> str:
-    """Replace control characters, which a terminal would obey, and cut long text."""
-    plain = "".join(c if c.isprintable() else "?" for c in text[: most + 1])
-    return plain if len(plain) <= most else f"{plain[: most - 3]}..."
 
 
 def short_repr(value: Any) -> str:

@@ -19,21 +19,21 @@ from src.kindling.files.checkpoint import AtomicCheckpointIO
 class Checkpointing(Checkpoint):
     """Write `checkpoints/best.ckpt` and `checkpoints/last.ckpt` in the run directory.
 
-    Both are written after each validation; where nothing is validated, every `every_n_epochs`
-    epochs; and at the end of training. A checkpoint that falls on an epoch's end is written when
-    the epoch has ended, never inside its last batch: a resumed run then starts at a clean edge.
+    Both are written after each validation, or every `every_n_epochs` epochs if nothing is
+    validated, and at the end of training. A checkpoint at the end of an epoch is written after the
+    epoch has ended, never inside its last batch, so that a resumed run starts between epochs.
 
-    Beside what Lightning keeps, each checkpoint of this run holds what else the steps after it
-    depend on: the latest metrics (which monitors look at), gradients that wait for the rest of
-    their accumulated batches (on one process), and how far the history on disk had come.
+    In addition to Lightning's content, each checkpoint holds what the following steps depend on:
+    the latest metrics (for monitors), gradients of an unfinished accumulation (on one process), and
+    the length of the history on disk.
 
     Args:
-        monitor: the metric that says what is best; None means the model's own `monitor`, or
-            `val/loss`, or `train/loss` where nothing is validated.
-        mode: whether the least ("min") or the most ("max") of it is best.
-        every_n_epochs: epochs between two checkpoints where nothing is validated.
-        save_top_k: how many of the best are kept; those of more than one stand beside `best.ckpt`
-            as `step-<optimizer steps>.ckpt`.
+        monitor: the metric that decides which checkpoint is best; None means the model's own
+            `monitor`, or else `val/loss`, or `train/loss` if nothing is validated.
+        mode: whether its lowest ("min") or highest ("max") value is best.
+        every_n_epochs: epochs between two checkpoints if nothing is validated.
+        save_top_k: how many of the best are kept; if more than one, each is also in the same
+            folder as `step-<optimizer steps>.ckpt`.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Checkpointing(Checkpoint):
         self.monitor, self.mode, self.every_n_epochs = monitor, mode, every_n_epochs
         self.save_top_k = save_top_k
         self.best_score: float | None = None
-        self._kept: list[tuple[float, str]] = []  # score and file of the best, where they are many
+        self._kept: list[tuple[float, str]] = []  # scores and files of the best, if save_top_k > 1
         self._validated = False
         self._resumed = False
         self._metrics: dict[str, Any] = {}  # both from the checkpoint of a resumed run
@@ -55,7 +55,7 @@ class Checkpointing(Checkpoint):
     # Saving -----------------------------------------------------------------------------------
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save after a validation amid an epoch; leave the others to the epoch's end."""
+        """Save after a validation in the middle of an epoch; otherwise wait for the epoch's end."""
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
@@ -64,7 +64,7 @@ class Checkpointing(Checkpoint):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save if this epoch was validated, its turn has come, or it was the last."""
+        """Save if this epoch was validated, is due, or is the last."""
         validates = sum(trainer.num_val_batches) > 0
         turn = not validates and (trainer.current_epoch + 1) % self.every_n_epochs == 0
         if self._validated or turn or is_last_epoch(trainer):
@@ -74,25 +74,23 @@ class Checkpointing(Checkpoint):
         self._validated = False
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Wait until all is written: the test reads the best, on each rank."""
+        """Wait until everything is written: the test reads the best checkpoint, on each rank."""
         if isinstance(writer := trainer.strategy.checkpoint_io, AtomicCheckpointIO):
             writer.finish()
         trainer.strategy.barrier("checkpoints")
 
     def quiet_epochs(self, trainer: Any, steps: int) -> int:
-        """Return how many epochs there are to the next one that is saved without a validation."""
+        """Return the number of epochs up to the next save without a validation."""
         if sum(trainer.num_val_batches) > 0:
             return sys.maxsize
         return self.every_n_epochs - int(trainer.current_epoch) % self.every_n_epochs
 
     def _save(self, trainer: Any) -> None:
-        if trainer.fast_dev_run:  # which promises to leave nothing behind
+        if trainer.fast_dev_run:  # leaves nothing behind, as Lightning promises
             return
         validates = sum(trainer.num_val_batches) > 0
-        monitor: Any = self.monitor or getattr(trainer.lightning_module, "monitor", None)
-        monitor = monitor or ("val/loss" if validates else "train/loss")
-        score = trainer.callback_metrics.get(monitor)
-        if score is None:  # a run that ended before its first validation: the only one is the best
+        score = trainer.callback_metrics.get(self.metric(trainer.lightning_module, validates))
+        if score is None:  # the run ended before its first validation: its only one is the best
             best = self.best_score is None
         elif best := self._is_best(float(score)):
             self.best_score = float(score)
@@ -101,24 +99,29 @@ class Checkpointing(Checkpoint):
         if score is not None and self.save_top_k > 1:
             kept, lost = self._keep(float(score), f"step-{trainer.global_step:06d}.ckpt")
             names += kept
-        # Last, what a run goes on from: one that is killed in between finds the state in which it
-        # has yet to save the others, and does it again.
+        # last.ckpt comes last: a run killed in between resumes from a state in which the others are
+        # still to be saved, and saves them again.
         _save_as(trainer, [*names, "last.ckpt"], lost)
+
+    def metric(self, model: Any, validates: bool) -> str:
+        """Return the name of the metric that decides which checkpoint is best."""
+        default = "val/loss" if validates else "train/loss"
+        return str(self.monitor or getattr(model, "monitor", None) or default)
 
     def _is_best(self, score: float) -> bool:
         if not math.isfinite(score):
             return False
         if self.best_score is None:
             return True
-        # Of equals the later one: it has learned for longer.
+        # On ties prefer the later checkpoint.
         return score <= self.best_score if self.mode == "min" else score >= self.best_score
 
     def _keep(self, score: float, name: str) -> tuple[list[str], list[str]]:
-        """Count one among the best, or not; return what is to be saved, and what to be removed."""
+        """Rank a checkpoint among the best; return the names to save and the names to remove."""
         if not math.isfinite(score):
             return [], []
         new, sign = (score, name), 1 if self.mode == "min" else -1
-        # Of equals the later one, as for the best.
+        # On ties prefer the later one, as for the best.
         ranked = sorted([new, *reversed(self._kept)], key=lambda entry: sign * entry[0])
         best, rest = ranked[: self.save_top_k], ranked[self.save_top_k :]
         self._kept = [entry for entry in [*self._kept, new] if entry in best]
@@ -131,34 +134,34 @@ class Checkpointing(Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Put the history on disk, and into the checkpoint what else a resumed run needs."""
+        """Flush the history to disk, and add to the checkpoint what else a resumed run needs."""
         state = checkpoint["callbacks"][self.state_key]
         state["metrics"] = {name: _plain(value) for name, value in trainer.callback_metrics.items()}
-        if trainer.fit_loop.epoch_loop._should_accumulate():  # Lightning says it nowhere else
+        if trainer.fit_loop.epoch_loop._should_accumulate():  # no public name tells
             gradients = {n: p.grad for n, p in pl_module.named_parameters() if p.grad is not None}
             state["gradients"] = {name: grad.cpu().clone() for name, grad in gradients.items()}
         state["history"] = history(trainer)
 
-    # Going on ---------------------------------------------------------------------------------
+    # Resuming ---------------------------------------------------------------------------------
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the best score of the run that is resumed, and what its next steps depend on."""
+        """Restore the best score of a resumed run, and what its next steps depend on."""
         self.best_score, self._resumed = state_dict["best_score"], True
         self._kept = [(score, name) for score, name in state_dict.get("kept", [])]
         self._metrics = state_dict.get("metrics", {})
         self._gradients = state_dict.get("gradients", {})
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Know the latest metrics again; Lightning has just cleared them."""
+        """Restore the latest metrics, which Lightning has just cleared."""
         for name, value in self._metrics.items():
             held = torch.tensor(value) if isinstance(value, float) else value
             trainer.callback_metrics[name] = held.to(pl_module.device)
         self._metrics = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take up gradients that wait for a step, and an early stop that was decided on.
+        """Restore gradients of an unfinished accumulation, and a decision to stop early.
 
-        Not sooner: the loop would then leave out the end of the epoch that was being stopped.
+        Any sooner, the loop would skip the end of the epoch that was being stopped.
         """
         for name, parameter in pl_module.named_parameters():
             if name in self._gradients:
@@ -166,18 +169,25 @@ class Checkpointing(Checkpoint):
         self._gradients = {}
         if self._resumed and not hasattr(trainer.train_dataloader, "load_state_dict"):
             print(
-                "warning: the training batches come from a loader that cannot go back to its place:"
-                " from here on this run is not the same as one that was never interrupted"
-                " (OrderedLoader of src/kindling/loader.py makes it so)",
+                "warning: the training loader cannot resume at its position: this run differs from"
+                " one that was never interrupted (OrderedLoader of src/kindling/loader.py can)",
                 file=sys.stderr,
             )
         trainer.should_stop = trainer.should_stop or has_stopped_early(trainer)
 
 
-def _save_as(trainer: Any, names: list[str], lost: list[str]) -> None:
-    """Save one state under several names, and remove what is not kept before the last of them.
+def monitor(trainer: Any, model: Any, validates: bool) -> dict[str, str]:
+    """Return by what a run's best checkpoint is chosen, for run.json: its `metric` and `mode`."""
+    callbacks = [c for c in trainer.callbacks if isinstance(c, Checkpointing)]
+    by = callbacks[0] if callbacks else Checkpointing()
+    validates = validates and trainer.limit_val_batches != 0
+    return {"metric": by.metric(model, validates), "mode": by.mode}
 
-    It is serialised once, and written once, while training goes on.
+
+def _save_as(trainer: Any, names: list[str], lost: list[str]) -> None:
+    """Save one state under several names, and before the last one remove what is not kept.
+
+    It is serialized once and written once, in the background.
     """
     folder, writer = f"{trainer.default_root_dir}/checkpoints", trainer.strategy.checkpoint_io
     first, *others = [f"{folder}/{name}" for name in names]
@@ -188,32 +198,32 @@ def _save_as(trainer: Any, names: list[str], lost: list[str]) -> None:
             if path == others[-1]:
                 for name in lost:
                     trainer.strategy.remove_checkpoint(f"{folder}/{name}")
-            if not ours or os.path.isdir(first):  # as strategies that share weights out may write
+            if not ours or os.path.isdir(first):  # as strategies that shard weights may write
                 trainer.save_checkpoint(path)
             elif trainer.is_global_zero:
                 writer.name_checkpoint(path, first)
 
 
 def _plain(value: torch.Tensor) -> float | torch.Tensor:
-    """Return what a checkpoint holds of a metric: as a number it is written 15 us faster."""
-    same = value.dtype == torch.get_default_dtype() and value.dim() == 0  # when it comes back
+    """Return a metric as a plain number if its dtype allows; that serializes 15 us faster."""
+    same = value.dtype == torch.get_default_dtype() and value.dim() == 0  # when it is restored
     return value.item() if same else value.detach().cpu().clone()
 
 
 def history(trainer: Any) -> dict[str, Any]:
-    """Put the history on disk; return how far each logger has come, of those that can go back."""
+    """Flush the history to disk; return the position of each logger that can be truncated to it."""
     return {type(log).__name__: log.mark() for log in trainer.loggers if hasattr(log, "mark")}
 
 
 def has_stopped_early(trainer: Any) -> bool:
-    """Say whether early stopping has decided to end this run."""
+    """Return whether early stopping has decided to end this run."""
     stoppers = [c for c in trainer.callbacks if isinstance(c, EarlyStopping)]
     return any(c.stopping_reason != EarlyStoppingReason.NOT_STOPPED for c in stoppers)
 
 
 def is_last_epoch(trainer: pl.Trainer) -> bool:
-    """Say, in `on_train_epoch_end`, whether training ends with this epoch."""
-    # Not `fit_loop.done`, which changes the loop's counters when it is asked.
+    """Return, in `on_train_epoch_end`, whether training ends with this epoch."""
+    # Not `fit_loop.done`, which changes the loop's counters.
     progress: Any = trainer.fit_loop.epoch_progress.current
     epochs = progress.processed
     ends = trainer.max_epochs is not None and trainer.max_epochs >= 0

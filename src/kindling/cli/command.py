@@ -17,9 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from src.kindling.cli import arguments, composition, sweep
 from src.kindling.errors import InputError, first_line
-from src.kindling.files import run_directory
 from src.kindling.layout import CONF, Plain, added_folders
-from src.kindling.process import garbage
+from src.kindling.process import garbage, ranks
 
 Task = Callable[[DictConfig], Any]
 
@@ -56,7 +55,7 @@ class Command:
             words, self.values = arguments.split(self.name, self.words, sys.argv[1:])
             folders = composition.own_folders(self.name, words)
             with added_folders(folders), one_line_errors(self.name):
-                if not run_directory.is_launched_rank():  # Lightning adds settings of Hydra's
+                if not ranks.is_launched():  # Lightning adds settings of Hydra's
                     arguments.check_settings(self.name, words)
                 arguments.complete_keys_alone(self.name, self.words)
                 self.compose(words)

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all; without torch, so that a command starts fast."""
+"""Write files whole or not at all; imports no torch, so that commands start fast."""
 
 import contextlib
 import os
@@ -12,12 +12,14 @@ TEMPORARY = ".*.tmp"  # what a kill leaves behind, at most one such file
 def write_atomically(
     target: Path, content: bytes | memoryview, previous: Path | None = None
 ) -> None:
-    """Replace a file by new content so that a reader, or a crash, sees the old or the new whole.
+    """Replace a file atomically and durably: a reader or a crash sees the old or the new whole.
+
+    A link in place of the file is replaced, not followed.
 
     Args:
         target: the file.
-        content: what it shall hold.
-        previous: the name that the old file keeps, beside the target; None lets it go.
+        content: its new content.
+        previous: a name in the same folder under which the old file is kept; None drops it.
 
     Raises:
         OSError: the directory cannot be written to, or the disk is full; the old file stays.
@@ -33,16 +35,21 @@ def write_atomically(
         _replace(name, target, previous)
 
 
-def name_atomically(target: Path, source: Path, previous: Path | None = None) -> None:
-    """Replace a file by another one, which then has both names and takes its place on disk once.
+def write_text(path: Path, text: str) -> None:
+    """Replace a file by new text, as `write_atomically` does."""
+    write_atomically(path, text.encode())
 
-    Neither name changes what the other stands for when its file is replaced. Where the file system
-    has no hard links, the content is written again.
+
+def name_atomically(target: Path, source: Path, previous: Path | None = None) -> None:
+    """Replace a file atomically by a hard link to another one.
+
+    Replacing either name later does not change the other. On a file system without hard links the
+    content is written a second time.
 
     Args:
         target: the file.
-        source: a whole file, beside the target.
-        previous: the name that the old file keeps, beside the target; None lets it go.
+        source: a whole file in the same folder.
+        previous: a name in the same folder under which the old file is kept; None drops it.
 
     Raises:
         OSError: the directory cannot be written to, or the disk is full; the old file stays.
@@ -61,7 +68,7 @@ def name_atomically(target: Path, source: Path, previous: Path | None = None) ->
 
 @contextlib.contextmanager
 def _temporary(target: Path) -> Iterator[str]:
-    """Choose a name beside a file, and leave nothing under it."""
+    """Choose a temporary name in the folder of a file, and remove what is left of it on failure."""
     # Not named after the target: TensorBoard would take it for an event file.
     name = f"{target.parent}/.{secrets.token_hex(4)}.tmp"
     try:
@@ -75,7 +82,7 @@ def _temporary(target: Path) -> Iterator[str]:
 
 
 def _replace(name: str, target: Path, previous: Path | None) -> None:
-    """Put a whole file in the place of another, and force that to disk."""
+    """Rename a whole file over another, and fsync the folder."""
     if previous is not None:
         _keep(target, previous)
     os.replace(name, target)
@@ -89,10 +96,10 @@ def _replace(name: str, target: Path, previous: Path | None) -> None:
 
 
 def _keep(target: Path, previous: Path) -> None:
-    """Give a file a second name, which stays when the first is replaced; at no instant has it none.
+    """Give a file a second name, which stays when the first is replaced.
 
-    Where the file system has no hard links the file is renamed: until the new one takes its place,
-    it has the second name alone.
+    With hard links it is never without a name. Without them the file is renamed: until the new one
+    takes its place, only the second name exists.
     """
     if not target.exists():
         return
@@ -104,7 +111,7 @@ def _keep(target: Path, previous: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that a killed process has left in a folder or below it."""
+    """Remove the temporary files that a killed process left in a folder or below it."""
     for path in folder.rglob(TEMPORARY):
         with contextlib.suppress(OSError):
             path.unlink()

@@ -10,7 +10,7 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, TextIO
 
 import yaml
 
@@ -39,14 +39,14 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
     return descriptor
 
 
-def open_append(path: Path) -> IO[str]:
+def open_append(path: Path) -> TextIO:
     """Open a text file to add to it, as `open_regular` does, creating it if necessary.
 
     Raises:
         OSError: the file cannot be opened, or is a link, pipe, device, or folder.
     """
     descriptor = open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    return os.fdopen(descriptor, "a", encoding="utf-8")
+    return open(descriptor, "a", encoding="utf-8")
 
 
 def read_text(path: Path, largest: int = LARGEST) -> str | None:

@@ -30,6 +30,7 @@ class AtomicCheckpointIO(CheckpointIO):
     """
 
     def __init__(self) -> None:
+        self._provided: tuple[Path, dict[str, Any]] | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._aside: list[Act] | None = None  # what it will be given
         self._under_way: Future[None] | None = None
@@ -114,10 +115,17 @@ class AtomicCheckpointIO(CheckpointIO):
             self.finish()
             act()
 
+    def provide(self, path: Path, content: dict[str, Any]) -> None:
+        """Provide the content of a checkpoint, already read, to the next `load_checkpoint`."""
+        self._provided = path, content
+
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = True
     ) -> dict[str, Any]:
-        """Load plain data; the caller has no say in `weights_only`. See `load`."""
+        """Load plain data, whatever `weights_only` says; see the function `load_checkpoint`."""
+        provided, self._provided = self._provided, None
+        if provided is not None and provided[0] == Path(path):
+            return provided[1]
         return load_checkpoint(Path(path), map_location or "cpu")
 
 
@@ -130,6 +138,28 @@ def _in_order(acts: list[Act]) -> None:
         act()
 
 
+def check_whole(path: Path) -> None:
+    """Refuse a checkpoint that is missing or damaged, by its checksums.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or not a checkpoint.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    with _read_errors(path):
+        check_archive(path)
+
+
+@contextlib.contextmanager
+def _read_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # torch raises many kinds for a file that it cannot read
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{path} is not a checkpoint of plain data: {reason}") from error
+
+
 def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     """Return a checkpoint's content: dicts, lists, numbers, strings and tensors.
 
@@ -140,18 +170,15 @@ def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}")
-    try:
+    with _read_errors(path):
         check_archive(path)
-        # First what it says of its tensors, on a device that allocates none; then the tensors.
-        # weights_only is said outright: TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD has nothing to change.
+        # First the description of its tensors, on a device that allocates none; then the tensors.
+        # weights_only is explicit: TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD then changes nothing.
         check_tensors(torch.load(path, map_location="meta", weights_only=True), path)
         content = torch.load(path, map_location=map_location, weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that it cannot read
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{path} is no checkpoint of plain data: {reason}") from error
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-        raise ValueError(f"{path} is no checkpoint: it has no state_dict")
+        raise ValueError(f"{path} is not a checkpoint: it has no state_dict")
     if "config" in content:
         content["config"] = with_new_targets(content["config"])
     whole: dict[str, Any] = content

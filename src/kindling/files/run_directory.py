@@ -1,54 +1,119 @@
-"""A run directory: where one run, and no other, keeps what it made."""
+"""A run directory: where one run, and no other, keeps its files."""
 
+import contextlib
+import functools
 import os
 import secrets
 import shutil
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from src.kindling.errors import InputError
-from src.kindling.files.atomic_write import write_atomically
+from src.kindling.errors import InputError, printable
+from src.kindling.files import bounded, run_lock, run_record
+from src.kindling.files.atomic_write import write_text
+from src.kindling.layout import BEST, LAST, Plain
+from src.kindling.process import ranks
 
-VARIABLE = "KINDLING_RUN_DIRECTORY"  # tells the processes that a run starts where it is
+FOLDERS = ("checkpoints", "figures", "tensorboard")
+Recorded = Callable[..., AbstractContextManager[Plain]]
 
 
 def new_path(log_dir: str, command: str, model: str) -> Path:
-    """Choose `<log_dir>/<command>/<model>/<date_time>-<unique>`; nothing is made yet.
+    """Choose `<log_dir>/<command>/<model>/<date_time>-<unique>` without creating it.
 
-    A process that another run started (a rank of data-parallel training) gets that run's.
+    A launched rank gets the directory of its run.
     """
-    if is_launched_rank():
-        return Path(os.environ[VARIABLE])
+    if run := ranks.inherited_run():
+        return run
     unique = f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{secrets.token_hex(4)}"
     return Path(log_dir) / command / model / unique
 
 
-def create(run: Path) -> None:
-    """Make the directory, for this run alone, and tell the processes that it will start.
+# Opening one --------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def opened(run: Path, settings: Plain, links: Iterable[Path] = (), **facts: Any) -> Iterator[Plain]:
+    """Create a run directory; lock it, link to it, and record the run until the block ends.
+
+    A launched rank does none of this: it only leaves the traceback of its failure in run.log.
+
+    Args:
+        run: the directory, which must not exist.
+        settings: what config.yaml is to hold.
+        links: links that are to lead to this run from now on, `<log_dir>/latest` for example.
+        facts: what run.json is to hold from the start, beside what it always holds.
+
+    Yields:
+        The content of run.json; what is added to it is written at the end.
 
     Raises:
-        InputError: the place cannot be written to.
+        InputError: the directory cannot be created.
     """
-    if is_launched_rank():
+    create(run)
+    with run_lock.locked(run), _recorded(run, settings, links, **facts) as record:
+        yield record
+
+
+@contextlib.contextmanager
+def reopened(run: Path) -> Iterator[Recorded]:
+    """Lock an existing run directory, in which nothing changes before the record is begun.
+
+    Yields:
+        A function of `settings` and further facts: the context manager of the record, as `opened`.
+
+    Raises:
+        InputError: another process is training in it.
+    """
+    with run_lock.locked(run):
+        yield functools.partial(_recorded, run)
+
+
+@contextlib.contextmanager
+def _recorded(
+    run: Path, settings: Plain, links: Iterable[Path] = (), **facts: Any
+) -> Iterator[Plain]:
+    if ranks.is_launched():
+        with run_record.recorded_by_first(run):
+            yield {}
+        return
+    ranks.export_run(run)
+    write_config(run, settings)
+    for link in links:
+        link_to(run, link)
+    with run_record.record_run(run, **facts) as record:
+        yield record
+
+
+def create(run: Path) -> None:
+    """Create a run directory for this run alone; a launched rank finds it.
+
+    Raises:
+        InputError: it exists, or the place cannot be written to.
+    """
+    if ranks.is_launched():
         return
     try:
-        run.mkdir(parents=True)  # fails if it exists: a run never shares
+        run.mkdir(parents=True)
     except OSError as error:
-        raise InputError(f"{run} cannot be made: {error.strerror or error}") from None
-    export_to_ranks(run)
+        raise InputError(f"{run} cannot be created: {bounded.reason(error)}") from None
+    ranks.export_run(run)
 
 
 def is_writable(run: Path) -> bool:
-    """Say whether this process may write in a run directory."""
+    """Return whether this process may write in a run directory."""
     folders = [run, *(p for p in (run / "checkpoints", run / "tensorboard") if p.is_dir())]
     return all(os.access(folder, os.W_OK) for folder in folders)
 
 
 def copy(run: Path, target: Path) -> None:
-    """Copy what a run goes on from; links and whatever else lies there stay where they are.
+    """Copy the files that a run is resumed from; other folders are left out.
 
     Raises:
         InputError: the place cannot be written to.
@@ -62,46 +127,74 @@ def copy(run: Path, target: Path) -> None:
                 shutil.copyfile(path, to / path.name)
 
 
-def export_to_ranks(run: Path) -> None:
-    """Tell the processes that this run will start where it is."""
-    os.environ[VARIABLE] = str(run)
+def check_parts(run: Path) -> None:
+    """Refuse a run directory that has a link, pipe, or device among its files.
+
+    A run writes none. Through a link, a command would read or write outside of the directory.
+
+    Raises:
+        InputError: naming it.
+    """
+    for path in _parts(run):
+        mode = path.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            raise InputError(
+                f"{path} is a link, and links in a run directory are not followed; `cp -rL` copies"
+                " a run that you trust without them"
+            )
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise InputError(f"{path} is not a regular file; a run directory holds no other")
 
 
-def inherited_run() -> Path | None:
-    """Return the directory of the run that started this process as a further rank, if one did."""
-    return Path(os.environ[VARIABLE]) if is_launched_rank() else None
+def _parts(run: Path) -> Iterator[Path]:
+    yield from run.iterdir()
+    for name in FOLDERS:  # links among them are refused above, before they are entered
+        for folder, folders, files in os.walk(run / name):
+            yield from (Path(folder, part) for part in [*folders, *files])
 
 
-def is_launched_rank() -> bool:
-    """Say whether this process is a further rank of a run that another process started."""
-    return VARIABLE in os.environ and int(os.environ.get("LOCAL_RANK", "0")) > 0
+# Finding one --------------------------------------------------------------------------------------
 
 
 def find(run: str, log_dir: str) -> Path:
     """Return the directory of a run: `latest` of `log_dir`, or a path.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or it holds what no run writes (`check_parts`).
     """
     if "://" in run:
         raise InputError(f"{run}: only runs and checkpoints on this machine are read")
-    path = Path(log_dir) / "latest" if run == "latest" else Path(run)
-    if run == "latest" and not exists(path):
-        raise InputError(f"{path}: there is no run yet; `python -m src.train` makes one")
+    path = latest(Path(log_dir)) if run == "latest" else Path(run)
     if not exists(path):
         raise InputError(f"{run}: there is no such run directory")
-    if path.is_symlink():  # what is said later should name the run itself
+    if path.is_symlink():  # later messages should name the run itself
         path = Path(os.path.normpath(path.parent / os.readlink(path)))
-    if not (path / "config.yaml").is_file():
-        raise InputError(f"{run} is no run directory: it has no config.yaml")
+    if not (path / "config.yaml").exists():
+        raise InputError(f"{run} is not a run directory: it has no config.yaml")
+    check_parts(path)
     return path
 
 
+def latest(log_dir: Path) -> Path:
+    """Return `<log_dir>/latest`, or the newest training run where there is no such link.
+
+    Raises:
+        InputError: there is no run.
+    """
+    link = log_dir / "latest"
+    if exists(link):
+        return link
+    runs = [] if link.is_symlink() else [p.parent for p in log_dir.glob("train/*/*/config.yaml")]
+    if not runs:
+        raise InputError(f"{link}: there is no run yet; `python -m src.train` makes one")
+    return max(runs, key=run_record.started)
+
+
 def exists(path: Path) -> bool:
-    """Return whether a file is there; a name too long for any file is not."""
+    """Return whether there is a file or folder; a name too long for any file names none."""
     try:
         return path.exists()
-    except OSError:  # a name that is too long for any file
+    except OSError:
         return False
 
 
@@ -112,37 +205,39 @@ def find_checkpoint(run: str, log_dir: str) -> Path:
         InputError: there is none.
     """
     if run.endswith(".ckpt") and "://" not in run:
-        if not exists(Path(run)) or not Path(run).is_file():
+        path = Path(run)
+        if not exists(path) or not path.is_file():
             raise InputError(f"{run}: there is no such checkpoint file")
-        return Path(run)
+        if (owner := path.absolute().parent.parent / "config.yaml").exists():
+            check_parts(owner.parent)
+        return path
     folder = find(run, log_dir) / "checkpoints"
-    for name in ("best.ckpt", "last.ckpt"):
+    for name in (BEST, LAST):
         if (folder / name).is_file():
             return folder / name
     raise InputError(f"{folder.parent} has no checkpoint: it was stopped before its first one")
 
 
-def link_latest(run: Path, log_dir: str) -> None:
-    """Make `<log_dir>/latest` a relative link to a run, replacing the old one in one move."""
-    link_to(run, Path(log_dir) / "latest")
+# Links and config.yaml ----------------------------------------------------------------------------
 
 
 def link_to(run: Path, link: Path) -> None:
-    """Make a relative link to a run, replacing what the link was in one move."""
+    """Make a relative link to a run, replacing an existing link in one step."""
     temporary = link.with_name(f".{link.name}-{secrets.token_hex(3)}")
     try:
+        link.parent.mkdir(parents=True, exist_ok=True)
         temporary.symlink_to(os.path.relpath(run, link.parent), target_is_directory=True)
         os.replace(temporary, link)
     except OSError as error:  # Windows lets only some users make links
-        temporary.unlink(missing_ok=True)
-        print(f"warning: {link} was not renewed ({error}); name runs by their directory")
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+            # A link that still leads to another run would be wrong; without one, `latest` works.
+            if link.is_symlink():
+                link.unlink()
+        why = bounded.reason(error)
+        print(printable(f"warning: {link} was not updated ({why}); name runs by their directory"))
 
 
-def write_config(run: Path, config: dict[str, Any]) -> None:
-    """Write config.yaml: plain YAML, nothing left to interpolate."""
+def write_config(run: Path, config: Plain) -> None:
+    """Write config.yaml, plain YAML."""
     write_text(run / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, in UTF-8."""
-    write_atomically(path, text.encode())

@@ -4,61 +4,95 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from src.kindling.errors import InputError
+from src.kindling.errors import InputError, printable
+from src.kindling.files import bounded
 from src.kindling.files.atomic_write import remove_leftovers
-from src.kindling.files.run_directory import is_launched_rank
+from src.kindling.process import ranks
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+HAS_LOCKS = fcntl is not None
+
 
 @contextlib.contextmanager
 def locked(run: Path) -> Iterator[None]:
     """Keep other processes from training in a run directory; the lock dies with its owner.
 
-    Further ranks of a run need none: their first rank holds it. Windows has no such lock, nor has a
-    network drive without a lock service: there two processes are told nothing of each other. What a
-    killed process has left behind is removed.
+    Launched ranks need none: their first rank holds it. Windows and network drives without a lock
+    service offer no such lock; a warning says so. Leftovers of a killed process are removed.
 
     Raises:
-        InputError: another process trains in it.
+        InputError: another process is training in it, or .lock cannot be opened.
     """
-    if is_launched_rank() or fcntl is None:
+    if ranks.is_launched() or not HAS_LOCKS:
         yield
         return
     path = run / ".lock"
-    file = _locked(path)
+    descriptor = _locked(path)
     try:
         remove_leftovers(run)
         yield
     finally:
         with contextlib.suppress(OSError):
             path.unlink()
-        if file is not None:
-            file.close()
+        if descriptor is not None:
+            os.close(descriptor)
 
 
-def _locked(path: Path) -> Any:
-    """Open and lock a file; None, with a warning, where the file system has no locks."""
+def _locked(path: Path) -> int | None:
+    """Open and lock a file; None, with a warning, on a file system without locks."""
     while True:
-        file = path.open("w")
+        descriptor = _opened(path)
         try:
-            # Of this process alone, unlike flock's, which a loader's worker would go on holding.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Unlike a lock of flock, this one is not inherited by a loader's worker processes.
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.close()
+            os.close(descriptor)
             raise InputError(f"{path.parent}: another process is training this run") from None
         except OSError as error:
-            print(f"warning: {path} is no lock here ({error.strerror}): start no second process")
-            file.close()
+            os.close(descriptor)
+            print(
+                printable(
+                    f"warning: this file system does not support locks ({path}: {error.strerror});"
+                    " do not start a second process"
+                )
+            )
             return None
-        try:
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return file
-        except FileNotFoundError:
-            pass
-        file.close()  # the owner before has just removed it: another process may lock a new one
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=False)):
+                return descriptor
+        os.close(descriptor)  # its owner has just removed it: another process may lock a new one
+
+
+def _opened(path: Path) -> int:
+    """Open .lock without truncating it: it may be a file of somebody else."""
+    try:
+        return bounded.open_regular(path, os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        raise InputError(f"{path} cannot be locked: {bounded.reason(error)}") from None
+
+
+def is_held(run: Path) -> bool:
+    """Return whether another process is training in a run directory; True if that is unknown.
+
+    Not for the process that trains: closing the file would release its own lock.
+    """
+    if not HAS_LOCKS:
+        return True
+    try:
+        descriptor = bounded.open_regular(run / ".lock")
+    except FileNotFoundError:
+        return False
+    except OSError:  # a directory of somebody else
+        return True
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        held = False
+    except OSError:
+        held = True
+    os.close(descriptor)
+    return held

@@ -1,6 +1,7 @@
 """run.json and run.log: how a run was started, what it printed, and how it ended."""
 
 import contextlib
+import errno
 import functools
 import json
 import math
@@ -17,20 +18,22 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from src.kindling import layout
-from src.kindling.files import bounded
-from src.kindling.files.run_directory import write_text
+from src.kindling.config import masking
+from src.kindling.files import bounded, run_lock
+from src.kindling.files.atomic_write import write_text
 from src.kindling.process import signals
 
 PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "tensorboard", "numpy")
+READER_GONE = (errno.EPIPE, errno.EIO)  # of standard output: `| head -1`, a closed terminal
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file, whole or not at all; a number that is none is null, as JSON has no nan."""
+    """Write a JSON file atomically; NaN and infinity become null, since JSON has neither."""
     write_text(path, json.dumps(json_safe(content), indent=2, allow_nan=False) + "\n")
 
 
 def json_safe(content: Any) -> Any:
-    """Return the content with NaN and infinity as null, which JSON lacks."""
+    """Return nested dictionaries and lists with None in place of NaN and infinity."""
     if isinstance(content, dict):
         return {key: json_safe(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
@@ -38,20 +41,48 @@ def json_safe(content: Any) -> Any:
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
+# Writing ------------------------------------------------------------------------------------------
+
+
 @contextlib.contextmanager
-def record_run(run: Path, device: str, **more: Any) -> Iterator[dict[str, Any]]:
-    """Keep run.json and run.log while a run goes on, and say in run.json how it ended.
+def record_run(run: Path, device: str, **facts: Any) -> Iterator[dict[str, Any]]:
+    """Keep run.json and run.log during a run, and record in run.json how it ended.
 
     Args:
         run: the run directory.
-        device: what it runs on.
-        more: what else run.json shall say.
+        device: the device that it runs on.
+        facts: further content of run.json.
 
     Yields:
-        The content of run.json; what is put in stays in.
+        The content of run.json; what is added to it is written at the end.
     """
-    record: dict[str, Any] = {
-        "command": [sys.executable, *sys.orig_argv[1:]],
+    record = _begun(device) | facts
+    if earlier := _earlier(run):
+        record["earlier"] = earlier
+    with _open_log(run / "run.log") as log:
+        write_json(run / "run.json", record)
+        try:
+            with _copied(log), signals.at_exit(functools.partial(_ended_at_once, run, record, log)):
+                yield record
+            record["status"] = "finished"
+        except BaseException as error:
+            record["status"] = "stopped" if isinstance(error, SystemExit) else "failed"
+            if record["status"] == "failed":
+                error.run_log = run / "run.log"  # type: ignore[attr-defined]
+                with contextlib.suppress(OSError):
+                    traceback.print_exc(file=log)
+            raise
+        finally:
+            record["end"] = now()
+            signals.mark_finished()
+            # A full disk must not hide the first error; nor a signal print a line.
+            with contextlib.suppress(OSError), signals.at_exit(signals.silent):
+                write_json(run / "run.json", record)
+
+
+def _begun(device: str) -> dict[str, Any]:
+    return {
+        "command": masking.masked_words([sys.executable, *sys.orig_argv[1:]]),
         "config_dirs": [str(folder) for folder in layout.own_folders()],
         "git": git_state(),
         "python": platform.python_version(),
@@ -61,58 +92,36 @@ def record_run(run: Path, device: str, **more: Any) -> Iterator[dict[str, Any]]:
         "start": now(),
         "end": None,
         "status": "running",
-        **more,
     }
-    if earlier := _earlier(run):
-        record["earlier"] = earlier
-    with _open_log(run / "run.log") as log:
-        write_json(run / "run.json", record)
 
-        def end(failure: str | None) -> bool:  # the process ends without unwinding
-            log.write(f"{failure}\n" if failure else "")
-            log.flush()
-            status = "failed" if failure else "stopped"
-            write_json(run / "run.json", record | {"status": status, "end": now()})
-            return False
 
-        try:
-            with _copied(log), signals.at_exit(end):
-                yield record
-            record["status"] = "finished"
-        except SystemExit:
-            record["status"] = "stopped"
-            raise
-        except BaseException as error:
-            record["status"] = "failed"
-            error.run_log = run / "run.log"  # type: ignore[attr-defined]
-            with contextlib.suppress(OSError):
-                traceback.print_exc(file=log)
-            raise
-        finally:
-            record["end"] = now()
-            signals.mark_finished()
-            # A full disk must not hide the first error; a signal has nothing more to stop.
-            with contextlib.suppress(OSError), signals.at_exit(lambda failure: True):
-                write_json(run / "run.json", record)
+def _ended_at_once(run: Path, record: dict[str, Any], log: TextIO, failure: str | None) -> bool:
+    """Record the end of a process that exits without unwinding; see `signals.at_exit`."""
+    log.write(f"{failure}\n" if failure else "")
+    log.flush()
+    status = "failed" if failure else "stopped"
+    write_json(run / "run.json", record | {"status": status, "end": now()})
+    return False
 
 
 @contextlib.contextmanager
 def _open_log(path: Path) -> Iterator[TextIO]:
-    """Open run.log, which also gets what fails in a thread, and whose disk may fill up."""
-    log = path.open("a", encoding="utf-8")
-    console, threading.excepthook = threading.excepthook, functools.partial(_failed_aside, log)
+    """Open run.log, which also gets the traceback of a thread that fails."""
+    log = bounded.open_append(path)
+    console, threading.excepthook = threading.excepthook, functools.partial(_log_failure, log)
     try:
         yield log
     finally:
         threading.excepthook = console
-        with contextlib.suppress(OSError):  # nor must it here
+        with contextlib.suppress(OSError):  # a full disk
             log.close()
 
 
-def _failed_aside(log: TextIO, failed: Any) -> None:
-    """Write a thread's traceback to the log alone, where TensorBoard's could not write.
+def _log_failure(log: TextIO, failed: Any) -> None:
+    """Write the traceback of a failed thread to the log, and mostly to the console.
 
-    Its writer tells the main thread of it, which then says so in one line.
+    Not an OSError: TensorBoard's writer passes its own on to the main thread, which reports it in
+    one line.
     """
     with contextlib.suppress(OSError):
         traceback.print_exception(failed.exc_value, file=log)
@@ -122,36 +131,64 @@ def _failed_aside(log: TextIO, failed: Any) -> None:
 
 @contextlib.contextmanager
 def recorded_by_first(run: Path) -> Iterator[None]:
-    """Leave a further rank's traceback in run.log, and the rest to rank 0, which speaks for all.
+    """Leave a launched rank's traceback in run.log, and the rest to rank 0, which speaks for all.
 
     Raises:
-        SystemExit: with status 1, where the rank has failed.
+        SystemExit: with status 1, if the rank has failed.
     """
     try:
         yield
     except Exception:
-        with (run / "run.log").open("a", encoding="utf-8") as log:
+        with bounded.open_append(run / "run.log") as log:
             rank = os.environ.get("LOCAL_RANK", "?")
             log.write(f"rank {rank}:\n{traceback.format_exc()}")
         raise SystemExit(1) from None
 
 
 def _earlier(run: Path) -> list[Any]:
-    """Return how a run that is resumed was started before, the first time first."""
-    if not (before := bounded.record_or_nothing(run)):
+    """Return how a resumed run was started before, the first time first."""
+    before = bounded.record_or_nothing(run)
+    if not before:
         return []
     earlier = before.get("earlier")
-    told = {key: before.get(key) for key in ("command", "git", "start", "end", "status")}
-    return [*(earlier if isinstance(earlier, list) else []), told]
+    last = {key: before.get(key) for key in ("command", "git", "start", "end", "status")}
+    if last["status"] == "running":  # this process holds the lock now
+        last["status"] = "killed"
+    return [*(earlier if isinstance(earlier, list) else []), last]
+
+
+# Reading ------------------------------------------------------------------------------------------
+
+
+def status(run: Path, record: dict[str, Any]) -> str:
+    """Return how a run ended: finished, stopped, failed, or killed; running if it has not ended.
+
+    A killed process could not record its end: its run.json says `running`, and nobody holds the
+    lock.
+    """
+    recorded = str(record.get("status", "unknown"))
+    return "killed" if recorded == "running" and not run_lock.is_held(run) else recorded
 
 
 def is_finished(run: Path) -> bool:
-    """Say whether run.json says that the run came to its end."""
+    """Return whether run.json says that the run came to its end."""
     return bounded.record_or_nothing(run).get("status") == "finished"
 
 
+def started(run: Path) -> tuple[float, str]:
+    """Return a key that sorts run directories by their start, whatever the time zone of each.
+
+    The directory's name settles a tie; without a readable run.json, the time of config.yaml counts.
+    """
+    try:
+        start = datetime.fromisoformat(str(bounded.record_or_nothing(run)["start"])).timestamp()
+    except (LookupError, ValueError, OverflowError, OSError):
+        start = (run / "config.yaml").stat(follow_symlinks=False).st_mtime
+    return start, run.name
+
+
 def now() -> str:
-    """Return the local time with its offset, ISO 8601, to the second."""
+    """Return the local time with its UTC offset, in ISO 8601, to the second."""
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
@@ -161,7 +198,7 @@ def git_state() -> dict[str, Any] | None:
     try:
         commit, dirty = (
             subprocess.run(
-                # To look takes no lock: the user's own git may be at work, and this may be killed.
+                # No lock: the user's own git may be at work, and this process may be killed.
                 ["git", "--no-optional-locks", *arguments],
                 cwd=root,
                 capture_output=True,
@@ -175,22 +212,41 @@ def git_state() -> dict[str, Any] | None:
     return {"commit": commit, "dirty": bool(dirty)}
 
 
+# The console --------------------------------------------------------------------------------------
+
+
 class _Copy:
-    """A stream that writes to two files."""
+    """A stream that writes to the console and to run.log; it outlives the console's reader."""
 
     def __init__(self, stream: TextIO, log: TextIO) -> None:
         self._stream, self._log = stream, log
 
     def write(self, text: str) -> int:
         self._log.write(text)
-        return self._stream.write(text)
+        with _reader_may_leave(self._stream):
+            self._stream.write(text)
+        return len(text)
 
     def flush(self) -> None:
         self._log.flush()
-        self._stream.flush()
+        with _reader_may_leave(self._stream):
+            self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def _reader_may_leave(stream: TextIO) -> Iterator[None]:
+    """Send a stream to nowhere once nobody reads it (`| head -1`); training continues."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in READER_GONE:
+            raise
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())  # its buffer is flushed once more when Python exits
+        os.close(nowhere)
 
 
 @contextlib.contextmanager
@@ -198,4 +254,8 @@ def _copied(log: TextIO) -> Iterator[None]:
     """Copy to the log what goes to standard output and standard error."""
     out, err = _Copy(sys.stdout, log), _Copy(sys.stderr, log)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        yield
+        try:
+            yield
+        finally:
+            out.flush()
+            err.flush()

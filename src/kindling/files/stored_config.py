@@ -5,6 +5,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
+from src.kindling.config import masking
 from src.kindling.layout import Plain
 
 STORED = (bool, int, float, str, list, tuple, dict, type(None))
@@ -18,7 +19,7 @@ class StoredConfig(Callback):
     configuration rebuilds it anyway; so hyperparameters other than plain values are left out.
 
     Args:
-        config: the resolved configuration, as plain data.
+        config: the configuration as it is to be stored (see `config/masking.py`), as plain data.
     """
 
     def __init__(self, config: Plain) -> None:
@@ -29,7 +30,8 @@ class StoredConfig(Callback):
     ) -> None:
         """Store the configuration."""
         checkpoint["config"] = self._config
-        for key in (pl_module.CHECKPOINT_HYPER_PARAMS_KEY, "datamodule_hyper_parameters"):
+        arguments = (pl_module.CHECKPOINT_HYPER_PARAMS_KEY, "datamodule_hyper_parameters")
+        for key, group in zip(arguments, ("model", "data"), strict=True):
             if key in checkpoint:
-                held = checkpoint[key].items()
-                checkpoint[key] = {k: v for k, v in held if isinstance(v, STORED)}
+                held = masking.as_stored(checkpoint[key], self._config.get(group, {}))
+                checkpoint[key] = {k: v for k, v in held.items() if isinstance(v, STORED)}

@@ -1,8 +1,8 @@
-"""Ctrl-C, SIGTERM and SIGUSR1, from a command's first import to its last line.
+"""SIGINT, SIGTERM, SIGHUP, and SIGUSR1, from a command's first import to its last line.
 
 A signal ends a command at once, in one line, except while training takes its steps: then it is
-noted, and `callbacks/signals.py` stops the run after the step that is under way. Python's own way,
-an exception wherever the program happens to be, ends in tracebacks, and imports swallow it.
+recorded, and `callbacks/signals.py` stops the run after the current step. Python's own way, an
+exception wherever the program happens to be, ends in tracebacks, and imports swallow it.
 """
 
 import atexit
@@ -14,46 +14,69 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
-STATUS = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 0}  # exit status; Windows lacks the last one
+# Exit status by signal; Windows lacks the last two.
+STATUS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "SIGUSR1": 0}
 SIGNALS = [getattr(signal, name) for name in STATUS if hasattr(signal, name)]
-PATIENCE = 1.0  # seconds that the main thread may be deaf, waiting in a library, to a signal
+PATIENCE = 1.0  # seconds for which the main thread may wait in a library, deaf to a signal
 
-_noted: list[int] = []  # the signals that have come
-_stepping = False  # someone looks at `noted()` after each step
-# Is given what failed, or None where a signal has come; returns whether it has said how that ended.
-LastAct = Callable[[str | None], bool]
-_last_acts: list[LastAct] = []  # what is done and said before the process ends without unwinding
-_ended = False  # a run has come to its end
-_ending = threading.Lock()
+# Is given what failed, or None after a signal; returns whether it has told the user.
+ExitAct = Callable[[str | None], bool]
 
 
-def install_handlers() -> None:
-    """Take over the signals for the rest of this process; commands do, notebooks do not."""
-    for number in SIGNALS:
+@dataclass
+class _State:
+    """What this process knows of its signals and of its end."""
+
+    arrived: list[int] = field(default_factory=list)  # the signals so far
+    deferred: bool = False  # training checks `pending_signal` after each step
+    acts: list[ExitAct] = field(default_factory=list)  # done if the process exits at once
+    run_ended: bool = False
+    exiting: threading.Lock = field(default_factory=threading.Lock)
+
+
+_state = _State()
+
+
+def install_handlers(last: ExitAct | None = None) -> None:
+    """Take over the signals for the rest of this process; commands do, notebooks do not.
+
+    Args:
+        last: what is done last of all if the process exits at once.
+    """
+    for number in _unignored():
         signal.signal(number, _arrived)
-    atexit.register(_end)
+    atexit.register(_ignore)
+    _state.acts += [last] if last else []
     if os.name != "posix":
         return
-    # The byte is written the moment that a signal comes, even while the main thread waits in a
+    # The byte is written the moment that a signal arrives, even while the main thread waits in a
     # library (for another rank, say) and Python's own handler cannot run.
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reader,), name="signals", daemon=True).start()
-    # A loader's worker process lives on until the loader ends it: Ctrl-C reaches it too.
-    os.register_at_fork(after_in_child=_hand_back)
+    # A loader's worker process lives until the loader ends it: Ctrl-C reaches it too.
+    os.register_at_fork(after_in_child=_restore_in_worker)
 
 
-def _end() -> None:
-    """Let what the command has come to stand: Python's own end would die of a signal."""
+def _unignored() -> list[int]:
+    """Return the signals to handle: all, but for SIGHUP under nohup."""
+    hangup = getattr(signal, "SIGHUP", None)
+    kept = hangup is not None and signal.getsignal(hangup) == signal.SIG_IGN
+    return [number for number in SIGNALS if not (kept and number == hangup)]
+
+
+def _ignore() -> None:
+    """Ignore signals during interpreter shutdown, so that the exit status stands."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _hand_back() -> None:
+def _restore_in_worker() -> None:
     signal.set_wakeup_fd(-1)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
@@ -61,7 +84,7 @@ def _hand_back() -> None:
 
 def pending_signal() -> int:
     """Return the number of the signal that asks the run to stop after this step; 0 for none."""
-    return _noted[0] if _noted else 0
+    return _state.arrived[0] if _state.arrived else 0
 
 
 def status(number: int) -> int:
@@ -70,7 +93,7 @@ def status(number: int) -> int:
 
 
 class Stopped(SystemExit):
-    """A run was stopped by a signal, in order.
+    """A signal stopped a run in an orderly way.
 
     Args:
         number: the signal; its exit status becomes the process's.
@@ -84,92 +107,107 @@ class Stopped(SystemExit):
 
 @contextlib.contextmanager
 def defer_signals() -> Iterator[None]:
-    """Only note a first signal; whoever asks for this looks at `noted()` after each step.
+    """Only record a first signal; the caller checks `pending_signal` after each step.
 
-    Takes the signals over where `listen` has not; a second Ctrl-C is then a KeyboardInterrupt.
+    Takes over the signals if `install_handlers` has not; a second Ctrl-C is then a
+    KeyboardInterrupt.
     """
-    global _stepping
     main = threading.current_thread() is threading.main_thread()
     before: dict[int, Any] = {}
     if main and signal.getsignal(signal.SIGINT) is not _arrived:
-        _noted.clear()
-        before = {number: signal.signal(number, _only_noted) for number in SIGNALS}
-    _stepping = True
+        _state.arrived.clear()
+        before = {number: signal.signal(number, _record) for number in _unignored()}
+    _state.deferred = True
     try:
         yield
     finally:
-        _stepping = False
+        _state.deferred = False
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 @contextlib.contextmanager
-def at_exit(act: LastAct) -> Iterator[None]:
-    """Have something done or said, should the process end at once meanwhile; the newest first."""
-    _last_acts.append(act)
+def at_exit(act: ExitAct) -> Iterator[None]:
+    """Register an act for the case that the process exits at once; the last registered runs first.
+
+    Args:
+        act: is given what failed, or None after a signal; returns whether it has told the user.
+    """
+    _state.acts.append(act)
     try:
         yield
     finally:
-        _last_acts.remove(act)
+        _state.acts.remove(act)
+
+
+def silent(failure: str | None) -> bool:
+    """Do and say nothing: an act for `at_exit` where the user has been told already."""
+    return True
 
 
 def mark_finished() -> None:
-    """Say that a run has come to its end: a signal from now on is not too early for it."""
-    global _ended
-    _ended = True
+    """Record that a run has come to its end: a signal from now on does not come too early."""
+    _state.run_ended = True
 
 
-def _only_noted(number: int, frame: FrameType | None) -> None:
-    _noted.append(number)
-    if number == signal.SIGINT and len(_noted) > 1:
+def _record(number: int, frame: FrameType | None) -> None:
+    _state.arrived.append(number)
+    if number == signal.SIGINT and len(_state.arrived) > 1:
         raise KeyboardInterrupt
 
 
 def _arrived(number: int, frame: FrameType | None) -> None:
-    _noted.append(number)
-    again = len(_noted) > 1  # then a stop is under way already, and only Ctrl-C hastens it
-    if number == signal.SIGINT if again else not _stepping:
+    _state.arrived.append(number)
+    if _ends_at_once(number, len(_state.arrived)):
         exit_for_signal(number)
 
 
+def _ends_at_once(number: int, count: int) -> bool:
+    """Return whether a signal, the count-th of this process, ends it without waiting for a step."""
+    if count > 1:  # a stop is under way already, and only Ctrl-C hastens it
+        return number == signal.SIGINT
+    return not _state.deferred
+
+
 def _watch(reader: int) -> None:
-    """Do what `_arrived` would, where the main thread does not come to it."""
-    came = 0
+    """Do what `_arrived` would while the main thread does not run Python code."""
+    count = 0
     while True:
         number = os.read(reader, 1)[0]
         if number not in SIGNALS:
             continue
-        came += 1
+        count += 1
         time.sleep(PATIENCE)
-        deaf = len(_noted) < came
-        if deaf and (number == signal.SIGINT if came > 1 else not _stepping):
+        is_deaf = len(_state.arrived) < count
+        if is_deaf and _ends_at_once(number, count):
             exit_for_signal(number)
-        if _ending.locked():  # and cannot end: the reader of its output has stopped, say
+        if _state.exiting.locked():  # and stuck: the reader of its output has stopped, say
             time.sleep(2 * PATIENCE)
             os._exit(status(number))
 
 
 def exit_for_signal(number: int) -> None:
     """End the process at once because of a signal."""
+    _state.arrived = _state.arrived or [number]  # the main thread may not have come to it
     exit_now(status(number), signal_number=number)
 
 
 def exit_now(code: int, failure: str | None = None, signal_number: int = 0) -> None:
-    """End the process without unwinding, which nothing can swallow, after the last acts.
+    """End the process without unwinding, which nothing can swallow, after the registered acts.
 
     Args:
         code: its exit status.
-        failure: what went wrong, in a line; None where a signal has come.
+        failure: what went wrong, in one line; None after a signal.
         signal_number: that signal.
     """
-    if not _ending.acquire(blocking=False):  # it is on its way out
+    if not _state.exiting.acquire(blocking=False):  # it is on its way out
         return
-    said = os.environ.get("LOCAL_RANK", "0") != "0"  # the first rank speaks for all
+    told = os.environ.get("LOCAL_RANK", "0") != "0"  # the first rank speaks for all
     if failure is not None:
-        said = _tried(lambda: say(f"error: {failure}", sys.__stderr__))
-    for act in reversed(_last_acts):
-        said = _tried(functools.partial(act, failure)) or said
-    if not said:
+        told = _tried(lambda: say(f"error: {failure}", sys.__stderr__))
+    for act in reversed(_state.acts):
+        told = _tried(functools.partial(act, failure)) or told
+    if not told:
         _tried(lambda: say_nothing_is_saved(signal_number))
     with contextlib.suppress(OSError, RuntimeError, ValueError):
         sys.stdout.flush()
@@ -177,7 +215,7 @@ def exit_now(code: int, failure: str | None = None, signal_number: int = 0) -> N
 
 
 def _tried(act: Callable[[], bool]) -> bool:
-    # The signal may have come amid a print, which cannot be entered twice; a disk may be full.
+    # The signal may have interrupted a print, which is not reentrant; a disk may be full.
     with contextlib.suppress(OSError, RuntimeError, ValueError):
         return act()
     return False
@@ -186,12 +224,12 @@ def _tried(act: Callable[[], bool]) -> bool:
 def say_nothing_is_saved(number: int) -> bool:
     """Say that a signal came before a run, or after it; one that asks for a requeue is no error."""
     prefix = "error: " if status(number) else ""
-    when = "" if _ended else " before anything was saved"
+    when = "" if _state.run_ended else " before anything was saved"
     return say(f"{prefix}interrupted{when}", sys.__stderr__)
 
 
 def say(line: str, stream: Any = None) -> bool:
-    """Print a line, even from amid another print; return that it is said."""
+    """Print a line, even from within another print; return that the user has been told."""
     stream = stream or sys.stdout
     try:
         print(line, file=stream, flush=True)

@@ -1,138 +1,235 @@
-"""How a run goes on: from which checkpoint, with which settings, and from where in its history."""
+"""Plan how a run is resumed: from which checkpoint, with which settings, and where in its history.
+
+Nothing on disk changes before `Resumption.apply`.
+"""
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from src.kindling import layout
+from src.kindling.config import masking
 from src.kindling.errors import InputError, first_line, short_repr
-from src.kindling.layout import Plain
+from src.kindling.files import bounded
+from src.kindling.layout import BEST, LAST, PREVIOUS, Plain
+from src.kindling.training.resume_changes import (
+    Changes,
+    apply_changes,
+    check_possible,
+    early_stoppings,
+    state_of,
+)
 
 if TYPE_CHECKING:
     from src.kindling.build import Experiment
 
-ABOUT_THE_COMMAND = ("resume", "allow_changes", "log_dir", "init_from")  # not about the run
-CANDIDATES = ("last.ckpt", "previous.ckpt", "best.ckpt")  # what to go on from, the newest first
-Changes = dict[str, tuple[Any, Any]]  # key -> (old, new)
+NOT_OF_THE_RUN = ("resume", "allow_changes", "log_dir", "init_from")  # keys of the command alone
+CANDIDATES = (LAST, PREVIOUS, BEST)  # checkpoints to resume from, the newest first
+
+
+@dataclass
+class Resumption:
+    """How a run is resumed.
+
+    Attributes:
+        run: its directory.
+        checkpoint: the file to resume from; None if the run was killed before its first one.
+        content: what that file holds, read once; empty after `apply`.
+        changes: the settings that differ from those that the checkpoint was trained with.
+        notices: lines for the user.
+    """
+
+    run: Path
+    checkpoint: Path | None
+    content: Any
+    changes: Changes
+    notices: list[str]
+
+    def check_fit(self, built: "Experiment") -> None:
+        """Refuse a checkpoint whose weights or optimizer state do not fit the configuration.
+
+        Only `configure_optimizers` of BaseModule is tried here. A module's own may need its
+        Trainer, and a callback such as BaseFinetuning may have added parameter groups: Lightning
+        restores those itself.
+
+        Raises:
+            InputError: naming what does not fit.
+        """
+        if self.checkpoint is None:
+            return
+        trial = {**self.content, "state_dict": dict(self.content["state_dict"])}
+        try:
+            built.model.on_load_checkpoint(trial)
+            built.model.configure_model()
+            built.model.load_state_dict(trial["state_dict"], strict=built.model.strict_loading)
+            for optimizer in _tried_optimizers(built):
+                [state] = trial["optimizer_states"]
+                optimizer.load_state_dict(state)
+        except (RuntimeError, ValueError, LookupError, TypeError) as error:
+            line = " ".join(str(error).split())
+            raise InputError(f"{self.checkpoint} does not fit this configuration: {line}") from None
+
+    def apply(self, built: "Experiment") -> Path | None:
+        """Restore a run's files to the time of the checkpoint, and apply the changed settings.
+
+        Returns:
+            The checkpoint to resume from; the Trainer gets its content without reading it again.
+        """
+        truncate_history(built.trainer, self.content)
+        if self.checkpoint is None:
+            return None
+        last, content = self.checkpoint.with_name(LAST), self.content
+        lost = _forget_lost_best(self.run, content)
+        self.notices += lost
+        if self.changes:
+            apply_changes(self.changes, content, masking.masked(built.config))
+        if self.checkpoint != last or self.changes or lost:
+            _save(content, last, damaged=self.checkpoint != last)
+        _hand_over(content, last, built.trainer)
+        self.content = {}  # not kept in memory during training
+        return last
+
+
+def plan(run: Path, settings: Plain, allow_changes: bool) -> Resumption:
+    """Plan how to resume a run with these settings; its checkpoint is read here, once.
+
+    Raises:
+        InputError: no checkpoint is whole, or a change is not allowed or not possible.
+    """
+    checkpoint, content, notices = newest_whole(run)
+    trained_with = content.get("config") if content else bounded.read_config(run / "config.yaml")
+    found = changes(trained_with, settings)
+    if checkpoint:
+        check_length(run, content, settings, found)
+    check_allowed(run, found, allow_changes)
+    if checkpoint:
+        check_possible(content, found)
+    return Resumption(run, checkpoint, content or {}, found, notices)
 
 
 # The checkpoint -----------------------------------------------------------------------------------
 
 
 def newest_whole(run: Path) -> tuple[Path | None, Any, list[str]]:
-    """Return the newest checkpoint of a run that is not damaged, its content, and what to say.
+    """Return the newest undamaged checkpoint of a run, its content, and notices for the user.
 
-    None where there is no checkpoint at all: the run was killed before its first one.
+    None if there is no checkpoint at all: the run was killed before its first one.
 
     Raises:
-        InputError: there are checkpoints, and none of them is whole.
+        InputError: there are checkpoints, and all are damaged.
     """
     from src.kindling.files.checkpoint import load_checkpoint
 
-    said: list[str] = []
+    notices: list[str] = []
     present = [path for name in CANDIDATES if (path := run / "checkpoints" / name).is_file()]
     for path in present:
         try:
             content = load_checkpoint(path)
         except (OSError, ValueError) as error:
-            said.append(first_line(error))
+            notices.append(first_line(error))
             continue
-        if said or path.name != CANDIDATES[0]:
-            said.append(f"continuing from {path}, of step {content.get('global_step')}")
-        return path, content, said
+        if notices or path.name != CANDIDATES[0]:
+            notices.append(f"continuing from {path}, of step {content.get('global_step')}")
+        return path, content, notices
     if present:
-        raise InputError(said[0] if len(said) == 1 else f"{said[0]}; and no other is whole")
+        more = "; and no other is whole" if len(notices) > 1 else ""
+        raise InputError(f"{notices[0]}{more}")
     return None, None, [f"{run} has no checkpoint yet: it starts from its first step"]
 
 
-def prepare(
-    built: "Experiment", run: Path, checkpoint: Path | None, content: Any, found: Changes
-) -> Path | None:
-    """Make a run's files what they were when the checkpoint was written, with what is changed.
+def _tried_optimizers(built: "Experiment") -> list[Any]:
+    from lightning.pytorch.callbacks import BaseFinetuning
 
-    Returns:
-        The checkpoint to go on from.
-    """
-    cut_history(built.trainer, content)
-    if checkpoint is None:
-        return None
-    last = checkpoint.with_name(CANDIDATES[0])
-    forgotten = _forget_lost_best(run, content)
-    if found:
-        apply_changes(found, content, built.config)
-    if checkpoint == last and not found and not forgotten:
-        return last
+    from src.kindling.model import BaseModule
+
+    trainer: Any = built.trainer
+    own = type(built.model).configure_optimizers is not BaseModule.configure_optimizers
+    if own or any(isinstance(callback, BaseFinetuning) for callback in trainer.callbacks):
+        return []
+    return [built.model.optimizer_factory(built.model.parameters())]
+
+
+def _forget_lost_best(run: Path, content: Any) -> list[str]:
+    """Forget a best checkpoint that is damaged or gone; return a notice if it is."""
+    from src.kindling.files.checkpoint import check_whole
+
+    state = state_of(content, "Checkpointing")
+    if state.get("best_score") is None:
+        return []
+    try:
+        check_whole(run / "checkpoints" / BEST)
+    except (OSError, ValueError) as error:
+        state["best_score"] = None
+        return [f"{first_line(error)}: the best one from now on takes its place"]
+    return []
+
+
+def _save(content: Any, last: Path, damaged: bool) -> None:
     from src.kindling.files.checkpoint import AtomicCheckpointIO
 
-    if checkpoint != last and last.exists():
+    if damaged and last.exists():
         last.replace(last.with_name("damaged.ckpt"))
     AtomicCheckpointIO().save_checkpoint(content, last)
-    return last
 
 
-def _forget_lost_best(run: Path, content: Any) -> bool:
-    """Forget a best checkpoint that is damaged or gone, so that the next takes its place."""
-    from src.kindling.files.checkpoint import load_checkpoint
+def _hand_over(content: Any, last: Path, trainer: Any) -> None:
+    from src.kindling.files.checkpoint import AtomicCheckpointIO
 
-    state = _of_callback(content, "Checkpointing")
-    if state.get("best_score") is None:
-        return False
-    try:
-        load_checkpoint(run / "checkpoints" / "best.ckpt")
-    except (OSError, ValueError) as error:
-        print(f"{first_line(error)}: the best from here on takes its place")
-        state["best_score"] = None
-        return True
-    return False
+    if isinstance(writer := trainer.strategy.checkpoint_io, AtomicCheckpointIO):
+        writer.provide(last, content)
 
 
-def cut_history(trainer: Any, content: Any) -> None:
-    """Let the history end where it ended when the checkpoint was written; without one, at 0."""
-    marks = _of_callback(content, "Checkpointing").get("history", {}) if content else None
+def truncate_history(trainer: Any, content: Any) -> None:
+    """Truncate the history to where it ended in the checkpoint; without one, to nothing."""
+    marks = state_of(content, "Checkpointing").get("history", {}) if content else None
     for logger in trainer.loggers:
         name = type(logger).__name__
         if hasattr(logger, "cut") and (marks is None or name in marks):
             logger.cut(marks[name] if marks else None)
 
 
-def _of_callback(content: Any, name: str) -> Any:
-    """Return the state of a callback in a checkpoint, an empty one where it has none."""
-    states = content.get("callbacks")
-    state = states.get(name) if isinstance(states, dict) else None
-    return state if isinstance(state, dict) else {}
-
-
 # The settings -------------------------------------------------------------------------------------
 
 
-def with_overrides(saved: Plain, overrides: list[str]) -> Plain:
-    """Return a run's own configuration with what the command line changes in it.
+def with_overrides(saved: Plain, overrides: Sequence[str]) -> Plain:
+    """Return a run's own configuration with the changes of the command line.
 
-    That is what the arguments change in a configuration of this model, whether directly or by an
-    interpolation (the data's seed follows `seed`). An option of a group replaces the whole group,
-    but for the trainer's, which hold little more than where to run.
+    A key that only the run has, and not its model's default recipe, is set as it is. For the other
+    keys, what the recipe derives from them follows (the data's seed from `seed`). An option of a
+    group replaces the whole group, except for the trainer's, which hold little more than where to
+    run.
     """
-    given = {_key(o): o for o in overrides if _key(o) not in ABOUT_THE_COMMAND}
+    given = {_key(o): o for o in overrides if _key(o) not in NOT_OF_THE_RUN}
     if not given:
         return saved
-    held = layout.flat(saved)
-    model = f"model={layout.model_stem(saved)}"
-    as_saved = [f"{key}={json.dumps(held[key])}" for key in given if key in held]
+    held, model = layout.flat(saved), f"model={layout.model_stem(saved)}"
+    recipe = layout.flat(_composed([model]))
+    own = {key: o for key, o in given.items() if key in held and key not in recipe}
+    others = {key: o for key, o in given.items() if key not in own}
+    as_saved = [f"{key}={json.dumps(held[key])}" for key in others if key in held]
     before = layout.flat(_composed([model, *as_saved]))
-    after = layout.flat(_composed([*([] if "model" in given else [model]), *given.values()]))
-    groups = [key for key in given if (layout.CONF / key).is_dir() and key != "trainer"]
+    after = layout.flat(_composed([*([] if "model" in given else [model]), *others.values()]))
+    groups = [key for key in others if (layout.CONF / key).is_dir() and key != "trainer"]
     replaced = tuple(f"{group}." for group in groups)
     gone = before.keys() - after.keys()
     kept = {k: v for k, v in held.items() if k not in gone and not k.startswith(replaced)}
     new = {k: v for k, v in after.items() if v != before.get(k, ...) or k.startswith(replaced)}
-    return _nested(kept | new)
+    return _nested(kept | new | {key: _value(override) for key, override in own.items()})
 
 
 def _key(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
+
+
+def _value(override: str) -> Any:
+    [parsed] = OverridesParser.create().parse_overrides([override])
+    return parsed.value()
 
 
 def _composed(overrides: list[str]) -> Any:
@@ -155,23 +252,23 @@ def changes(old: Any, new: Plain) -> Changes:
     if not isinstance(old, dict):
         return {}
     before, after = layout.flat(old), layout.flat(new)
-    keys = [key for key in before | after if key not in ABOUT_THE_COMMAND]
+    keys = [key for key in before | after if key not in NOT_OF_THE_RUN]
     pairs = {key: (before.get(key), after.get(key)) for key in keys}
     return {key: (was, now) for key, (was, now) in pairs.items() if was != now}
 
 
 def check_allowed(run: Path, found: Changes, allow: bool) -> None:
-    """Refuse changes that were not asked for; a longer run is always allowed.
+    """Refuse changes without `allow_changes`, except for a longer run.
 
     Raises:
-        InputError: saying each.
+        InputError: listing each.
     """
     asked = {key: pair for key, pair in found.items() if not _is_longer(key, *pair)}
     if asked and not allow:
-        said = [f"{key}: {short_repr(a)} -> {short_repr(b)}" for key, (a, b) in asked.items()]
+        lines = [f"{key}: {short_repr(a)} -> {short_repr(b)}" for key, (a, b) in asked.items()]
         raise InputError(
-            f"{', '.join(said)}: {run} was trained otherwise; allow_changes=true continues with the"
-            " new settings, and leaving out resume= starts a new run"
+            f"{', '.join(lines)}: {run} was trained with other settings; allow_changes=true"
+            " continues with the new ones, and a command without resume= starts a new run"
         )
 
 
@@ -182,138 +279,42 @@ def _is_longer(key: str, old: Any, new: Any) -> bool:
 
 
 def check_length(run: Path, content: Any, settings: Plain, found: Changes) -> None:
-    """Refuse a run that would be shorter than it is, or longer than early stopping lets it be.
+    """Refuse to make a run shorter than it is, or longer than early stopping lets it be.
 
     Raises:
-        InputError: saying which.
+        InputError: naming the setting, and for early stopping the command that works.
     """
     epochs, done = settings["trainer"]["max_epochs"], epochs_done(content)
     if isinstance(epochs, int) and 0 <= epochs < done:
-        raise InputError(f"trainer.max_epochs={epochs}: {run} has {done} epochs behind it")
-    if "trainer.max_epochs" in found and (stopped := _stopped_early(content)):
-        raise InputError(
-            f"{run} was ended by early stopping, after {done} epochs; to train it for longer, set"
-            f" callbacks.early_stopping.patience above {stopped['patience']} and allow_changes=true"
-        )
+        raise InputError(f"trainer.max_epochs={epochs}: {run} has completed {done} epochs already")
+    patience = settings["callbacks"].get("early_stopping", {}).get("patience")
+    for state in early_stoppings(content):
+        if not state.get("stopping_reason") or "trainer.max_epochs" not in found:
+            continue
+        if patience is not None and patience <= state["wait_count"]:
+            longer = {"trainer.max_epochs": str(epochs)} | longer_patience(patience)
+            raise InputError(
+                f"trainer.max_epochs={epochs}: early stopping ended {run} after {done} epochs; with"
+                f" more patience it continues: "
+                f"{layout.command_line('train', resume=str(run), **longer)}"
+            )
+
+
+def longer_patience(patience: int) -> dict[str, str]:
+    """Return the overrides with which a run continues that early stopping has ended."""
+    more = str(2 * max(patience, 1))
+    return {"callbacks.early_stopping.patience": more, "allow_changes": "true"}
 
 
 def epochs_done(content: Any) -> int:
-    """Return how many epochs a checkpoint has behind it.
+    """Return how many epochs were completed at a checkpoint.
 
     Raises:
-        InputError: it does not say; it is no checkpoint of a training run.
+        InputError: it does not say, so it is not from a training run.
     """
     try:
         return int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
     except (LookupError, TypeError, ValueError):
         raise InputError(
-            "the checkpoint holds weights alone: init_from= starts a run from them"
+            "the checkpoint holds only weights: init_from= starts a run from them"
         ) from None
-
-
-def _early_stoppings(content: Any) -> list[Any]:
-    states = content.get("callbacks")
-    names = [key for key in states if str(key).startswith("EarlyStopping")] if states else []
-    return [_of_callback(content, name) for name in names]
-
-
-def _stopped_early(content: Any) -> Any:
-    return next((s for s in _early_stoppings(content) if s.get("stopping_reason")), None)
-
-
-# Changes that are taken ---------------------------------------------------------------------------
-
-INCOMPATIBLE = {  # what cannot change, because the checkpoint's state would mean something else
-    "optimizer._target_": "the state of one optimizer is none of another's",
-    "scheduler._target_": "a plateau schedule keeps another state than those that follow the step",
-    "steps_per_execution": "between one and several steps an execution, progress is counted anew",
-}
-
-
-def check_possible(content: Any, found: Changes) -> None:
-    """Refuse changes that the state in the checkpoint does not allow.
-
-    Raises:
-        InputError: saying which, why, and what to do instead.
-    """
-    for key, reason in INCOMPATIBLE.items():
-        old, new = found.get(key, (None, None))
-        if key == "scheduler._target_" and not any(str(t).endswith(".plateau") for t in (old, new)):
-            continue
-        if key == "steps_per_execution" and old != 1 and new != 1:
-            if key in found and not _at_epoch_end(content):
-                raise InputError(
-                    f"{key}: {old} -> {new} is not possible amid an epoch, where the run was left;"
-                    f" continue it with {old}"
-                )
-            continue
-        if key in found:
-            raise InputError(
-                f"{key}: {old} -> {new} is not possible ({reason}); init_from= starts a new run"
-                " from these weights"
-            )
-
-
-def _at_epoch_end(content: Any) -> bool:
-    """Say whether a checkpoint is from between two epochs."""
-    return bool(content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"])
-
-
-def apply_changes(found: Changes, content: Any, settings: Plain) -> None:
-    """Put changed settings where a checkpoint would bring the old ones back.
-
-    An optimizer's state carries its learning rate, a plateau schedule its patience, and so on.
-    """
-    content["config"] = settings
-    for key, (old, new) in found.items():
-        group, _, name = key.partition(".")
-        if group == "optimizer":
-            _take_for_optimizer(content, name, old, new)
-        elif group == "scheduler":
-            for state in content["lr_schedulers"]:
-                state.update({name: new} if name in state else {})
-        elif key == "callbacks.early_stopping.patience":
-            for state in _early_stoppings(content):
-                state["patience"] = new
-                if new is not None and state["wait_count"] < new:
-                    state["stopping_reason"] = 0
-        elif key in ("callbacks.checkpointing.monitor", "callbacks.checkpointing.mode"):
-            _of_callback(content, "Checkpointing")["best_score"] = None
-    if "early_stopping" not in settings["callbacks"]:
-        for name in [n for n in content["callbacks"] if str(n).startswith("EarlyStopping")]:
-            del content["callbacks"][name]
-
-
-def _take_for_optimizer(content: Any, name: str, old: Any, new: Any) -> None:
-    for state in content["optimizer_states"]:
-        for group in state["param_groups"]:
-            if name == "lr":  # keeps its place in the schedule
-                group["lr"] = group["lr"] / old * new if old else new
-                group["initial_lr"] = new
-            elif name in group:
-                group[name] = new
-    if name == "lr":
-        for schedule in content["lr_schedulers"]:
-            if "base_lrs" in schedule:
-                schedule["base_lrs"] = [new] * len(schedule["base_lrs"])
-
-
-def check_fit(built: "Experiment", content: Any, checkpoint: Path) -> None:
-    """Refuse a checkpoint whose weights or optimizer state do not fit what was built.
-
-    Raises:
-        InputError: saying what does not.
-    """
-    from src.kindling.model import BaseModule
-
-    try:
-        built.model.on_load_checkpoint(content)
-        built.model.configure_model()
-        built.model.load_state_dict(content["state_dict"], strict=built.model.strict_loading)
-        if type(built.model).configure_optimizers is BaseModule.configure_optimizers:
-            optimizer = built.model.optimizer_factory(built.model.parameters())
-            for state in content["optimizer_states"]:
-                optimizer.load_state_dict(state)
-    except (RuntimeError, ValueError, LookupError, TypeError) as error:
-        line = " ".join(str(error).split())
-        raise InputError(f"{checkpoint} does not fit this configuration: {line}") from error

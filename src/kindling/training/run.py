@@ -1,212 +1,216 @@
-"""A training run, from its first line to its last."""
+"""A training run from its first line to its last: validate, build, open, fit, test, record."""
 
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-
 from src.kindling import layout
-from src.kindling.config import untrusted
+from src.kindling.config import masking, untrusted
 from src.kindling.config.settings import validate
-from src.kindling.errors import InputError
-from src.kindling.files import bounded, run_directory, run_lock, run_record
-from src.kindling.layout import Plain
-from src.kindling.process import signals
+from src.kindling.errors import InputError, printable
+from src.kindling.files import bounded, run_directory, run_record
+from src.kindling.layout import BEST, LAST, Plain
+from src.kindling.process import ranks, signals
+from src.kindling.process.requeue import requeue
 from src.kindling.training import resume, slurm
 
 if TYPE_CHECKING:
     from src.kindling.build import Experiment
 
 
-def start_or_resume(settings: Plain, overrides: list[str]) -> None:
-    """Start a run, unless this is a job that SLURM has started again: then its run goes on."""
-    slurm.wait_for_first_task(settings, overrides)
-    if run := slurm.requeued_run(settings["log_dir"], overrides):
-        resume_run(settings | {"resume": str(run)}, [])
-    else:
-        start_run(settings, overrides)
+class Metrics(dict[str, float]):
+    """The final metrics of a run by name.
+
+    Attributes:
+        monitored: the value of the one that the checkpoints go by; None if there is none.
+    """
+
+    monitored: float | None = None
 
 
-def start_run(settings: Plain, overrides: list[str]) -> None:
+def run(settings: Plain, overrides: Sequence[str] = (), in_sweep: bool = False) -> Metrics:
+    """Train, validate, and test: start a run, or continue the one that `resume` names.
+
+    A job that SLURM has restarted continues its run.
+
+    Args:
+        settings: a configuration as conf/train.yaml composes it, all interpolations resolved.
+        overrides: what the command line has changed in it: ["optimizer=adam", ...].
+        in_sweep: whether other runs follow in this process.
+
+    Returns:
+        The final metrics by name; empty for a run that had ended already.
+
+    Raises:
+        InputError: the settings are wrong, or the run cannot be continued with them.
+        Stopped: a signal stopped the run.
+    """
+    try:
+        slurm.wait_for_first_task(settings, overrides)
+        if settings["resume"] is not None:
+            return _resume(settings, overrides)
+        if path := slurm.requeued_run(settings["log_dir"], overrides):
+            return _resume(settings | {"resume": str(path)}, [])
+        return _start(settings, overrides, in_sweep)
+    except signals.Stopped:
+        requeue()
+        raise
+
+
+def _start(settings: Plain, overrides: Sequence[str], in_sweep: bool) -> Metrics:
     """Train in a new run directory."""
-    validate(settings)
+    validate(masking.with_variables(settings))
+    log_dir = settings["log_dir"]
     if settings["init_from"] is not None:
-        source = run_directory.find_checkpoint(str(settings["init_from"]), settings["log_dir"])
-        settings["init_from"] = str(source)  # `latest` will soon be this run
-    from src.kindling import (
-        build,
-        factories,
-        restore,  # imports torch and Lightning: not for a configuration that is wrong
-    )
+        source = run_directory.find_checkpoint(str(settings["init_from"]), log_dir)
+        settings = settings | {"init_from": str(source)}  # `latest` will soon be this run
+    from src.kindling import build, factories, restore  # import torch only for right settings
 
-    run = run_directory.new_path(settings["log_dir"], "train", layout.model_stem(settings))
-    built = build.build(settings, run)
-    factories.check_overrides(built.model, overrides)
-    said = restore.init_from_checkpoint(built)
-    _refuse_parallel_sweep(built)
+    path = run_directory.new_path(log_dir, "train", layout.model_stem(settings))
+    built = build.build(settings, path)
+    factories.check_overrides(built.model, list(overrides))
+    notices = restore.init_from_checkpoint(built)
+    _refuse_parallel_sweep(built, in_sweep)
     for line in _suspicious_settings(settings):
         print(f"warning: {line}", file=sys.stderr)
-    run_directory.create(run)
-    with run_lock.locked(run):
-        if not run_directory.is_launched_rank():
-            run_directory.write_config(run, settings)
-            run_directory.link_latest(run, settings["log_dir"])
-            slurm.link_run(run, settings["log_dir"], overrides)
-        _run(built, run, None, said)
+    links = [Path(log_dir) / "latest", *slurm.run_links(log_dir, overrides)]
+    stored, facts = masking.masked(settings), _facts(built, notices)
+    with run_directory.opened(path, stored, links, **facts) as record:
+        return _train(built, path, None, notices, overrides, record)
 
 
 def _suspicious_settings(settings: Plain) -> Iterator[str]:
-    """Yield a line for each setting that is possible and makes no sense."""
+    """Yield a warning per setting that is valid but surely a mistake."""
     if settings["trainer"]["max_epochs"] == 0 or settings["trainer"]["max_steps"] == 0:
         yield "trainer.max_epochs or max_steps is 0: nothing is trained"
     if settings["optimizer"].get("lr") == 0:
-        yield "optimizer.lr=0: the weights stay as they were drawn"
+        yield "optimizer.lr=0: the weights stay at their initial values"
 
 
-def resume_run(command_line: Plain, overrides: list[str]) -> None:
-    """Continue a run in its own directory, with its own configuration.
-
-    A directory that cannot be written to is copied to a new one first.
-
-    Raises:
-        InputError: there is nothing to continue, another process does, or settings were given that
-            would change the run, without `allow_changes`.
-    """
-    log_dir, said = str(command_line["log_dir"]), []
-    run = run_directory.inherited_run() or run_directory.find(str(command_line["resume"]), log_dir)
-    settings = untrusted.check(bounded.read_config(run / "config.yaml"), run / "config.yaml")
-    saved, settings = settings, resume.with_overrides(settings, overrides) | {"log_dir": log_dir}
-    validate(settings)
-    epochs, changes = settings["trainer"]["max_epochs"], resume.changes(saved, settings)
-    if run_record.is_finished(run) and "trainer.max_epochs" not in changes:
-        resume.check_allowed(run, changes, bool(command_line["allow_changes"]))
-        longer = f"; trainer.max_epochs={2 * epochs}, say, would make it longer" if epochs else ""
-        print(f"{run} is finished{longer}")
-        return
-    if not run_directory.is_writable(run):
-        copy = run_directory.new_path(log_dir, "train", layout.model_stem(settings))
-        said.append(f"{run} cannot be written to: this is a copy of it")
-        run_directory.copy(run, copy)
-        run_directory.link_latest(copy, log_dir)
-        run = copy
-    with run_lock.locked(run):
-        _go_on(run, settings, bool(command_line["allow_changes"]), said)
-
-
-def _go_on(run: Path, settings: Plain, allow_changes: bool, said: list[str]) -> None:
-    """Continue a run that no other process continues; nothing is changed before all is known."""
-    checkpoint, content, found = resume.newest_whole(run)
-    trained_with = content.get("config") if content else bounded.read_config(run / "config.yaml")
-    changes = resume.changes(trained_with, settings)
-    if checkpoint:
-        resume.check_length(run, content, settings, changes)
-    resume.check_allowed(run, changes, allow_changes)
-    if checkpoint:
-        resume.check_possible(content, changes)
-    from src.kindling import build, factories, restore
-
-    if checkpoint:
-        restore.check_checkpoint(settings, checkpoint)
-    built = build.build(settings, run)
-    factories.check_overrides(built.model, list(changes))
-    if checkpoint:
-        resume.check_fit(built, content, checkpoint)
-    else:
-        said += restore.init_from_checkpoint(built)
-    run_directory.export_to_ranks(run)
-    if not run_directory.is_launched_rank():
-        checkpoint = resume.prepare(built, run, checkpoint, content, changes)
-        run_directory.write_config(run, settings)
-    _run(built, run, checkpoint, said + found)
-
-
-def _refuse_parallel_sweep(built: "Experiment") -> None:
-    # Lightning starts the further ranks with the whole command line: each would replay the sweep.
-    sweeps = HydraConfig.get().mode == RunMode.MULTIRUN
-    if sweeps and built.trainer.strategy.launcher is not None:
+def _refuse_parallel_sweep(built: "Experiment", in_sweep: bool) -> None:
+    # Lightning launches ranks with the whole command line: each would repeat the sweep.
+    if in_sweep and built.trainer.strategy.launcher is not None:
         raise InputError(
-            "--multirun with several processes a run: start each run by itself, in a shell loop"
+            "--multirun with several processes per run: start each run by itself, in a shell loop"
         )
 
 
-def _run(built: "Experiment", run: Path, checkpoint: Path | None, said: list[str]) -> None:
-    """Fit and test; rank 0 keeps the record, and begins it with what there was to say."""
+def _resume(command_line: Plain, overrides: Sequence[str]) -> Metrics:
+    """Continue a run in its own directory, with its own configuration."""
+    log_dir, allow_changes = str(command_line["log_dir"]), bool(command_line["allow_changes"])
+    path = ranks.inherited_run() or run_directory.find(str(command_line["resume"]), log_dir)
+    saved = untrusted.check(bounded.read_config(path / "config.yaml"), path / "config.yaml")
+    settings = resume.with_overrides(saved, overrides) | {"log_dir": log_dir}
+    masking.check_complete(settings)
+    validate(masking.with_variables(settings))
+    if _is_complete(path, saved, settings, allow_changes):
+        return Metrics()
+    path, notices = _writable(path, settings)
+    with run_directory.reopened(path) as recorded:
+        plan = resume.plan(path, masking.masked(settings), allow_changes)
+        from src.kindling import build, factories, restore
+
+        if plan.checkpoint:
+            restore.check_checkpoint(settings, plan.checkpoint)
+        built = build.build(settings, path)
+        factories.check_overrides(built.model, list(plan.changes))
+        plan.check_fit(built)
+        begun = [] if plan.checkpoint else restore.init_from_checkpoint(built)
+        checkpoint = None if ranks.is_launched() else plan.apply(built)
+        notices += begun + plan.notices
+        with recorded(masking.masked(settings), **_facts(built, begun)) as record:
+            return _train(built, path, checkpoint or plan.checkpoint, notices, overrides, record)
+
+
+def _is_complete(path: Path, saved: Plain, settings: Plain, allow_changes: bool) -> bool:
+    """Return whether a run has finished and is not to become longer; say so if it has."""
+    found, epochs = resume.changes(saved, settings), settings["trainer"]["max_epochs"]
+    if not run_record.is_finished(path) or "trainer.max_epochs" in found:
+        return False
+    resume.check_allowed(path, found, allow_changes)
+    longer = f"; trainer.max_epochs={2 * epochs}, say, would make it longer" if epochs else ""
+    _say(f"{path} is finished{longer}")
+    return True
+
+
+def _writable(path: Path, settings: Plain) -> tuple[Path, list[str]]:
+    """Return the directory to continue in: of a read-only run a copy, and a notice that says so."""
+    if ranks.is_launched() or run_directory.is_writable(path):
+        return path, []
+    log_dir = settings["log_dir"]
+    copy = run_directory.new_path(log_dir, "train", layout.model_stem(settings))
+    run_directory.copy(path, copy)
+    run_directory.link_to(copy, Path(log_dir) / "latest")
+    return copy, [f"{path} cannot be written to: this is a copy of it"]
+
+
+# Fit and test -------------------------------------------------------------------------------------
+
+
+def _facts(built: "Experiment", begun: list[str]) -> Plain:
+    """Return what run.json holds of a run from its start.
+
+    Args:
+        built: data, model, and trainer.
+        begun: the line that says which weights `init_from` gave, if it did.
+    """
+    from src.kindling.callbacks.checkpointing import monitor
     from src.kindling.training import summary
+    from src.kindling.training.stages import has_stage
 
-    if run_directory.is_launched_rank():
-        with run_record.recorded_by_first(run):
-            _fit_and_test(built, run, checkpoint)
-        return
-    trainer: Any = built.trainer
-    begun = {"init_from": said[-1]} if built.config["init_from"] and not checkpoint else {}
-    record = run_record.record_run(run, summary.device_name(trainer), **begun)
-    with record, signals.at_exit(functools.partial(_stopped_at_once, run)):
+    validates = has_stage(built.model, built.data, "val")
+    facts = {
+        "device": summary.device_name(built.trainer),
+        "monitor": monitor(built.trainer, built.model, validates),
+    }
+    return facts | ({"init_from": begun[0]} if begun else {})
+
+
+def _train(
+    built: "Experiment",
+    path: Path,
+    checkpoint: Path | None,
+    notices: list[str],
+    overrides: Sequence[str],
+    record: Plain,
+) -> Metrics:
+    """Fit, test, and report; a launched rank, whose record is empty, says nothing."""
+    if ranks.is_launched():
+        return _fit_and_test(built, path, checkpoint, overrides)
+    with signals.at_exit(functools.partial(_stopped_at_once, path)):
         verb = "continuing in" if checkpoint else "run directory"
-        print(f"{layout.model_stem(built.config)}: {verb} {run}", flush=True)
-        for line in said:
-            print(line, flush=True)
+        for line in [f"{layout.model_stem(built.config)}: {verb} {path}", *notices]:
+            _say(line)
         try:
-            metrics = _fit_and_test(built, run, checkpoint)
+            metrics = _fit_and_test(built, path, checkpoint, overrides)
         except signals.Stopped as stop:
-            _print_resume_command(run, stop.how)
+            _print_resume_command(path, stop.how)
             raise
-        if trainer.fast_dev_run:
-            print("a fast development run: nothing was saved or logged")
-        else:
-            run_record.write_json(run / "metrics.json", metrics)
-        print(summary.table(metrics))
-        if trainer.fast_dev_run:
-            return
-        _show_answers(built)
-        print(summary.next_steps(run, built.config))
+        _report(built, path, metrics)
+    metrics.monitored = metrics.get(record["monitor"]["metric"])
+    return metrics
 
 
-def _stopped_at_once(run: Path, failure: str | None) -> bool:
-    return failure is None and _print_resume_command(run, "stopped at once")
-
-
-def _print_resume_command(run: Path, what: str) -> bool:
-    """Say how a run ended that was stopped, and the command that continues it."""
-    if (run / "checkpoints" / "last.ckpt").is_file():
-        return signals.say(
-            f"{what}; to continue:\n  {layout.command_line('train', resume=str(run))}"
-        )
-    return signals.say_nothing_is_saved(signals.pending_signal())
-
-
-def _show_answers(built: "Experiment") -> None:
-    """Let the tested model speak for itself, where its data knows how it is asked."""
-    from src.kindling import restore
-
-    with suppress(NotImplementedError):
-        rows = restore.predictions(built.data, built.model)
-        print(built.data.prediction_text(rows))
-
-
-def _fit_and_test(built: "Experiment", run: Path, checkpoint: Path | None) -> dict[str, float]:
+def _fit_and_test(
+    built: "Experiment", path: Path, checkpoint: Path | None, overrides: Sequence[str]
+) -> Metrics:
     """Return the final metrics of training and validation, and of the best checkpoint's test."""
     from src.kindling.training import summary
     from src.kindling.training.stages import has_stage
 
     trainer: Any = built.trainer
-    hyperparameters = summary.hyperparameters(built.config, list(HydraConfig.get().overrides.task))
     if not has_stage(built.model, built.data, "val"):
-        print(
-            "this data has no validation rows: the best checkpoint is that of the least train/loss"
-        )
+        print("no validation data: the best checkpoint is the one with the lowest train/loss")
+    hyperparameters = summary.hyperparameters(masking.masked(built.config), list(overrides))
     for logger in trainer.loggers:
         logger.log_hyperparams(hyperparameters)
     trainer.fit(built.model, datamodule=built.data, ckpt_path=checkpoint, weights_only=True)
-    metrics = summary.metrics(trainer)
-    if not has_stage(built.model, built.data, "test"):
-        print("this data has no test rows: nothing to test")
-    else:
-        best: Any = run / "checkpoints" / "best.ckpt"
+    metrics = Metrics(summary.metrics(trainer))
+    if has_stage(built.model, built.data, "test"):
+        best: Any = path / "checkpoints" / BEST
         trained = best.is_file() and not trainer.fast_dev_run
         trainer.test(
             built.model,
@@ -215,9 +219,58 @@ def _fit_and_test(built: "Experiment", run: Path, checkpoint: Path | None) -> di
             weights_only=True,
             verbose=False,
         )
-        metrics |= summary.metrics(trainer)
+        metrics.update(summary.metrics(trainer))
+    else:
+        print("this data has no test rows: nothing to test")
     for logger in trainer.loggers:
         if hasattr(logger, "log_success"):
             logger.log_success()
             logger.finalize("success")
     return metrics
+
+
+def _report(built: "Experiment", path: Path, metrics: Metrics) -> None:
+    """Write metrics.json; print the metrics, the model's answers, and what to do next."""
+    from src.kindling.training import summary
+
+    trainer: Any = built.trainer
+    if trainer.fast_dev_run:
+        print("a fast development run: nothing was saved or logged")
+        print(summary.table(metrics))
+        return
+    run_record.write_json(path / "metrics.json", metrics)
+    print(summary.table(metrics))
+    from src.kindling import restore
+
+    with suppress(NotImplementedError):  # data that cannot be asked
+        rows = restore.predictions(built.data, built.model)
+        print(built.data.prediction_text(rows))
+    print(summary.next_steps(path, built.config, _longer(built)))
+
+
+def _longer(built: "Experiment") -> dict[str, str]:
+    """Return the overrides that make a finished run longer; after an early stop, more patience."""
+    from src.kindling.callbacks.checkpointing import has_stopped_early
+
+    epochs = built.config["trainer"]["max_epochs"] or -1
+    stopping = built.config["callbacks"].get("early_stopping")
+    longer = {"trainer.max_epochs": str(2 * epochs)} if epochs > 0 else {}
+    if stopping and has_stopped_early(built.trainer):
+        longer |= resume.longer_patience(stopping["patience"])
+    return longer
+
+
+def _say(line: str) -> None:
+    print(printable(line), flush=True)
+
+
+def _stopped_at_once(path: Path, failure: str | None) -> bool:
+    return failure is None and _print_resume_command(path, "stopped at once")
+
+
+def _print_resume_command(path: Path, how: str) -> bool:
+    """Say how a signal stopped a run, and the command that continues it."""
+    if (path / "checkpoints" / LAST).is_file():
+        command = layout.command_line("train", resume=str(path))
+        return signals.say(f"{how}; to continue:\n  {printable(command)}")
+    return signals.say_nothing_is_saved(signals.pending_signal())

@@ -84,10 +84,14 @@ def _column(values: dict[str, float]) -> list[str]:
     return [f"  {key:<{name}}  {value:>{number}.6g}" for key, value in values.items()]
 
 
-def next_steps(run: Path, settings: Plain) -> str:
-    """Return where a run's results are, and the commands that a user may want next."""
-    epochs = settings["trainer"].get("max_epochs") or -1
-    longer = {"trainer.max_epochs": str(2 * epochs)} if epochs > 0 else {}
+def next_steps(run: Path, settings: Plain, longer: dict[str, str]) -> str:
+    """Return where a run's results are, and the commands that a user may want next.
+
+    Args:
+        run: the run directory.
+        settings: its configuration.
+        longer: the overrides with which `resume=` makes it longer.
+    """
     lines = [
         layout.command_line("predict", run=str(run)),
         layout.command_line("train", resume=str(run), **longer),

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from src.kindling.errors import InputError
 from src.kindling.files import bounded, run_directory, run_record
+from src.kindling.process import ranks
 
 links = pytest.mark.skipif(os.name != "posix", reason="Windows lets only some users make links")
 
@@ -24,7 +25,7 @@ links = pytest.mark.skipif(os.name != "posix", reason="Windows lets only some us
 @pytest.fixture(autouse=True)
 def fresh_environment(monkeypatch):
     """Forget what another run has announced, now and afterwards."""
-    for name in (run_directory.VARIABLE, "LOCAL_RANK"):
+    for name in (ranks.VARIABLE, "LOCAL_RANK"):
         monkeypatch.setenv(name, "")  # so that it is put back as it was
         monkeypatch.delenv(name)
 
@@ -62,7 +63,7 @@ def test_create_makes_the_folders_and_tells_child_processes(tmp_path):
     path = tmp_path / "a" / "b" / "c"
     run_directory.create(path)
     assert path.is_dir()
-    assert os.environ[run_directory.VARIABLE] == str(path)
+    assert os.environ[ranks.VARIABLE] == str(path)
 
 
 def test_create_refuses_a_directory_that_is_there(run):
@@ -81,7 +82,7 @@ def test_create_refuses_a_place_with_a_file_in_the_way(tmp_path):
 
 def test_a_further_rank_takes_the_directory_of_its_run(run, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert run_directory.is_launched_rank()
+    assert ranks.is_launched()
     assert run_directory.new_path("logs", "train", "fizzbuzz") == run
     run_directory.create(run)  # there already, and no error
     assert os.listdir(run) == []
@@ -91,7 +92,7 @@ def test_a_further_rank_takes_the_directory_of_its_run(run, monkeypatch):
 def test_the_first_rank_is_no_child(run, monkeypatch, rank):
     if rank is not None:
         monkeypatch.setenv("LOCAL_RANK", rank)
-    assert not run_directory.is_launched_rank()
+    assert not ranks.is_launched()
     assert run_directory.new_path("logs", "train", "fizzbuzz") != run
 
 
@@ -110,7 +111,7 @@ def with_checkpoints(run, *names):
 def test_finds_latest(run, tmp_path):
     logs = tmp_path / "logs"
     run_directory.write_config(run, {"seed": 1})
-    run_directory.link_latest(run, str(logs))
+    run_directory.link_to(run, logs / "latest")
     assert run_directory.find("latest", str(logs)) == run.resolve()
 
 
@@ -191,7 +192,7 @@ def test_names_the_checkpoint_file_that_is_not_there(tmp_path):
 
 @links
 def test_latest_is_a_relative_link_that_survives_a_move_of_the_logs(run, tmp_path):
-    run_directory.link_latest(run, str(tmp_path / "logs"))
+    run_directory.link_to(run, tmp_path / "logs" / "latest")
     assert os.readlink(tmp_path / "logs" / "latest") == f"train/fizzbuzz/{run.name}"
     (tmp_path / "logs").rename(tmp_path / "moved")
     assert (tmp_path / "moved" / "latest").samefile(tmp_path / "moved/train/fizzbuzz" / run.name)
@@ -202,7 +203,7 @@ def test_latest_is_relative_when_the_paths_are(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = run_directory.new_path("logs", "train", "fizzbuzz")
     run_directory.create(path)
-    run_directory.link_latest(path, "logs")
+    run_directory.link_to(path, Path("logs/latest"))
     assert os.readlink("logs/latest") == os.path.join("train", "fizzbuzz", path.name)
 
 
@@ -211,7 +212,7 @@ def test_a_reader_always_finds_a_run_behind_latest(tmp_path):
     runs = [tmp_path / "train" / str(n) for n in range(2)]
     for path in runs:
         path.mkdir(parents=True)
-    run_directory.link_latest(runs[0], str(tmp_path))
+    run_directory.link_to(runs[0], tmp_path / "latest")
     seen, done = [], threading.Event()
 
     def read():
@@ -224,7 +225,7 @@ def test_a_reader_always_finds_a_run_behind_latest(tmp_path):
     reader = threading.Thread(target=read)
     reader.start()
     for turn in range(500):
-        run_directory.link_latest(runs[turn % 2], str(tmp_path))
+        run_directory.link_to(runs[turn % 2], tmp_path / "latest")
     done.set()
     reader.join()
     assert set(seen) <= {"0", "1"}
@@ -242,14 +243,14 @@ def test_the_old_latest_is_there_until_the_new_one_takes_its_place(run, tmp_path
 
     (logs / "latest").symlink_to("train/old")
     monkeypatch.setattr(os, "replace", observed)
-    run_directory.link_latest(run, str(logs))
+    run_directory.link_to(run, logs / "latest")
     assert during == [("train/old", f"train/fizzbuzz/{run.name}")]
 
 
 @links
 def test_a_directory_named_latest_is_left_alone_with_a_warning(run, tmp_path, capsys):
     (tmp_path / "logs" / "latest").mkdir()
-    run_directory.link_latest(run, str(tmp_path / "logs"))
+    run_directory.link_to(run, tmp_path / "logs" / "latest")
     assert (tmp_path / "logs" / "latest").is_dir()
     assert str(tmp_path / "logs" / "latest") in capsys.readouterr().out
     assert sorted(os.listdir(tmp_path / "logs")) == ["latest", "train"]

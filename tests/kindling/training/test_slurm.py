@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from src.kindling.training import slurm
+from src.kindling.process import requeue
 from tests.conftest import ROOT, Command, environment
 from tests.forked import Forked
 from tests.kindling.process.test_signals import LONG
@@ -43,13 +43,13 @@ def test_usr1_saves_and_queues_the_job_again_which_goes_on(
     first.send(signal.SIGUSR1)
     assert (first.wait(), first.err) == (0, "")
     assert scontrol.read_text() == "requeue 77\n"
-    assert first.out.endswith("job 77 is queued again, and will go on then\n")
+    assert first.out.endswith("job 77 is requeued and will continue\n")
     assert json.loads((first.run / "run.json").read_text())["status"] == "stopped"
 
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     again = Forked(tmp_path, *words)
     assert (again.wait(), again.err) == (0, "")
-    assert "SLURM has started job 77 again: its run goes on" in again.out
+    assert "SLURM has restarted job 77: its run continues" in again.out
     assert f"continuing in {first.run}" in again.out
     assert len(list((tmp_path / "logs/train/fizzbuzz").iterdir())) == 1
     assert json.loads((first.run / "run.json").read_text())["status"] == "finished"
@@ -58,11 +58,11 @@ def test_usr1_saves_and_queues_the_job_again_which_goes_on(
 def test_a_task_of_an_array_has_the_number_that_scontrol_knows(
     scontrol: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert slurm.job() == "77"
+    assert requeue.job() == "77"
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "70")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
-    assert slurm.job() == "70_3"
-    slurm._requeue("70_3")
+    assert requeue.job() == "70_3"
+    requeue.ask("70_3")
     assert scontrol.read_text() == "requeue 70_3\n"
 
 
@@ -87,7 +87,7 @@ def test_without_scontrol_it_says_so(
     forked.send(signal.SIGUSR1)
     assert forked.wait() == 0
     assert "to continue:" in forked.out
-    assert "job 77 was not queued again: " in forked.out
+    assert "job 77 was not requeued: " in forked.out
 
 
 def test_tasks_of_srun_share_one_run(scontrol: Path, command: Command) -> None:

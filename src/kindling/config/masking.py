@@ -1,0 +1,127 @@
+"""Keep secrets out of all that is stored: configurations, checkpoints, event files, run.json.
+
+An environment variable that conf/ names is stored by its name, `${oc.env:NAME}`, and read where it
+is used. Any other value that looks like a secret is stored as `***`.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from src.kindling.errors import InputError
+from src.kindling.layout import Plain, conf_folders, flat
+
+MASK = "***"
+VARIABLE = re.compile(r"\$\{oc\.env:([A-Za-z_]\w*)(?:,([^${}]*))?\}")
+KEYS = re.compile(
+    r"(^|_)(password|passwd|secret|credentials?|(api|access|private|secret)_?key"
+    r"|(api|access|auth|bearer)_?token)$|^token$",
+    re.IGNORECASE,
+)
+VALUES = re.compile(
+    r"^(hf_|gh[pousr]_|github_pat_|glpat-|sk-|xox[abprs]-|AKIA|eyJ)[\w.-]{12,}$"  # of services
+    r"|://[^/\s:@]+:[^/\s@]+@"  # user:password@host
+)
+
+
+# Environment variables ----------------------------------------------------------------------------
+
+
+def environment_of_conf() -> set[tuple[str, str, str]]:
+    """Return the values in conf/ that name environment variables: ("logger", "token", "${...}")."""
+    found = set()
+    for path in (path for folder in conf_folders() for path in folder.rglob("*.yaml")):
+        if "${oc.env:" not in (text := path.read_text(encoding="utf-8")):
+            continue
+        top = None if "@package _global_" in text else path.parent.name
+        for key, value in flat(yaml.safe_load(text)).items():
+            first, _, last = key.rpartition(".")
+            if _names_variables(value):
+                found.add((top or first.partition(".")[0], last, value))
+    return found
+
+
+def _names_variables(value: Any) -> bool:
+    return (
+        isinstance(value, str) and value != (rest := VARIABLE.sub("", value)) and "${" not in rest
+    )
+
+
+def keep_variables(raw: Any, resolved: Any, known: set[tuple[str, str, str]] | None = None) -> Any:
+    """Return resolved settings with the environment variables of conf/ as in `raw`, by name.
+
+    Only groups keep them: the top-level keys are read at once.
+    """
+    known = environment_of_conf() if known is None else known
+
+    def kept(group: str, key: str, raw: Any, resolved: Any) -> Any:
+        if isinstance(resolved, dict) and isinstance(raw, dict):
+            return {k: kept(group, k, raw.get(k), value) for k, value in resolved.items()}
+        return raw if isinstance(raw, str) and (group, key, raw) in known else resolved
+
+    groups = {key for key, value in resolved.items() if isinstance(value, dict)}
+    return {
+        key: kept(key, "", raw.get(key), value) if key in groups and key != "trainer" else value
+        for key, value in resolved.items()
+    }
+
+
+def with_variables(node: Any) -> Any:
+    """Return settings with the values of environment variables; one that is not set stays."""
+    if isinstance(node, dict):
+        return {key: with_variables(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [with_variables(value) for value in node]
+    if not isinstance(node, str):
+        return node
+    return VARIABLE.sub(lambda m: os.environ.get(m[1], m[0] if m[2] is None else m[2]), node)
+
+
+# Masks --------------------------------------------------------------------------------------------
+
+
+def looks_secret(key: str, value: Any) -> bool:
+    """Return whether a setting looks like a secret, by its key or by its value."""
+    if not isinstance(value, str) or not value or _names_variables(value):
+        return False
+    return bool(KEYS.search(key.rpartition(".")[2]) or VALUES.search(value))
+
+
+def masked(node: Any, key: str = "") -> Any:
+    """Return settings with `***` in place of each value that looks like a secret."""
+    if isinstance(node, dict):
+        return {name: masked(value, str(name)) for name, value in node.items()}
+    if isinstance(node, list):
+        return [masked(value, key) for value in node]
+    return MASK if looks_secret(key, node) else node
+
+
+def masked_words(words: Sequence[str]) -> list[str]:
+    """Return the words of a command line, masked in the same way."""
+    return [_masked_word(*word.partition("=")) for word in words]
+
+
+def _masked_word(key: str, equals: str, value: str) -> str:
+    return f"{key}={MASK}" if looks_secret(key, value) else key + equals + value
+
+
+def as_stored(arguments: Plain, settings: Plain) -> Plain:
+    """Return the arguments of a constructor with no more of a secret than their settings hold."""
+    hidden = {k: v for k, v in settings.items() if v == MASK or _names_variables(v)}
+    return {key: hidden.get(key, value) for key, value in arguments.items()}
+
+
+def check_complete(settings: Plain) -> None:
+    """Refuse settings that were read back with a masked value.
+
+    Raises:
+        InputError: naming the key and how to give its value.
+    """
+    if lost := [key for key, value in flat(settings).items() if value == MASK]:
+        raise InputError(
+            f"{lost[0]}: its value looked like a secret and was not stored; give it again, or name"
+            f" an environment variable in conf/: ${{oc.env:NAME}}"
+        )

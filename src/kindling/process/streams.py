@@ -1,0 +1,25 @@
+"""Standard streams that whoever started this process has closed (`>&- 2>&-`)."""
+
+import os
+import sys
+
+
+def reopen_closed() -> None:
+    """Connect closed standard streams to the null device.
+
+    Python leaves such a stream at None, and the next file that is opened would get its descriptor:
+    what a library prints would end in that file.
+    """
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            _occupy(descriptor)
+            stream = open(descriptor, mode, encoding="utf-8", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+
+
+def _occupy(descriptor: int) -> None:
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    if nowhere != descriptor:
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)

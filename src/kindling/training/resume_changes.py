@@ -1,0 +1,98 @@
+"""Settings that change when a run is resumed: which can, and what they change in a checkpoint."""
+
+from typing import Any
+
+from src.kindling.errors import InputError
+from src.kindling.layout import Plain
+
+Changes = dict[str, tuple[Any, Any]]  # key -> (old, new)
+
+INCOMPATIBLE = {  # cannot change: the state in the checkpoint would mean something else
+    "optimizer._target_": "one optimizer's state cannot be loaded into another",
+    "scheduler._target_": "the state of a plateau schedule differs from that of a schedule by step",
+    "steps_per_execution": "progress is counted differently with one and with several steps a call",
+}
+
+
+def check_possible(content: Any, found: Changes) -> None:
+    """Refuse changes that the state in the checkpoint rules out.
+
+    Raises:
+        InputError: naming the key, the reason, and what to do instead.
+    """
+    for key, reason in INCOMPATIBLE.items():
+        if key not in found:
+            continue
+        old, new = found[key]
+        if key == "scheduler._target_" and not any(str(t).endswith(".plateau") for t in (old, new)):
+            continue
+        if key == "steps_per_execution" and old != 1 and new != 1:
+            if not _at_epoch_end(content):
+                raise InputError(
+                    f"{key}: {old} -> {new} is possible only between epochs, and the checkpoint is"
+                    f" from the middle of one; continue with {old}"
+                )
+            continue
+        raise InputError(
+            f"{key}: {old} -> {new} is not possible ({reason}); init_from= starts a new run"
+            " from these weights"
+        )
+
+
+def _at_epoch_end(content: Any) -> bool:
+    """Return whether a checkpoint was saved between two epochs."""
+    return bool(content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"])
+
+
+def apply_changes(found: Changes, content: Any, settings: Plain) -> None:
+    """Write changed settings into a checkpoint, which would otherwise restore the old ones.
+
+    An optimizer's state carries its learning rate, a plateau schedule its patience, and so on.
+    """
+    content["config"] = settings
+    for key, (old, new) in found.items():
+        group, _, name = key.partition(".")
+        if group == "optimizer":
+            _apply_to_optimizer(content, name, old, new)
+        elif group == "scheduler":
+            for state in content["lr_schedulers"]:
+                state.update({name: new} if name in state else {})
+        elif key == "callbacks.early_stopping.patience":
+            for state in early_stoppings(content):
+                state["patience"] = new
+                if new is not None and state["wait_count"] < new:
+                    state["stopping_reason"] = 0
+        elif key in ("callbacks.checkpointing.monitor", "callbacks.checkpointing.mode"):
+            state_of(content, "Checkpointing").update(best_score=None, kept=[])
+    if "early_stopping" not in settings["callbacks"]:
+        for name in [n for n in content["callbacks"] if str(n).startswith("EarlyStopping")]:
+            del content["callbacks"][name]
+
+
+def _apply_to_optimizer(content: Any, name: str, old: Any, new: Any) -> None:
+    def scaled(rate: float) -> float:  # parameter groups keep the proportion of their rates
+        return float(rate / old * new if old else new)
+
+    for group in (g for state in content["optimizer_states"] for g in state["param_groups"]):
+        if name == "lr":  # it keeps its place in the schedule
+            group["lr"] = scaled(group["lr"])
+            group["initial_lr"] = scaled(group.get("initial_lr", old or new))
+        elif name in group:
+            group[name] = new
+    for schedule in content["lr_schedulers"] if name == "lr" else ():
+        if "base_lrs" in schedule:
+            schedule["base_lrs"] = [scaled(rate) for rate in schedule["base_lrs"]]
+
+
+def early_stoppings(content: Any) -> list[Any]:
+    """Return the states of early stopping in a checkpoint, one per callback."""
+    states = content.get("callbacks")
+    names = [key for key in states if str(key).startswith("EarlyStopping")] if states else []
+    return [state_of(content, name) for name in names]
+
+
+def state_of(content: Any, name: str) -> Any:
+    """Return the state of a callback in a checkpoint; empty if it has none."""
+    states = content.get("callbacks")
+    state = states.get(name) if isinstance(states, dict) else None
+    return state if isinstance(state, dict) else {}
