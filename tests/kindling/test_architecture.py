@@ -38,7 +38,7 @@ ARROWS = {
     "factories": ["model"],
     "build": ["speed", "factories", "data"],
     "restore": ["build"],
-    "training": ["restore"],
+    "training": ["restore", "callbacks"],
     "studies": ["training"],
 }
 DOORS = ["training", "restore", "results", "studies", "cli"]

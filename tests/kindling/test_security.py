@@ -130,9 +130,9 @@ def test_a_pickle_runs_no_code(stranger, monkeypatch, form, key):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     stranger.plant(pickled(form, {**honest(), key: {"x": Hostile(stranger.trace)}}))
     for said in stranger.refused_by():
-        assert "is no checkpoint of plain data" in said
+        assert "is not a checkpoint of plain data" in said
     for kind in classes("fizzbuzz"):
-        with pytest.raises(ValueError, match="is no checkpoint of plain data"):
+        with pytest.raises(ValueError, match="is not a checkpoint of plain data"):
             kind.load_from_checkpoint(stranger.checkpoint)
         with pytest.raises((ValueError, TypeError)):
             kind.load_from_checkpoint(stranger.checkpoint, weights_only=False)
@@ -142,7 +142,7 @@ def test_a_pickle_runs_no_code(stranger, monkeypatch, form, key):
 def test_the_real_command_says_it_too(command, stranger):
     stranger.plant({**honest(), "callbacks": Hostile(stranger.trace)})
     done = command("evaluate", f"run={stranger.checkpoint}", status=2)
-    assert re.fullmatch(r"error: .* is no checkpoint of plain data: [^\n]*\n", done.stderr)
+    assert re.fullmatch(r"error: .* is not a checkpoint of plain data: [^\n]*\n", done.stderr)
     assert not stranger.trace.exists()
 
 
@@ -439,7 +439,7 @@ def test_a_tensor_is_no_larger_than_its_file(stranger, key, kind):
     content.setdefault(key, {})["net.hidden.weight"] = TENSORS[kind]()
     stranger.plant(content)
     for said in stranger.refused_by("evaluate"):
-        assert "is no checkpoint of plain data" in said
+        assert "is not a checkpoint of plain data" in said
 
 
 def test_a_tensor_that_says_it_is_larger_than_stored_is_refused(stranger):

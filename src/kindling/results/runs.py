@@ -103,7 +103,7 @@ def _named(name: str, log_dir: str) -> list[Path]:
         return [run_directory.find(name, log_dir)]
     found = [run for path in matches or [name] for run in _below(Path(path))]
     if not found:
-        raise InputError(f"{name} is no run directory, and holds none")
+        raise InputError(f"{name} is not a run directory, and holds none")
     return found
 
 

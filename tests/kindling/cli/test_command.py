@@ -269,7 +269,7 @@ OTHERS_WRONG = {
     "predict log_dir={a:1}": "must be a path",
     "train resume=[]": "[]: there is no such run directory",
     "train resume=latest log_dir=[]": "log_dir=[]: must be a path",
-    "train resume=/etc/passwd": "is no run directory",
+    "train resume=/etc/passwd": "is not a run directory",
 }
 
 
@@ -289,7 +289,7 @@ def test_a_checkpoint_that_is_none_is_named(typed: Typed, tmp_path: Path) -> Non
     for content in (b"", b"garbage", b"PK\x03\x04 cut short"):
         path = tmp_path / "some.ckpt"
         path.write_bytes(content)
-        assert f"{path} is no checkpoint" in typed("evaluate", f"run={path}")
+        assert f"{path} is not a checkpoint" in typed("evaluate", f"run={path}")
 
 
 def test_an_empty_argument_is_none(typed: Typed) -> None:

@@ -204,7 +204,7 @@ def test_what_a_stranger_wrote_is_no_formula_no_html_and_no_order_to_a_terminal(
 WRONG = {
     "nothing": "nothing: there is no such run directory",
     "logs/*/*/nothing*": "no run directory is found there",
-    "elsewhere": "elsewhere is no run directory, and holds none",
+    "elsewhere": "elsewhere is not a run directory, and holds none",
     "model=fizbuzz": "model=fizbuzz: none of these runs is of it: did you mean 'fizzbuzz'?",
     "model=[a": "model=[a: not readable",
     "last=0": "last=0: a positive whole number is needed",

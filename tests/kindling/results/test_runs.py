@@ -115,8 +115,8 @@ def test_runs_are_found_by_path_folder_pattern_and_latest(tmp_path, monkeypatch)
     [
         ("nothing", "there is no such run directory"),
         ("noth*", "no run directory is found"),
-        ("empty", "is no run directory, and holds none"),
-        ("file", "is no run directory"),
+        ("empty", "is not a run directory, and holds none"),
+        ("file", "is not a run directory"),
         ("https://example.com/run", "on this machine"),
         ("latest", "there is no run yet"),
         ("x" * 5000, "there is no such run directory"),

@@ -400,7 +400,8 @@ def test_other_settings_are_said_and_refused(words, run, command, capsys):
 def test_executions_change_their_length_at_an_epochs_end_alone(edge):
     loops = {"fit_loop": {"epoch_loop.batch_progress": {"is_last_batch": edge}}}
     found = {"steps_per_execution": (10, 7)}
-    with contextlib.nullcontext() if edge else pytest.raises(InputError, match="possible only between epochs"):
+    refusal = pytest.raises(InputError, match="possible only between epochs")
+    with contextlib.nullcontext() if edge else refusal:
         resume_changes.check_possible({"loops": loops}, found)
 
 

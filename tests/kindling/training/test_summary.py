@@ -39,6 +39,6 @@ def test_what_to_type_next_is_quoted_and_leaves_out_what_there_is_not(tmp_path: 
         f"         python -m src.train 'resume=\"{run}\"'",
     ]
     (run / "tensorboard").mkdir(parents=True)
-    said = summary.next_steps(run, {"trainer": {"max_epochs": 25}})
+    said = summary.next_steps(run, {"trainer.max_epochs": "50"})
     assert "trainer.max_epochs=50\n" in said
     assert said.endswith(f"\n         tensorboard --logdir '{tmp_path}/my logs/train'")

@@ -304,7 +304,7 @@ def test_a_fast_development_run_leaves_no_checkpoint(command: Command) -> None:
 def test_random_targets_say_that_there_is_nothing_to_validate_or_test(command: Command) -> None:
     quick = ("model=two_layer_net", "data.targets=random", "trainer.max_epochs=3")
     done = command("train", *quick, "trainer.accelerator=cpu")
-    assert "no validation rows" in done.stdout
+    assert "no validation data" in done.stdout
     assert "no test rows" in done.stdout
     assert done.stderr == ""
     refused = command("evaluate", status=2).stderr
