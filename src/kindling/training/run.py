@@ -245,7 +245,7 @@ def _report(built: "Experiment", path: Path, metrics: Metrics) -> None:
     with suppress(NotImplementedError):  # data that cannot be asked
         rows = restore.predictions(built.data, built.model)
         print(built.data.prediction_text(rows))
-    print(summary.next_steps(path, built.config, _longer(built)))
+    print(summary.next_steps(path, _longer(built)))
 
 
 def _longer(built: "Experiment") -> dict[str, str]:

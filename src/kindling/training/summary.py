@@ -84,12 +84,11 @@ def _column(values: dict[str, float]) -> list[str]:
     return [f"  {key:<{name}}  {value:>{number}.6g}" for key, value in values.items()]
 
 
-def next_steps(run: Path, settings: Plain, longer: dict[str, str]) -> str:
+def next_steps(run: Path, longer: dict[str, str]) -> str:
     """Return where a run's results are, and the commands that a user may want next.
 
     Args:
         run: the run directory.
-        settings: its configuration.
         longer: the overrides with which `resume=` makes it longer.
     """
     lines = [
