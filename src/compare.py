@@ -1,4 +1,4 @@
-"""python -m src.compare: which settings are better, and whether by more than luck."""
+"""python -m src.compare: which settings are better, and whether significantly so."""
 
 import shutil
 
@@ -7,24 +7,22 @@ from omegaconf import DictConfig
 from src.kindling.cli import command, composition
 from src.kindling.files.atomic_write import write_atomically
 from src.kindling.files.output import checked_output
-from src.kindling.results import comparison
+from src.kindling.results.comparison import compare
 from src.kindling.results.comparison_text import as_file, as_text
-from src.kindling.results.runs import chosen
+from src.kindling.results.runs import select
 
 ENDINGS = (".csv", ".json", ".md")
 
 
 @command.command("compare", words="runs")
-def main(settings: DictConfig) -> None:
-    """Print a table of settings, best first; `output=` writes it to a file as well."""
-    plain = composition.resolved(settings)
-    output = checked_output(plain["output"], ENDINGS)
-    found, skipped = chosen(plain)
-    models = list(dict.fromkeys(run.model for run in found))
+def main(config: DictConfig) -> None:
+    """Print a table of settings, best first; `output=` also writes it to a file."""
+    settings = composition.resolved(config)
+    output = checked_output(settings["output"], ENDINGS)
+    runs, skipped = select(settings)
+    models = list(dict.fromkeys(run.model for run in runs))
     compared = [
-        comparison.compare(
-            [run for run in found if run.model == model], plain["metric"], plain["mode"]
-        )
+        compare([run for run in runs if run.model == model], settings["metric"], settings["mode"])
         for model in models
     ]
     width = max(60, shutil.get_terminal_size((100, 24)).columns)

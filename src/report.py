@@ -1,4 +1,4 @@
-"""python -m src.report: a run, or several, as one HTML file that needs no network and no script."""
+"""python -m src.report: one or several runs as one HTML file, without network and scripts."""
 
 from pathlib import Path
 
@@ -13,21 +13,28 @@ from src.kindling.results.page import RUNS, page
 
 
 @command.command("report", words="run")
-def main(settings: DictConfig) -> None:
-    """Write the file, and say where."""
-    plain = composition.resolved(settings)
-    output = checked_output(plain["output"], [".html"])
-    names = plain["run"] if isinstance(plain["run"], list) else [plain["run"]]
-    paths = runs.find([str(name) for name in names], str(plain["log_dir"]))
+def main(config: DictConfig) -> None:
+    """Write the report to a file, and print its path."""
+    settings = composition.resolved(config)
+    output = checked_output(settings["output"], [".html"])
+    names = settings["run"] if isinstance(settings["run"], list) else [settings["run"]]
+    paths = runs.find([str(name) for name in names], str(settings["log_dir"]))
     if len(paths) > RUNS:
-        raise InputError(f"{len(paths)} runs are too many for one file: name up to {RUNS}")
+        raise InputError(f"run: {len(paths)} runs are too many for one file; name up to {RUNS}")
     found = [runs.read(path) for path in paths]
-    if output is None:
-        folder = found[0].path if len(found) == 1 else Path(str(plain["log_dir"]))
-        folder.mkdir(parents=True, exist_ok=True)
-        output = folder / "report.html"
-    write_atomically(output, page(found).encode())
-    print(f"report of {len(found)} run{'s' * (len(found) > 1)}: {output}")
+    folder = found[0].path if len(found) == 1 else Path(str(settings["log_dir"]))
+    path = output or folder / "report.html"
+    # A path that is not UTF-8 stays the bytes that it is.
+    content = page(found).encode(errors="surrogateescape")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(
+            f"output: {path} cannot be written ({reason}); use output=FILE.html"
+        ) from None
+    print(f"report of {len(found)} run{'s' * (len(found) > 1)}: {path}")
 
 
 if __name__ == "__main__":

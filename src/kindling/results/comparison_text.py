@@ -1,4 +1,4 @@
-"""A comparison as text, CSV, JSON or Markdown."""
+"""Format a comparison as text, CSV, JSON, or Markdown."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 from src.kindling.files import output
 from src.kindling.layout import Plain
 from src.kindling.results import tables
-from src.kindling.results.comparison import Comparison, as_overrides
+from src.kindling.results.comparison import Comparison
 from src.kindling.results.significance import LEVEL, Summary
-from src.kindling.results.tables import skipped
 
 PLUS_MINUS = "±"  # between a mean and its standard deviation
+Table = tuple[list[str], list[list[Any]]]  # header and rows
 
 
 # As text ----------------------------------------------------------------------------------------
@@ -19,45 +19,50 @@ PLUS_MINUS = "±"  # between a mean and its standard deviation
 def as_text(one: Comparison, width: int) -> str:
     """Return the tables of one model for a terminal."""
     lines = [f"{heading(one)}\n", tables.text(*main_table(one), width)]
-    for columns in _beside_each_other(one, width):
-        lines += ["", tables.text(*columns, width)]
+    for part in _split(*metric_table(one), width):
+        lines += ["", tables.text(*part, width)]
     return "\n".join([*lines, "", *notes(one)])
 
 
 def heading(one: Comparison) -> str:
-    """Say what is compared, and by what."""
+    """Say what is compared, and by which metric."""
     count, kinds = len(one.runs), len(one.settings)
     what = f"{count} run{'s' * (count > 1)}, {kinds} setting{'s' * (kinds > 1)}"
-    best = "least" if one.mode == "min" else "most"
+    best = "lowest" if one.mode == "min" else "highest"
     return f"{tables.shown(one.model)}: {what}; best first, by the {best} {one.metric}"
 
 
-def main_table(one: Comparison) -> tuple[list[str], list[list[Any]]]:
-    """Return header and rows of the table of the metric that decides, without empty columns."""
+def main_table(one: Comparison) -> Table:
+    """Return the table of the metric that ranks, without empty columns."""
     several = len(one.runs) > len(one.settings)
-    header = ["#", "runs" if several else "run", "mean" if several else one.metric]
-    header += ["sd", "95% interval", "differs from", "setting"]
-    rows = []
-    for place, setting in enumerate(one.settings):
-        known = setting.summary(one.metric)
-        run = len(setting.runs) if several else setting.runs[0].path.name
-        apart = ", ".join(str(other + 1) for other in one.differs_from(place)) or None
-        its = [known.mean, known.sd, interval(known)] if known else [None, None, None]
-        row = [place + 1, run, *its, apart, one.words(setting)]
-        rows.append([None if value == "" else value for value in row])
-    full = [i for i in range(len(header)) if i < 3 or any(row[i] is not None for row in rows)]
-    return [header[i] for i in full], [[row[i] for i in full] for row in rows]
+    known = [setting.summary(one.metric) for setting in one.settings]
+    names = [len(s.runs) if several else s.runs[0].path.name for s in one.settings]
+    columns: dict[str, list[Any]] = {
+        "#": [place + 1 for place in range(len(known))],
+        "runs" if several else "run": names,
+        "mean" if several else one.metric: [found and found.mean for found in known],
+        "sd": [found and found.sd for found in known],
+        "95% interval": [found and interval(found) for found in known],
+        "differs from": [_others(one, place) or None for place in range(len(known))],
+        "setting": [setting.label or None for setting in one.settings],
+    }
+    full = {name: cells for name, cells in columns.items() if set(cells) != {None}}
+    return list(full), [list(row) for row in zip(*full.values(), strict=True)]
+
+
+def _others(one: Comparison, place: int) -> str:
+    return ", ".join(str(other + 1) for other in one.significantly_different(place))
 
 
 def interval(known: Summary) -> str | None:
-    """Return an interval as text."""
+    """Format the interval of a mean."""
     if known.low is None or known.high is None:
         return None
     return f"{known.low:.4g} to {known.high:.4g}"
 
 
-def metric_table(one: Comparison) -> tuple[list[str], list[list[Any]]]:
-    """Return header and rows of the other metrics of validation, test and the training loss."""
+def metric_table(one: Comparison) -> Table:
+    """Return the table of the other metrics of validation and test, and the training loss."""
     shown = [n for n in one.metrics[1:] if n.startswith(("test/", "val/")) or n == "train/loss"]
     rows = [
         [place + 1, *(mean_and_sd(setting.summary(name)) for name in shown)]
@@ -67,7 +72,7 @@ def metric_table(one: Comparison) -> tuple[list[str], list[list[Any]]]:
 
 
 def mean_and_sd(known: Summary | None) -> str | None:
-    """Return mean and standard deviation as text."""
+    """Format a mean and its standard deviation."""
     if known is None:
         return None
     if known.sd is None:
@@ -75,24 +80,19 @@ def mean_and_sd(known: Summary | None) -> str | None:
     return f"{known.mean:.4g} {PLUS_MINUS} {known.sd:.2g}"
 
 
-def _beside_each_other(one: Comparison, width: int) -> Iterator[tuple[list[str], list[list[Any]]]]:
-    """Yield the table of the other metrics, in as many parts as the terminal is too narrow for."""
-    header, rows = metric_table(one)
+def _split(header: list[str], rows: list[list[Any]], width: int) -> Iterator[Table]:
+    """Yield a table in parts that fit a terminal of this width, the first column in each."""
+    columns = list(zip(header, *rows, strict=True))
+    sizes = [len(tables.GAP) + max(len(tables.shown(cell)) for cell in cells) for cells in columns]
     start = 1
-    while start < len(header):
+    while start < len(columns):
         end = start + 1
-        while end < len(header) and _width(header, rows, [0, *range(start, end + 1)]) <= width:
+        while end < len(columns) and sizes[0] + sum(sizes[start : end + 1]) <= width:
             end += 1
-        yield (
-            [header[0], *header[start:end]],
-            [[row[0], *row[start:end]] for row in rows],
-        )
+        part = zip(columns[0], *columns[start:end], strict=True)
+        first, *others = map(list, part)
+        yield first, others
         start = end
-
-
-def _width(header: list[str], rows: list[list[Any]], columns: list[int]) -> int:
-    wide = (max(len(tables.shown(row[i])) for row in [header, *rows]) for i in columns)
-    return sum(size + len(tables.GAP) for size in wide)
 
 
 def notes(one: Comparison) -> list[str]:
@@ -100,21 +100,18 @@ def notes(one: Comparison) -> list[str]:
     tested = len(one.differences)
     found = sum(difference.significant for difference in one.differences)
     lines = [f"best run: {tables.shown(str(one.best.path))}"]
-    if usual := as_overrides(one.usual):
-        lines.insert(0, f"where no other is said: {usual}")
+    if one.defaults:
+        lines.insert(0, f"unless stated otherwise: {one.defaults}")
     if tested:
         lines.append(
             f"{found} of {tested} difference{'s' * (tested > 1)} significant: Welch's t-test,"
             f" p < {LEVEL} after Holm's correction for {tested} test{'s' * (tested > 1)}"
         )
     elif len(one.settings) > 1:
-        lines.append("no difference was tested: that takes two seeds each, whose results vary")
+        lines.append("no difference was tested: that takes two seeds each, with different results")
     if one.repeated:
-        lines.append(
-            skipped(
-                "the same seed again, of which the newest counts", [r.path for r in one.repeated]
-            )
-        )
+        reason = "an older run of the same settings and seed"
+        lines.append(tables.skipped(reason, [run.path for run in one.repeated]))
     return lines
 
 
@@ -122,7 +119,7 @@ def notes(one: Comparison) -> list[str]:
 
 
 def as_file(ending: str, compared: Sequence[Comparison], skipped: Sequence[str]) -> str:
-    """Return comparisons as the text of a .csv, .json or .md file."""
+    """Return comparisons as the text of a .csv, .json, or .md file."""
     if ending == ".json":
         return output.as_json({"models": [as_plain(one) for one in compared], "skipped": skipped})
     if ending == ".md":
@@ -135,18 +132,18 @@ def as_file(ending: str, compared: Sequence[Comparison], skipped: Sequence[str])
 def as_markdown(one: Comparison) -> str:
     """Return the tables of one model in Markdown."""
     parts = [tables.markdown(*main_table(one)), tables.markdown(*metric_table(one))]
-    said = [f"- {tables.escaped(line)}\n" for line in notes(one)]
-    return "\n".join([f"{tables.escaped(heading(one))}\n", *parts, "".join(said)])
+    lines = [f"- {tables.escaped(line)}\n" for line in notes(one)]
+    return "\n".join([f"{tables.escaped(heading(one))}\n", *parts, "".join(lines)])
 
 
 def as_rows(one: Comparison) -> Iterator[Plain]:
-    """Yield a flat row for each setting: what sets it apart, then each metric's statistics."""
+    """Yield one flat row per setting: its distinguishing values, then each metric's statistics."""
     for place, setting in enumerate(one.settings):
-        apart = ", ".join(str(other + 1) for other in one.differs_from(place))
         row: Plain = {"model": one.model, "rank": place + 1, "runs": len(setting.runs)}
         row["seeds"] = " ".join(str(run.seed) for run in setting.runs)
-        row |= {key: _plain(setting.values.get(key)) for key in one.keys}
-        row[f"differs by {one.metric} from"] = apart
+        values = {key: setting.values.get(key) for key in one.keys}
+        row |= {key: str(v) if isinstance(v, list) else v for key, v in values.items()}
+        row[f"differs by {one.metric} from"] = _others(one, place)
         for name in one.metrics:
             known = setting.summary(name)
             for part in ("mean", "sd", "low", "high"):
@@ -154,12 +151,8 @@ def as_rows(one: Comparison) -> Iterator[Plain]:
         yield row
 
 
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, list) else value
-
-
 def as_plain(one: Comparison) -> Plain:
-    """Return all that is known of one model's settings."""
+    """Return everything that is known of one model's settings, as plain data."""
     return {
         "model": one.model,
         "metric": one.metric,
@@ -167,20 +160,7 @@ def as_plain(one: Comparison) -> Plain:
         "level": LEVEL,
         "test": "Welch",
         "correction": "Holm",
-        "settings": [
-            {
-                "rank": place + 1,
-                "settings": setting.values,
-                "metrics": {
-                    name: vars(known) for name in one.metrics if (known := setting.summary(name))
-                },
-                "runs": [
-                    {"path": str(run.path), "seed": run.seed, "metrics": run.metrics}
-                    for run in setting.runs
-                ],
-            }
-            for place, setting in enumerate(one.settings)
-        ],
+        "settings": [_plain_setting(one, place) for place in range(len(one.settings))],
         "differences": [
             {
                 **vars(found),
@@ -189,5 +169,19 @@ def as_plain(one: Comparison) -> Plain:
                 "significant": found.significant,
             }
             for found in one.differences
+        ],
+    }
+
+
+def _plain_setting(one: Comparison, place: int) -> Plain:
+    setting = one.settings[place]
+    known = {name: setting.summary(name) for name in one.metrics}
+    return {
+        "rank": place + 1,
+        "settings": setting.values,
+        "metrics": {name: vars(found) for name, found in known.items() if found},
+        "runs": [
+            {"path": str(run.path), "seed": run.seed, "metrics": run.metrics}
+            for run in setting.runs
         ],
     }

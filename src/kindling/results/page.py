@@ -1,4 +1,4 @@
-"""A run, or several, as one HTML page."""
+"""Write one or several runs as one HTML page."""
 
 import base64
 import os
@@ -16,14 +16,15 @@ import yaml
 from src.kindling import layout
 from src.kindling.errors import printable
 from src.kindling.layout import Plain
-from src.kindling.results import comparison, runs, tables
+from src.kindling.results import comparison, tables
 from src.kindling.results.comparison import Comparison
+from src.kindling.results.history import read_history
 from src.kindling.results.runs import Run
 
 PAGE = Path(__file__).with_suffix(".html")
 PNG = b"\x89PNG\r\n\x1a\n"
-LARGEST, MOST = 2**23, 50  # bytes of a figure, figures of a run
-RUNS = 100  # in one file
+LARGEST, MOST = 2**23, 50  # bytes per figure, figures per run
+RUNS = 100  # per page
 TRAINING = ("src.train", "kindling-train")
 FLAGS = ("-m", "--multirun")
 Rows = list[list[str]]
@@ -31,12 +32,12 @@ Rows = list[list[str]]
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture with its title and what it shows in words, as a page has it.
+    """A picture of the page.
 
     Attributes:
-        title: what it is.
-        text: what it shows, for who cannot see it.
-        address: the picture itself, as a data: address.
+        title: its caption.
+        text: what it shows, in words, for readers who cannot see it.
+        address: the image itself, as a data: URL.
     """
 
     title: str
@@ -45,11 +46,11 @@ class Picture:
 
 
 def page(found: Sequence[Run]) -> str:
-    """Return the page about runs, complete in itself."""
+    """Return a self-contained page about runs."""
     import jinja2
 
     environment = jinja2.Environment(
-        autoescape=True,  # what a run holds, anybody may have written
+        autoescape=True,  # anybody may have written a run directory
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -71,11 +72,11 @@ def _title(found: Sequence[Run]) -> str:
 
 
 def _models(found: Sequence[Run]) -> Iterator[Plain]:
-    """Yield what the page says of the runs of each model together."""
+    """Yield, for each model, the comparison and curves of its runs."""
     for model in dict.fromkeys(run.model for run in found):
         # Numbered as in the page's list of runs.
         its = {number: run for number, run in enumerate(found, 1) if run.model == model}
-        histories = {number: runs.history(run.path) for number, run in its.items()}
+        histories = {number: read_history(run.path) for number, run in its.items()}
         fit = [run for run in its.values() if not run.unfit]
         compared = _tables(comparison.compare(fit)) if len(found) > 1 and fit else None
         yield {"name": printable(model), "compared": compared, "curves": curves(histories)}
@@ -87,7 +88,7 @@ def _tables(one: Comparison) -> Plain:
     return {
         "heading": comparison_text.heading(one),
         "tables": [comparison_text.main_table(one), comparison_text.metric_table(one)],
-        "remarks": comparison_text.notes(one),
+        "notes": comparison_text.notes(one),
     }
 
 
@@ -95,7 +96,7 @@ def _tables(one: Comparison) -> Plain:
 
 
 def described(run: Run) -> Plain:
-    """Return what the page says of a run."""
+    """Return the section about one run."""
     pictures, left_out = figures(run.path)
     return {
         "name": printable(f"{run.model} {run.path.resolve().name}"),
@@ -110,7 +111,7 @@ def described(run: Run) -> Plain:
 
 
 def _by_stage(metrics: dict[str, float]) -> Plain:
-    """Return a table of metrics: a row a name, a column a stage."""
+    """Return a table of metrics: one row per name, one column per stage."""
     order = {"train": 0, "val": 1, "test": 2}
     stages = sorted({n.rpartition("/")[0] for n in metrics}, key=lambda s: (order.get(s, 3), s))
     names = dict.fromkeys(name.rpartition("/")[2] for name in metrics)
@@ -128,9 +129,9 @@ def _text(config: Plain) -> str:
 
 
 def facts(run: Run) -> Rows:
-    """Return what run.json says, as names and values."""
+    """Return the content of run.json, as names and values."""
     record, git = run.record, run.record.get("git")
-    said = {
+    found = {
         "directory": run.path,
         "status": run.status,
         "seed": run.seed,
@@ -146,10 +147,10 @@ def facts(run: Run) -> Rows:
         "Python": record.get("python"),
     }
     if isinstance(git, dict) and git.get("dirty"):
-        said["git commit"] = f"{git.get('commit')}, with changes that were not committed"
+        found["git commit"] = f"{git.get('commit')}, with uncommitted changes"
     versions = record.get("versions")
-    said |= versions if isinstance(versions, dict) else {}
-    return [[tables.shown(k), tables.shown(v)] for k, v in said.items() if v is not None]
+    found |= versions if isinstance(versions, dict) else {}
+    return [[tables.shown(k), tables.shown(v)] for k, v in found.items() if v is not None]
 
 
 def _duration(start: Any, end: Any) -> str | None:
@@ -159,24 +160,20 @@ def _duration(start: Any, end: Any) -> str | None:
         return None
     minutes, left = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return (
-        f"{hours} h {minutes} min"
-        if hours
-        else f"{minutes} min {left} s"
-        if minutes
-        else f"{left} s"
-    )
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {left} s" if minutes else f"{left} s"
 
 
-def _words(said: Any) -> str | None:
-    return shlex.join(map(str, said)) if isinstance(said, list) and said else None
+def _words(command: Any) -> str | None:
+    return shlex.join(map(str, command)) if isinstance(command, list) and command else None
 
 
 def commands(run: Run) -> Iterator[tuple[str, str]]:
-    """Yield what a user may do with a run, and what to type for it."""
+    """Yield what one can do with a run, and the command for it."""
     path = str(run.path)
-    if (typed := _reproducing(run.record)) is not None:
-        yield "reproduce it", typed
+    if (lines := _reproducing(run.record)) is not None:
+        yield "reproduce it", lines
     yield "resume it", layout.command_line("train", resume=path)
     yield "test it", layout.command_line("evaluate", run=path)
     yield "ask it", layout.command_line("predict", run=path)
@@ -184,14 +181,14 @@ def commands(run: Run) -> Iterator[tuple[str, str]]:
 
 
 def _reproducing(record: Plain) -> str | None:
-    """Return what started a run, if it was a training with nothing but values set.
+    """Return the command that started a run, if it only sets values.
 
-    Who pastes a command trusts it: what a stranger's could build or import is not offered.
+    People trust a command that they paste: one that could build or import something is omitted.
     """
     earlier = record.get("earlier")
     first = earlier[0] if isinstance(earlier, list) and earlier else record
-    said = first.get("command") if isinstance(first, dict) else None
-    words = [str(word) for word in said] if isinstance(said, list) else []
+    command = first.get("command") if isinstance(first, dict) else None
+    words = [str(word) for word in command] if isinstance(command, list) else []
     names = [os.path.basename(word) for word in words]
     start = next((i for i, name in enumerate(names, 1) if name in TRAINING), None)
     if start is None or not all(map(_harmless, words[start:])):
@@ -201,7 +198,7 @@ def _reproducing(record: Plain) -> str | None:
     if isinstance(git, dict) and re.fullmatch("[0-9a-f]{7,64}", str(git.get("commit"))):
         lines.insert(0, f"git checkout {git['commit']}")
     if isinstance(git, dict) and git.get("dirty"):
-        lines.insert(0, "# it ran with changes that were not committed")
+        lines.insert(0, "# it ran with uncommitted changes")
     return "\n".join(lines)
 
 
@@ -215,7 +212,7 @@ def _harmless(word: str) -> bool:
 
 def curves(histories: dict[int, dict[str, Any]]) -> list[Picture]:
     """Return charts of what runs logged."""
-    from src.kindling.results import charts  # matplotlib: not for a run that is not there
+    from src.kindling.results import charts  # imports matplotlib: after all checks
 
     return [
         Picture(chart.title, chart.text, _address("image/svg+xml", chart.svg))
@@ -224,7 +221,7 @@ def curves(histories: dict[int, dict[str, Any]]) -> list[Picture]:
 
 
 def figures(run: Path) -> tuple[list[Picture], list[str]]:
-    """Return the pictures that a run drew of its model, and the names of those that are none."""
+    """Return the pictures in a run's figures/, and the names of files that are left out."""
     files = sorted((run / "figures").glob("*.png"))
     pictures, left_out = [], [printable(file.name) for file in files[MOST:]]
     for file in files[:MOST]:
@@ -241,7 +238,7 @@ def figures(run: Path) -> tuple[list[Picture], list[str]]:
 
 
 def description(png: bytes) -> str | None:
-    """Return what a PNG says that it shows: its text chunk `Description`.
+    """Return the text chunk `Description` of a PNG: what it shows.
 
     Source: the PNG specification, sections 5.3 and 11.3.3.
     """

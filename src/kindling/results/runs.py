@@ -1,9 +1,8 @@
-"""Runs read back from their directories as plain data: nothing that stands in them is carried out.
+"""Find run directories and read them back as plain data; nothing in them is executed.
 
-Anybody may have written a run directory, so sizes are bounded and what is no plain value refused.
+Anybody may have written a run directory: sizes are bounded, and only plain values are accepted.
 """
 
-import csv
 import glob
 import math
 import os
@@ -11,25 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.kindling.errors import InputError, first_line, nearest, printable
-from src.kindling.files import bounded, run_directory
+from src.kindling.errors import InputError, nearest, printable
+from src.kindling.files import bounded, run_directory, run_record
 from src.kindling.layout import Plain, flat
-from src.kindling.results.tables import skipped
+from src.kindling.results import tables
 
-HISTORY = 2**26  # bytes of metrics.csv
-METRICS = 1000  # names
-LEVELS = 3  # of folders, as in logs/train/fizzbuzz/RUN
+METRICS = 1000  # names at most
+LEVELS = 3  # folders above a run, as in logs/train/fizzbuzz/RUN
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run as its directory tells it.
+    """The contents of a run directory.
 
     Attributes:
         path: the directory.
         config: config.yaml.
-        record: run.json; empty where there is none.
-        metrics: metrics.json, the final values; empty where there is none.
+        record: run.json; empty if there is none.
+        metrics: metrics.json, the final values; empty if there is none.
     """
 
     path: Path
@@ -44,7 +42,7 @@ class Run:
 
     @property
     def seed(self) -> Any:
-        """What all that is random in the run follows from."""
+        """The seed of everything random in the run."""
         return self.config.get("seed")
 
     @property
@@ -54,32 +52,32 @@ class Run:
 
     @property
     def status(self) -> str:
-        """How it ended, or `running`."""
-        return str(self.record.get("status", "unknown"))
+        """How it ended, or `running`; `killed` if it could not record its end."""
+        return run_record.status(self.path, self.record)
 
     @property
     def unfit(self) -> str | None:
-        """Why it has no final metrics to compare; None where it has."""
+        """Why it cannot be compared; None if it can."""
         if "checkpoint" in self.record:
-            return "evaluations, which train nothing"
+            return "evaluations, not training runs"
         if self.status != "finished":
             return self.status
         return None if self.metrics else "without metrics"
 
 
-# Which runs -------------------------------------------------------------------------------------
+# Finding ----------------------------------------------------------------------------------------
 
 
 def find(names: list[str], log_dir: str) -> list[Path]:
-    """Return the run directories that names stand for, each once.
+    """Return the run directories that names refer to, each once.
 
     Args:
-        names: of each `latest`, a run directory, a folder of them, or a pattern (`logs/train/*`).
-            None at all stands for all training runs.
-        log_dir: where `latest` and all training runs are.
+        names: each of them `latest`, a run directory, a folder of runs, or a glob pattern
+            (`logs/train/*`). No names: all training runs.
+        log_dir: the folder of `latest` and all training runs.
 
     Raises:
-        InputError: a name stands for no run.
+        InputError: a name refers to no run.
     """
     if not names:
         found = _below(Path(log_dir) / "train")
@@ -99,36 +97,36 @@ def _named(name: str, log_dir: str) -> list[Path]:
     matches = [match for match in sorted(glob.glob(name)) if not os.path.islink(match)]
     if os.path.exists(os.path.join(name, "config.yaml")) or not (os.path.isdir(name) or matches):
         if glob.has_magic(name) and not os.path.exists(name):
-            raise InputError(f"{name}: no run directory is found there")
+            raise InputError(f"{name}: no run directory matches this pattern")
         return [run_directory.find(name, log_dir)]
     found = [run for path in matches or [name] for run in _below(Path(path))]
     if not found:
-        raise InputError(f"{name} is not a run directory, and holds none")
+        raise InputError(f"{name}: neither a run directory nor a folder of them")
     return found
 
 
 def _below(path: Path) -> list[Path]:
-    """Return a run directory itself, or those in a folder, some levels below; by their names."""
+    """Return the path itself if it is a run directory, or those up to `LEVELS` below, by name."""
     for level in range(LEVELS + 1):
         found = sorted(file.parent for file in path.glob("*/" * level + "config.yaml"))
-        # Not through a link such as logs/latest, which would be there twice.
+        # Not through a link such as logs/latest, which would list a run twice.
         if found := [run for run in found if level == 0 or not run.is_symlink()]:
             return found
     return []
 
 
-# What stands in them ----------------------------------------------------------------------------
+# Reading ----------------------------------------------------------------------------------------
 
 
 def read(path: Path) -> Run:
-    """Read a run back.
+    """Read a run directory.
 
     Raises:
         InputError: its config.yaml, run.json or metrics.json is not what a run writes.
     """
     config = bounded.read_config(path / "config.yaml")
     if not isinstance(config.get("model"), dict):
-        raise InputError(f"{path}/config.yaml is no configuration of a run: it names no model")
+        raise InputError(f"{path}/config.yaml is not the configuration of a run: it names no model")
     return Run(path, config, bounded.read_record(path), _metrics(path / "metrics.json"))
 
 
@@ -143,70 +141,55 @@ def _metrics(path: Path) -> dict[str, float]:
     if not fits:
         raise InputError(f"{path} does not hold a number for each metric")
     try:
-        # null is a number that is none, which JSON cannot say otherwise.
+        # null stands for NaN or infinity, which JSON lacks.
         return {k: math.nan if v is None else float(v) for k, v in content.items()}
     except OverflowError:
-        raise InputError(f"{path} holds a number that is too large") from None
+        raise InputError(f"{path} holds an integer too large for a float") from None
 
 
-def history(path: Path) -> dict[str, tuple[list[float], list[float]]]:
-    """Return steps and values of each metric in metrics.csv; of a step twice, the later value.
-
-    Raises:
-        InputError: the file is none that a run writes.
-    """
-    file = path / "metrics.csv"
-    points: dict[str, dict[float, float]] = {}
-    try:
-        for row in csv.DictReader((bounded.read_text(file, HISTORY) or "").splitlines()):
-            step = float(row.get("step") or math.nan)
-            for name, value in row.items():
-                if name and name not in ("step", "epoch") and value and math.isfinite(step):
-                    points.setdefault(name, {})[step] = float(value)
-    except (ValueError, TypeError, csv.Error) as error:
-        raise InputError(f"{file} is no history: {first_line(error)}") from None
-    if len(points) > METRICS:
-        raise InputError(f"{file} has more columns than a run would have written")
-    ordered = {name: sorted(values.items()) for name, values in points.items()}
-    return {name: ([s for s, _ in its], [v for _, v in its]) for name, its in ordered.items()}
+# Selecting --------------------------------------------------------------------------------------
 
 
-# Which runs -------------------------------------------------------------------------------------
+def select(settings: Plain) -> tuple[list[Run], list[str]]:
+    """Return the finished runs that `compare` was asked for, oldest first.
 
-
-def chosen(plain: Plain) -> tuple[list[Run], list[str]]:
-    """Return the runs that are asked for and have ended well, the oldest first.
+    Args:
+        settings: `runs`, `log_dir`, `model`, `metric`, `mode`, and `last`, as in conf/compare.yaml.
 
     Returns:
-        The runs, and a line for each reason why others are left out.
+        The runs, and one line per reason why others are skipped.
 
     Raises:
-        InputError: no run is left, or a setting makes no sense.
+        InputError: no run is left, or a setting is invalid.
     """
-    names, last = plain["runs"], plain["last"]
+    names, last, metric = settings["runs"], settings["last"], settings["metric"]
     names = names if isinstance(names, list) else [names]
     if last is not None and (type(last) is not int or last < 1):
-        raise InputError(f"last={last}: a positive whole number is needed")
-    if plain["mode"] not in (None, "min", "max"):
-        raise InputError(f"mode={plain['mode']}: choose min or max, what is best of the metric")
-    found, reasons = read_all(find([str(name) for name in names], str(plain["log_dir"])))
-    found = _of_model(found, plain["model"]) if plain["model"] else found
-    without = _models_without(plain["metric"], found)
+        raise InputError(f"last={last}: must be a positive integer")
+    if settings["mode"] not in (None, "min", "max"):
+        raise InputError(f"mode={settings['mode']}: choose min or max")
+    found, skipped = read_all(find([str(name) for name in names], str(settings["log_dir"])))
+    found = _of_model(found, settings["model"]) if settings["model"] else found
+    having = _models_with(metric, found)
+    kept = []
     for run in found:
-        if reason := run.unfit or without.get(run.model):
-            reasons.setdefault(reason, []).append(run.path)
-    lines = [skipped(reason, paths) for reason, paths in reasons.items()]
-    fit = sorted(
-        (r for r in found if not (r.unfit or r.model in without)),
-        key=lambda r: (str(r.record.get("start")), r.path),
-    )
-    if not fit:
+        if reason := run.unfit or (None if run.model in having else f"of a model without {metric}"):
+            skipped.setdefault(reason, []).append(run.path)
+        else:
+            kept.append(run)
+    lines = [tables.skipped(reason, paths) for reason, paths in skipped.items()]
+    if not kept:
         raise InputError(f"no run to compare: {'; '.join(lines)}")
-    return fit[-last:] if last else fit, lines
+    kept.sort(key=lambda run: run_record.started(run.path))
+    return kept[-last:] if last else kept, lines
 
 
 def read_all(paths: list[Path]) -> tuple[list[Run], dict[str, list[Path]]]:
-    """Return the runs that can be read, and by their reason those that cannot."""
+    """Return the runs that can be read, and the others by their reason.
+
+    Raises:
+        InputError: the only run cannot be read.
+    """
     found: list[Run] = []
     unreadable: dict[str, list[Path]] = {}
     for path in paths:
@@ -220,21 +203,22 @@ def read_all(paths: list[Path]) -> tuple[list[Run], dict[str, list[Path]]]:
     return found, unreadable
 
 
-def _of_model(read: list[Run], model: Any) -> list[Run]:
+def _of_model(runs: list[Run], model: Any) -> list[Run]:
     wanted = [str(name) for name in (model if isinstance(model, list) else [model])]
-    known = sorted({run.model for run in read})
+    known = sorted({run.model for run in runs})
     for name in wanted:
         if name not in known:
-            raise InputError(f"model={name}: none of these runs is of it{nearest(name, known)}")
-    return [run for run in read if run.model in wanted]
+            raise InputError(f"model={name}: no run of this model{nearest(name, known)}")
+    return [run for run in runs if run.model in wanted]
 
 
-def _models_without(metric: str | None, read: list[Run]) -> dict[str, str]:
-    """Return the models of which no run has the metric that others have, and so as a reason."""
-    known = sorted({name for run in read for name in run.metrics})
-    if metric is None:
-        return {}
-    if metric not in known:
+def _models_with(metric: str | None, runs: list[Run]) -> set[str]:
+    """Return the models with a run that has the metric; all models if it is None.
+
+    Raises:
+        InputError: no run has it.
+    """
+    known = sorted({name for run in runs for name in run.metrics})
+    if metric is not None and metric not in known:
         raise InputError(f"metric={metric}: no run has it{nearest(str(metric), known)}")
-    having = {run.model for run in read if metric in run.metrics}
-    return {run.model: f"of a model without {metric}" for run in read if run.model not in having}
+    return {run.model for run in runs if metric is None or metric in run.metrics}

@@ -1,6 +1,6 @@
-"""How sure a mean over seeds is, and which differences between settings are more than chance.
+"""Estimate how certain a mean over seeds is, and which differences are statistically significant.
 
-Letters: n values of one setting, t Student's statistic, v its degrees of freedom.
+Letters: n values of one setting, t Student's statistic, df its degrees of freedom.
 """
 
 import functools
@@ -12,16 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 from mpmath import mp
 
-LEVEL = 0.05  # the chance of error that an interval, and a family of tests, may have
+LEVEL = 0.05  # the error rate of an interval, and of a family of tests
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What is known of a metric from n seeds.
+    """Statistics of a metric over n seeds.
 
     Attributes:
-        n: values, the same as seeds.
-        mean: their mean; not a number, or infinite, where one of them is.
+        n: the number of values, one per seed.
+        mean: their mean; NaN or infinite if one of them is.
         sd: their standard deviation (n - 1 in the denominator); None for fewer than two values.
         low: lower end of the 95% interval of the mean; None as `sd`.
         high: its upper end.
@@ -36,30 +36,30 @@ class Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """Welch's test of two settings, given by their places in a list.
+    """Welch's test of two samples, identified by their places in a list.
 
     Attributes:
-        first: place of the one setting.
-        second: place of the other.
-        difference: mean of the first less that of the second.
+        first: place of the first sample.
+        second: place of the second.
+        difference: mean of the first minus that of the second.
         t: Welch's statistic.
-        v: its degrees of freedom.
+        df: its degrees of freedom.
         p: the two-sided p-value of this test alone.
-        corrected: the p-value for its part in all the tests, by Holm's method.
+        p_holm: its p-value corrected for the number of tests by Holm's method.
     """
 
     first: int
     second: int
     difference: float
     t: float
-    v: float
+    df: float
     p: float
-    corrected: float
+    p_holm: float
 
     @property
     def significant(self) -> bool:
-        """Whether the difference is more than chance, in so many tests."""
-        return self.corrected < LEVEL
+        """Whether the difference is significant, given the number of tests."""
+        return self.p_holm < LEVEL
 
 
 def summary(values: Sequence[float]) -> Summary:
@@ -69,7 +69,7 @@ def summary(values: Sequence[float]) -> Summary:
         ValueError: there is no value.
     """
     if not values:
-        raise ValueError("no values to summarise")
+        raise ValueError("no values to summarize")
     n = len(values)
     mean, sd = _moments(values)
     if n < 2 or not math.isfinite(sd):
@@ -79,37 +79,40 @@ def summary(values: Sequence[float]) -> Summary:
 
 
 def _moments(values: Sequence[float]) -> tuple[float, float]:
-    """Return mean and standard deviation; the latter is not a number where there is none."""
-    if len(set(values)) == 1:  # no rounding where there is no spread
+    """Return mean and standard deviation; the latter is NaN where it is undefined."""
+    if len(set(values)) == 1:  # no rounding error without spread
         return values[0], 0.0 if len(values) > 1 and math.isfinite(values[0]) else math.nan
-    with np.errstate(all="ignore"):  # infinite values have moments that are no numbers
+    with np.errstate(all="ignore"):  # the moments of infinite values are NaN
         return float(np.mean(values)), float(np.std(values, ddof=1))
 
 
-def p_value(t: float, v: float) -> float:
-    """Return the chance of a t as far from zero as this one, on either side.
+def p_value(t: float, df: float) -> float:
+    """Return the two-sided p-value of Student's t.
+
+    That is the probability of a t at least as far from zero.
 
     Source: Abramowitz and Stegun, "Handbook of Mathematical Functions", 26.7.1.
     """
-    return float(mp.betainc(v / 2, 0.5, 0, v / (v + t * t), regularized=True))
+    return float(mp.betainc(df / 2, 0.5, 0, df / (df + t * t), regularized=True))
 
 
 @functools.cache
-def quantile(v: float, level: float = LEVEL) -> float:
-    """Return the t that is exceeded, on either side, with the chance `level`."""
+def quantile(df: float, level: float = LEVEL) -> float:
+    """Return the t that is exceeded, in absolute value, with probability `level`."""
     low, high = 0.0, 2.0
-    while p_value(high, v) > level:
+    while p_value(high, df) > level:
         low, high = high, 2 * high
-    while (middle := (low + high) / 2) not in (low, high):  # until there is no number between
-        low, high = (middle, high) if p_value(middle, v) > level else (low, middle)
+    while (middle := (low + high) / 2) not in (low, high):  # until they are neighbors
+        low, high = (middle, high) if p_value(middle, df) > level else (low, middle)
     return high
 
 
 def welch(first: Sequence[float], second: Sequence[float]) -> tuple[float, float, float] | None:
-    """Test whether two means differ, without taking the spreads for equal.
+    """Test whether two means differ, without assuming equal variances.
 
     Returns:
-        t, v and p; None where it does not apply: fewer than two values, infinite ones, no spread.
+        t, df, and p; None where the test does not apply: fewer than two values, NaN or infinite
+        ones, no spread.
 
     Source: Welch, "The generalization of 'Student's' problem" (Biometrika, 1947).
     """
@@ -119,34 +122,34 @@ def welch(first: Sequence[float], second: Sequence[float]) -> tuple[float, float
     with np.errstate(all="ignore"):
         of_a, of_b = np.float64(sd_a) ** 2 / len(first), np.float64(sd_b) ** 2 / len(second)
         t = (a - b) / np.sqrt(of_a + of_b)
-        v = (of_a + of_b) ** 2 / (of_a**2 / (len(first) - 1) + of_b**2 / (len(second) - 1))
-    if not (math.isfinite(t) and math.isfinite(v)):
+        df = (of_a + of_b) ** 2 / (of_a**2 / (len(first) - 1) + of_b**2 / (len(second) - 1))
+    if not (math.isfinite(t) and math.isfinite(df)):
         return None
-    return float(t), float(v), p_value(float(t), float(v))
+    return float(t), float(df), p_value(float(t), float(df))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values corrected so that all tests together err with the chance of one.
+    """Correct p-values so that all tests together keep the error rate of one.
 
     Source: Holm, "A simple sequentially rejective multiple test procedure" (1979).
     """
-    corrected, largest = [0.0] * len(p_values), 0.0
+    p_holm, largest = [0.0] * len(p_values), 0.0
     for rank, place in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        corrected[place] = largest
-    return corrected
+        p_holm[place] = largest
+    return p_holm
 
 
 def differences(samples: Sequence[Sequence[float]]) -> list[Difference]:
-    """Test each pair of samples that can be, and correct for their number."""
+    """Test each pair of samples where the test applies; correct for the number of tests."""
     pairs = [
         (i, j, *found)
         for i, j in itertools.combinations(range(len(samples)), 2)
         if (found := welch(samples[i], samples[j])) is not None
     ]
     means = [_moments(sample)[0] if sample else math.nan for sample in samples]
-    corrected = holm([p for *_, p in pairs])
+    p_holm = holm([p for *_, p in pairs])
     return [
-        Difference(i, j, means[i] - means[j], t, v, p, in_all)
-        for (i, j, t, v, p), in_all in zip(pairs, corrected, strict=True)
+        Difference(i, j, means[i] - means[j], t, df, p, corrected)
+        for (i, j, t, df, p), corrected in zip(pairs, p_holm, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Tables for a terminal, a spreadsheet, a Markdown page or a program, safe to show in each."""
+"""Format tables for a terminal or a Markdown page, safe to show in either."""
 
 import re
 from collections.abc import Sequence
@@ -9,10 +9,11 @@ from typing import Any
 from src.kindling.errors import printable
 
 GAP = "  "  # between two columns
+MAX_NAMED = 3  # skipped runs that are named; more are counted
 
 
 def shown(value: Any) -> str:
-    """Return a value as a table shows it: short, on one line, and with no orders to a terminal."""
+    """Format a value for a table: short, on one line, without control characters."""
     if value is None:
         return "-"
     if isinstance(value, float):
@@ -24,11 +25,8 @@ def shown(value: Any) -> str:
     return printable(str(value))
 
 
-# For people ---------------------------------------------------------------------------------------
-
-
 def text(header: Sequence[str], rows: Sequence[Sequence[Any]], width: int) -> str:
-    """Return lines for a terminal: numbers to the right, the last column wrapped where too long."""
+    """Format a table for a terminal: numbers right-aligned, the last column wrapped if too long."""
     body = [[shown(value) for value in row] for row in rows]
     wide = [max(map(len, column)) for column in zip(header, *body, strict=True)]
     right = [
@@ -50,25 +48,19 @@ def text(header: Sequence[str], rows: Sequence[Sequence[Any]], width: int) -> st
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Return a Markdown table; what would be markup or HTML in a cell is shown as it is."""
+    """Format a table in Markdown; cells are shown literally."""
     cells = [[escaped(shown(value)) for value in row] for row in [header, *rows]]
     lines = [cells[0], ["---"] * len(header), *cells[1:]]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def escaped(text: str) -> str:
-    """Return text that Markdown shows as it is: no markup, no HTML."""
+    """Escape Markdown and HTML, so that the text is shown literally."""
     return re.sub(r"([\\|`*_<>\[\]&~$#])", r"\\\1", text)
 
 
-# Notes -------------------------------------------------------------------------------------------
-
-
-MAX_NAMED = 3  # skipped runs that are named; more are counted
-
-
 def skipped(reason: str, paths: Sequence[Path]) -> str:
-    """Return a line that counts what was skipped, and names the first few."""
+    """Say how many runs were skipped and why, and name the first few."""
     names = ", ".join(printable(str(path)) for path in paths[:MAX_NAMED])
     more = f" and {len(paths) - MAX_NAMED} more" if len(paths) > MAX_NAMED else ""
     return f"skipped {len(paths)}, {printable(reason)}: {names}{more}"

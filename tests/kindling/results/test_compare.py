@@ -51,7 +51,7 @@ def test_the_table_has_the_best_setting_first_with_its_interval_and_what_it_diff
     status, said = compare()
     assert (status, said.err) == (0, "")
     lines = said.out.splitlines()
-    assert lines[0] == "fizzbuzz: 9 runs, 3 settings; best first, by the least val/loss"
+    assert lines[0] == "fizzbuzz: 9 runs, 3 settings; best first, by the lowest val/loss"
     header, *rows = lines[2:6]
     assert re.split(r"\s{2,}", header.strip()) == [
         *("#", "runs", "mean", "sd", "95% interval", "differs from", "setting")
@@ -96,7 +96,7 @@ def test_a_folder_may_be_called_like_a_setting(logs, compare):
 
 def test_single_runs_are_called_by_their_names(logs, compare):
     _, said = compare("logs/train/fizzbuzz/*-0", "metric=test/accuracy")
-    assert "by the most test/accuracy" in said.out
+    assert "by the highest test/accuracy" in said.out
     assert "0.01-0" in said.out
     assert "95% interval" not in said.out
     assert "no difference was tested" in said.out
@@ -116,7 +116,7 @@ def test_models_have_tables_of_their_own(logs, compare):
 
 def test_what_is_left_out_is_said(logs, compare):
     plant(logs / "a", status="failed")
-    plant(logs / "b", status="running")
+    plant(logs / "b", status="stopped")
     plant(logs / "c", metrics=None)
     (plant(logs / "d") / "config.yaml").write_text("model: [")
     (plant(logs / "e") / "metrics.json").write_text('{"a": "\x1b[2J"}')
@@ -124,11 +124,13 @@ def test_what_is_left_out_is_said(logs, compare):
     status, said = compare()
     assert status == 0
     assert "9 runs, 3 settings" in said.out
-    for reason in ("failed", "running", "without metrics"):
+    for reason in ("failed", "stopped", "without metrics"):
         assert f"skipped 1, {reason}: logs/train/fizzbuzz/" in said.out
     assert "skipped 1, config.yaml cannot be read" in said.out
     assert "skipped 1, metrics.json cannot be read" in said.out
-    assert "the same seed again, of which the newest counts: logs/train/fizzbuzz/0.1-0" in said.out
+    assert "skipped 1, an older run of the same settings and seed: logs/train/fizzbuzz/0.1-0" in (
+        said.out
+    )
     assert "\x1b" not in said.out
 
 
@@ -156,7 +158,7 @@ def test_json_has_everything(logs, compare):
     assert [run["seed"] for run in first["runs"]] == [0, 1, 2]
     found = {(d["first"], d["second"]): d for d in model["differences"]}
     assert set(found) == {(1, 2), (1, 3), (2, 3)}
-    assert all(d["corrected"] >= d["p"] and d["significant"] for d in found.values())
+    assert all(d["p_holm"] >= d["p"] and d["significant"] for d in found.values())
 
 
 def test_csv_has_a_row_a_setting(logs, compare):
@@ -203,12 +205,12 @@ def test_what_a_stranger_wrote_is_no_formula_no_html_and_no_order_to_a_terminal(
 
 WRONG = {
     "nothing": "nothing: there is no such run directory",
-    "logs/*/*/nothing*": "no run directory is found there",
-    "elsewhere": "elsewhere is not a run directory, and holds none",
-    "model=fizbuzz": "model=fizbuzz: none of these runs is of it: did you mean 'fizzbuzz'?",
+    "logs/*/*/nothing*": "no run directory matches this pattern",
+    "elsewhere": "elsewhere: neither a run directory nor a folder of them",
+    "model=fizbuzz": "model=fizbuzz: no run of this model: did you mean 'fizzbuzz'?",
     "model=[a": "model=[a: not readable",
-    "last=0": "last=0: a positive whole number is needed",
-    "last=many": "last=many: a positive whole number",
+    "last=0": "last=0: must be a positive integer",
+    "last=many": "last=many: must be a positive integer",
     "mode=more": "choose min or max",
     "metric=test/acuracy": "metric=test/acuracy: no run has it: did you mean 'test/accuracy'?",
     "metrik=test/loss": "metrik: there is no such key: did you mean 'metric'?",
@@ -257,6 +259,6 @@ def test_a_real_run_can_be_compared(command):
     for seed in (1, 2):
         command.here("train", f"seed={seed}", "logger=none", *quick)
     said = command.here("compare")
-    assert "linear_regression: 2 runs, 1 setting; best first, by the least train/loss" in said
+    assert "linear_regression: 2 runs, 1 setting; best first, by the lowest train/loss" in said
     assert runs.read(command.latest).model == "linear_regression"
     assert (ROOT / "conf" / "compare.yaml").is_file()

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
+from src.kindling.files import run_record
 from src.kindling.results import comparison, runs
 from src.kindling.results.significance import summary
-from tests.conftest import compose, options
 from tests.kindling.results.test_runs import METRICS, plant
 
 
@@ -44,7 +44,7 @@ def test_runs_that_differ_only_in_their_seed_are_one_setting(compared):
     assert one.settings[1].summary("val/loss") == summary([1.0, 2.0, 3.0])
     assert one.settings[1].summary("val/nothing") is None
     assert one.best.metrics["val/loss"] == 0.5
-    assert one.words(one.settings[0]) == "optimizer.lr=0.1"
+    assert one.settings[0].label == "optimizer.lr=0.1"
     [difference] = one.differences
     assert (difference.first, difference.second) == (0, 1)
     assert difference.difference == pytest.approx(-1.4)
@@ -63,7 +63,7 @@ def test_a_seed_of_the_data_that_is_not_the_runs_is_a_setting(compared):
 def test_where_a_run_writes_is_no_setting(compared):
     one = compared(loss(1.0, seed=1, log_dir="a"), loss(2.0, seed=2, log_dir="b", resume="x"))
     assert len(one.settings) == 1
-    assert one.words(one.settings[0]) == ""
+    assert one.settings[0].label == ""
 
 
 def test_of_a_seed_that_is_repeated_the_newest_run_counts(compared):
@@ -76,9 +76,9 @@ def test_three_settings_are_said_by_what_is_unusual(compared):
     adam = {"optimizer._target_": "torch.optim.Adam"}
     sgd = {"optimizer._target_": "torch.optim.SGD", "optimizer.momentum": 0.9, "optimizer.lr": 0.5}
     one = compared(loss(1.0), loss(2.0, **adam), loss(3.0, **sgd))
-    said = [one.words(setting) for setting in one.settings]
+    said = [setting.label for setting in one.settings]
     assert said == ["optimizer=AdamW", "optimizer=Adam", "optimizer=SGD optimizer.lr=0.5"]
-    assert comparison.as_overrides(one.usual) == "optimizer.lr=0.01"
+    assert one.defaults == "optimizer.lr=0.01"
     assert "optimizer.momentum" in one.keys  # files have it
 
 
@@ -123,7 +123,7 @@ def test_what_is_no_number_or_missing_comes_last(compared):
         (
             {"model._target_": "src.models.linear_regression.LinearRegression"},
             ["train/loss", "val/loss"],
-            ("train/loss", "min"),
+            ("val/loss", "min"),
         ),
         ({"model._target_": "no.such.models.Model"}, ["val/loss"], ("val/loss", "min")),
         ({"model._target_": 3}, ["val/loss"], ("val/loss", "min")),
@@ -138,14 +138,6 @@ def test_the_metric_is_the_one_that_the_checkpoints_went_by(tmp_path, changes, m
     assert (one.metric, one.mode) == expected
 
 
-@pytest.mark.parametrize("model", options("model"))
-def test_the_monitor_of_each_model_is_read_without_importing_it(model):
-    from hydra.utils import get_class
-
-    settings = compose(f"model={model}")
-    assert comparison._monitor_of(model) == get_class(settings["model"]["_target_"]).monitor
-
-
 @pytest.mark.parametrize(
     ("name", "mode"),
     [
@@ -158,3 +150,83 @@ def test_the_monitor_of_each_model_is_read_without_importing_it(model):
 )
 def test_what_is_best_follows_from_a_name(name, mode):
     assert comparison.mode_of(name) == mode
+
+
+def test_the_monitor_of_most_runs_ranks(tmp_path):
+    monitored = [{"metric": "val/r2", "mode": "max"}] + 2 * [{"metric": "val/mse", "mode": "min"}]
+    found = []
+    for i, monitor in enumerate(monitored):
+        path = plant(tmp_path / str(i), {"val/r2": 1.0, "val/mse": 1.0}, seed=i)
+        run_record.write_json(path / "run.json", {"status": "finished", "monitor": monitor})
+        found.append(runs.read(path))
+    one = comparison.compare(found)
+    assert (one.metric, one.mode) == ("val/mse", "min")
+    one = comparison.compare(found[:1])
+    assert (one.metric, one.mode) == ("val/r2", "max")
+    assert comparison.compare(found, "val/r2").mode == "max"  # by its name
+
+
+@pytest.mark.parametrize("monitor", [None, 3, {"metric": 3, "mode": ["x"]}, {"metric": None}])
+def test_a_recorded_monitor_may_be_anything(tmp_path, monitor):
+    path = plant(tmp_path / "a")
+    run_record.write_json(path / "run.json", {"status": "finished", "monitor": monitor})
+    one = comparison.compare([runs.read(path)])
+    assert (one.metric, one.mode) == ("val/loss", "min")
+
+
+def on(device, path, **changes):
+    run_record.write_json(
+        plant(path, **changes) / "run.json", {"status": "finished", "device": device}
+    )
+    return runs.read(path)
+
+
+def test_auto_is_the_device_that_it_stood_for(tmp_path):
+    key = "trainer.accelerator"
+    auto = {key: "auto", "trainer.devices": "auto"}
+    planted = [
+        on(
+            "cpu, 1 process(es)", tmp_path / "a", seed=1, **{key: "auto", "trainer.devices": "auto"}
+        ),
+        on("cpu, 1 process(es)", tmp_path / "b", seed=2, **{key: "cpu", "trainer.devices": 1}),
+    ]
+    assert len(comparison.compare(planted).settings) == 1
+    gpu = on("cuda: NVIDIA H100", tmp_path / "c", seed=3, **{key: "auto"})  # not a run's record
+    assert len(comparison.compare([*planted, gpu]).settings) == 2
+    planted.append(on("cuda: NVIDIA H100, 2 process(es)", tmp_path / "d", seed=3, **auto))
+    labels = [setting.label for setting in comparison.compare(planted).settings]
+    assert sorted(labels) == [
+        "trainer.accelerator=cpu trainer.devices=1",
+        "trainer.accelerator=cuda trainer.devices=2",
+    ]
+
+
+def test_on_several_nodes_the_number_of_devices_is_not_that_of_processes(tmp_path):
+    changes = {"trainer.num_nodes": 2, "trainer.devices": 1, "trainer.accelerator": "cpu"}
+    one = on("cpu, 2 process(es)", tmp_path / "a", **changes)
+    two = on("cpu, 1 process(es)", tmp_path / "b", **{**changes, "trainer.num_nodes": 1})
+    labels = [setting.label for setting in comparison.compare([one, two]).settings]
+    assert sorted(labels) == ["trainer.num_nodes=1", "trainer.num_nodes=2"]
+
+
+def test_a_value_of_half_of_the_settings_is_not_a_default(compared):
+    one = compared(loss(1.0, x=1), loss(2.0, x=2))
+    assert [setting.label for setting in one.settings] == ["x=1", "x=2"]
+    assert one.defaults == ""
+
+
+def test_true_is_another_setting_than_1(compared):
+    one = compared(loss(1.0, x=1), loss(2.0, x=1, y=0), loss(3.0, x=True))
+    assert [setting.label for setting in one.settings] == ["", "y=0", "x=true"]
+
+
+def test_the_best_run_is_the_best_of_the_best_setting(compared):
+    one = compared(loss(3.0, seed=1), loss(1.0, seed=2), loss(2.0, seed=3))
+    assert one.best.metrics["val/loss"] == 1.0
+
+
+def test_only_significant_differences_are_named(compared):
+    described = [loss(v, x=x, seed=s) for x in (1, 2) for s, v in enumerate([1.0, 2.0, 3.0 + x])]
+    one = compared(*described)
+    assert [d.significant for d in one.differences] == [False]
+    assert one.significantly_different(0) == []

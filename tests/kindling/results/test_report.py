@@ -167,12 +167,12 @@ def test_several_runs_are_compared_and_drawn_together(run, reported, tmp_path):
         ).write_text(HISTORY)
     plant(tmp_path / "failed", metrics=None, status="failed")
     page = reported("run=[run,r4,r5,failed]", "output=all.html")
-    assert "fizzbuzz: 3 runs, 1 setting; best first, by the least val/loss" in page.text
+    assert "fizzbuzz: 3 runs, 1 setting; best first, by the lowest val/loss" in page.text
     assert "0.5 ± 0" in page.text  # the accuracy
     assert re.search(r"best run: r4", page.text)
     text = next(i["alt"] for i in page.all("img") if i["alt"].startswith("train/loss"))
     assert [f"run {number}: " in text for number in (1, 2, 3, 4)] == [True, True, True, False]
-    assert "None: the run has not come to its end." in page.text
+    assert "None: the run has not finished." in page.text
     assert {"href": "#run-4"} in page.all("a")
     identifiers = [found["id"] for _, found in page.elements if "id" in found]
     assert len(set(identifiers)) == len(identifiers)
@@ -331,14 +331,14 @@ def test_a_figure_that_is_too_large_or_no_file_is_left_out(run, monkeypatch):
     monkeypatch.setattr(page_module, "MOST", 1)
     assert sorted(figures(run)[1]) == names
     page = page_module.page([runs.read(run)])
-    assert "one too many: first_weights.png, pipe.png, board.png." in page
+    assert "or too many): first_weights.png, pipe.png, board.png." in page
 
 
 # Mistakes ---------------------------------------------------------------------------------------
 
 WRONG = {
     "run=nowhere": "nowhere: there is no such run directory",
-    "run=nowhere*": "no run directory is found",
+    "run=nowhere*": "no run directory matches",
     "run=": "run=: must be the name of a run",
     "run=[run,null]": "must be the name of a run",
     "run=latest": "there is no run yet",
@@ -347,7 +347,7 @@ WRONG = {
     "rum=run": "rum: there is no such key: did you mean 'run'?",
     "run=broken": "broken/config.yaml cannot be read",
     "run=https://example.com": "only runs and checkpoints on this machine",
-    "run=history": "history/metrics.csv is no history",
+    "run=history": "history/metrics.csv is not a history",
 }
 
 

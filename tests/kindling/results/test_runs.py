@@ -10,6 +10,7 @@ import yaml
 from src.kindling.errors import InputError
 from src.kindling.files import run_directory, run_record
 from src.kindling.results import runs
+from src.kindling.results.history import read_history
 
 SETTINGS = {
     "seed": 0,
@@ -57,7 +58,7 @@ def test_a_run_is_read_back(tmp_path):
     ("change", "reason"),
     [
         ({"status": "failed"}, "failed"),
-        ({"status": "running"}, "running"),
+        ({"status": "stopped"}, "stopped"),
         ({"metrics": None}, "without metrics"),
         ({"metrics": {}}, "without metrics"),
     ],
@@ -76,13 +77,13 @@ def test_the_history_has_each_step_once_and_gaps_where_nothing_was_logged(tmp_pa
     path = plant(tmp_path / "run")
     lines = ["epoch,step,train/loss,val/loss", "0,9,1.5,", "0,19,1.25,0.5", "1,9,1.0,", "1,29,nan,"]
     (path / "metrics.csv").write_text("\n".join(lines) + "\n")
-    found = runs.history(path)
+    found = read_history(path)
     assert found["val/loss"] == ([19.0], [0.5])
     steps, values = found["train/loss"]
     assert steps == [9.0, 19.0, 29.0]
     assert values[:2] == [1.0, 1.25]
     assert math.isnan(values[2])
-    assert runs.history(tmp_path) == {}
+    assert read_history(tmp_path) == {}
 
 
 # Which runs -------------------------------------------------------------------------------------
@@ -114,8 +115,8 @@ def test_runs_are_found_by_path_folder_pattern_and_latest(tmp_path, monkeypatch)
     ("name", "said"),
     [
         ("nothing", "there is no such run directory"),
-        ("noth*", "no run directory is found"),
-        ("empty", "is not a run directory, and holds none"),
+        ("noth*", "no run directory matches"),
+        ("empty", "neither a run directory nor a folder of them"),
         ("file", "is not a run directory"),
         ("https://example.com/run", "on this machine"),
         ("latest", "there is no run yet"),
@@ -224,8 +225,8 @@ def test_metrics_that_are_no_numbers_are_null_on_disk_and_nan_when_read(tmp_path
 )
 def test_a_history_that_is_none_is_refused(tmp_path, text):
     (tmp_path / "metrics.csv").write_text(text)
-    with pytest.raises(InputError, match=r"metrics\.csv is no history"):
-        runs.history(tmp_path)
+    with pytest.raises(InputError, match=r"metrics\.csv is not a history"):
+        read_history(tmp_path)
 
 
 def test_a_device_or_a_pipe_is_not_opened(tmp_path):
@@ -236,5 +237,5 @@ def test_a_device_or_a_pipe_is_not_opened(tmp_path):
     with pytest.raises(InputError, match=r"run\.json cannot be read: is not a regular file"):
         runs.read(path)
     with pytest.raises(InputError, match=r"metrics\.csv cannot be read: is a link"):
-        runs.history(path)
+        read_history(path)
     assert yaml.safe_load((path / "config.yaml").read_text())["seed"] == 0

@@ -1,0 +1,181 @@
+"""make mutants: break the engine in one place at a time; the tests of that place must fail.
+
+ARGS="comparison resume" runs the mutations of files whose names contain one of these words. Each
+mutation is made in a copy of the project. Exit status 1: a mutant survived, or a mutation no longer
+applies because its text has changed.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Queue
+
+from tests.conftest import ROOT, environment
+
+WORKERS = 2
+TIMEOUT = 300  # seconds; a mutant that hangs is killed
+IGNORED = (".git", ".venv*", ".*_cache", ".hypothesis", "__pycache__", "logs", "*.egg-info")
+R, T = "src/kindling/results", "tests/kindling/results"
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A change that a test must notice.
+
+    Args:
+        file: the file to change, relative to the project.
+        old: the text to replace, which occurs exactly once.
+        new: its replacement.
+        tests: the files to run, and after ` -k ` the names of the tests to run.
+    """
+
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+def _of(file: str, tests: str, *changes: tuple[str, str]) -> Iterator[Mutation]:
+    return (Mutation(file, old, new, tests) for old, new in changes)
+
+
+MUTATIONS = [
+    *_of(
+        f"{R}/significance.py",
+        f"{T}/test_significance.py",
+        ("of_b**2 / (len(second) - 1)", "of_b**2 / (len(first) - 1)"),
+        ("np.float64(sd_b) ** 2 / len(second)", "np.float64(sd_b) ** 2 / len(first)"),
+        ("ddof=1", "ddof=0"),
+        ("quantile(n - 1)", "quantile(n)"),
+        ("sd / math.sqrt(n)", "sd / n"),
+        ("(len(p_values) - rank)", "len(p_values)"),
+        ("largest = max(largest, min(1.0,", "largest = max(0.0, min(1.0,"),
+        ("min(1.0, (len", "min(9.0, (len"),
+        ("return self.p_holm < LEVEL", "return self.p < LEVEL"),
+        ("means[i] - means[j]", "means[j] - means[i]"),
+        ("if len(set(values)) == 1:", "if False:"),
+        ("if not (math.isfinite(t) and math.isfinite(df)):", "if not math.isfinite(df):"),
+        ("if n < 2 or not math.isfinite(sd):", "if n < 2:"),
+        ("p_value(high, df) > level", "p_value(high, df) > 2 * level"),
+    ),
+    *_of(
+        f"{R}/comparison.py",
+        f"{T}/test_comparison.py {T}/test_compare.py",
+        ("max(monitors, key=monitors.count)", "monitors[0]"),
+        ("repeated.append(seeds.pop(str(run.seed)))", "repeated.append(run); continue"),
+        ('key.endswith(".seed") and value == run.seed', 'key.endswith(".seed")'),
+        ("if 2 * count > len(settings):", "if 2 * count >= len(settings):"),
+        ("if metric == monitored else", "if True else"),
+        ("if value is None or math.isnan(value):", "if value is None:"),
+        ('value if mode == "min" else -value', "value"),
+        ("if d.significant]", "]"),
+        ('recorded.get("metric") or ', ""),
+        ('recorded.get("mode") or ', ""),
+        ('"trainer.devices": int(found[2])', '"trainer.devices": 1'),
+        ('settings.get("trainer.num_nodes") in (None, 1)', "True"),
+        ("k in shared or k.rpartition", "k.rpartition"),
+        ("repr(settings[key]) == repr(value)", "settings[key] == value"),
+        ('IGNORED = ("log_dir", "resume", "seed")', 'IGNORED = ("log_dir", "seed")'),
+        ("min(runs, key=lambda run", "max(runs, key=lambda run"),
+    ),
+    *_of(
+        f"{R}/runs.py",
+        f"{T}/test_runs.py {T}/test_compare.py",
+        ("kept.sort(key=lambda run: run_record.started(run.path))", "pass"),
+        ("kept[-last:] if last", "kept[:last] if last"),
+        ("run_record.status(self.path, self.record)", 'str(self.record.get("status"))'),
+        ("if level == 0 or not run.is_symlink()]", "]"),
+        ("once.setdefault(os.path.realpath(path), path)", "once.setdefault(str(path), path)"),
+        ("len(content) <= METRICS", "True"),
+    ),
+    *_of(
+        f"{R}/history.py",
+        f"{T}/test_history.py {T}/test_runs.py",
+        ("self.kept[:, ::2], 2 * self.stride", "self.kept[:, ::2], self.stride"),
+        ("self.seen += len(steps)", "self.seen += 0"),
+        ('kept |= [self.outstanding["last"]]', "pass"),
+        ("(np.argmin, np.argmax)", "(np.argmin, np.argmin)"),
+        ("whole = _numbers(filter(None, cells)), np.isfinite(filled)", ""),
+        ("if len(line) == LINE:", "if False:"),
+        ("if len(header) > COLUMNS:", "if False:"),
+        ("row[: len(header)] for row", "row for row"),
+    ),
+]
+
+
+def applied(mutation: Mutation, project: Path) -> str:
+    """Return the mutated text of a file.
+
+    Raises:
+        ValueError: the text to replace does not occur exactly once.
+    """
+    text = (project / mutation.file).read_text(encoding="utf-8")
+    if (count := text.count(mutation.old)) != 1:
+        raise ValueError(f"{mutation.old!r} occurs {count} times in {mutation.file}")
+    return text.replace(mutation.old, mutation.new)
+
+
+def result(mutation: Mutation, project: Path) -> str:
+    """Run the tests of a mutation in a copy of the project; say whether it was `killed`."""
+    path = project / mutation.file
+    original = path.read_text(encoding="utf-8")
+    files, _, names = mutation.tests.partition(" -k ")
+    selected = ["-k", names] if names else []
+    command = [sys.executable, "-m", "pytest", "-x", "-n", "0", "-p", "no:cacheprovider"]
+    try:
+        path.write_text(applied(mutation, project), encoding="utf-8")
+        done = subprocess.run(
+            [*command, *files.split(), *selected],
+            cwd=project,
+            env=environment(PYTHONPATH=str(project), PYTHONDONTWRITEBYTECODE="1"),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+        )
+    except ValueError as error:
+        return f"does not apply: {error}"
+    except subprocess.TimeoutExpired:
+        return "killed"
+    finally:
+        path.write_text(original, encoding="utf-8")
+    meaning = {0: "SURVIVED", 1: "killed", 2: "killed"}  # 2: it could not be imported
+    return meaning.get(done.returncode, f"not tested: {done.stdout[-300:]}{done.stderr[-300:]}")
+
+
+def main(words: list[str]) -> int:
+    """Run the mutations of the files that were named, or all; return the exit status."""
+    chosen = [m for m in MUTATIONS if not words or any(word in m.file for word in words)]
+    with tempfile.TemporaryDirectory() as folder:
+        copies: Queue[Path] = Queue()
+        for number in range(WORKERS):
+            copy = Path(folder, str(number))
+            shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*IGNORED))
+            copies.put(copy)
+
+        def run(mutation: Mutation) -> str:
+            copy = copies.get()
+            try:
+                return result(mutation, copy)
+            finally:
+                copies.put(copy)
+
+        with ThreadPoolExecutor(WORKERS) as pool:
+            results = pool.map(run, chosen)
+            counted = [_reported(*pair) for pair in zip(chosen, results, strict=True)]
+    print(f"{sum(counted)} of {len(chosen)} mutants killed")
+    return 0 if chosen and all(counted) else 1
+
+
+def _reported(mutation: Mutation, found: str) -> bool:
+    change = f"{mutation.old!r} -> {mutation.new!r}"
+    print(f"{found}: {mutation.file}: {change}", flush=True)
+    return found == "killed"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
