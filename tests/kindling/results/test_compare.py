@@ -5,13 +5,15 @@ import importlib
 import json
 import math
 import re
+import shutil
+import subprocess
 import sys
 
 import pytest
 
 from src.kindling.results import runs
 from src.kindling.results.significance import quantile
-from tests.conftest import ROOT
+from tests.conftest import ROOT, environment
 from tests.kindling.results.test_runs import METRICS, plant
 
 RATES = {0.01: [1.0, 1.2, 1.1], 0.1: [0.5, 0.7, 0.6], 1.0: [2.0, 3.0, 2.5]}
@@ -262,3 +264,69 @@ def test_a_real_run_can_be_compared(command):
     assert "linear_regression: 2 runs, 1 setting; best first, by the lowest train/loss" in said
     assert runs.read(command.latest).model == "linear_regression"
     assert (ROOT / "conf" / "compare.yaml").is_file()
+
+
+# Which is the newest ----------------------------------------------------------------------------
+
+
+def test_the_newest_run_is_the_one_that_started_last_in_any_time_zone(logs, compare):
+    for folder in logs.iterdir():
+        shutil.rmtree(folder)
+    plant(logs / "2026-11-21_23-00-00-a", start="2026-11-21T23:00:00+09:00", x=1)  # 14:00 UTC
+    plant(logs / "2026-11-21_10-00-00-b", start="2026-11-21T10:00:00-05:00", x=2)  # 15:00 UTC
+    plant(logs / "2026-10-25_02-30-00-c", start="2026-11-21T02:30:00+02:00", x=3)
+    _, said = compare("last=1")
+    assert "best run: logs/train/fizzbuzz/2026-11-21_10-00-00-b\n" in said.out
+    plant(logs / "2026-11-21_10-30-00-d", start="2026-11-21T10:30:00+00:00", x=2)
+    _, said = compare()
+    assert "skipped 1, an older run of the same settings and seed" in said.out
+    assert "seed: logs/train/fizzbuzz/2026-11-21_10-30-00-d" in said.out
+
+
+def test_a_killed_run_is_not_running(logs, compare):
+    plant(logs / "dead", status="running")
+    _, said = compare()
+    assert "skipped 1, killed: logs/train/fizzbuzz/dead" in said.out
+
+
+def test_a_run_that_another_process_trains_is_running(logs, compare):
+    path = plant(logs / "alive", status="running")
+    hold = (
+        "import sys, time, pathlib; from src.kindling.files.run_lock import locked\n"
+        "with locked(pathlib.Path(sys.argv[1])): print('locked', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold, str(path)],
+        env=environment(PYTHONPATH=str(ROOT)),
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert holder.stdout.readline() == b"locked\n"
+        assert "skipped 1, running: logs/train/fizzbuzz/alive" in compare()[1].out
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
+# Where UTF-8 is missing -------------------------------------------------------------------------
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONWARNINGS": "ignore"}
+
+
+@pytest.mark.parametrize("variables", [ASCII, {"PYTHONIOENCODING": "utf-8:strict"} | ASCII])
+@pytest.mark.parametrize("name", ["compare", "report"])
+def test_paths_with_umlauts_do_not_need_utf_8(tmp_path, name, variables):
+    for seed in (1, 2):
+        plant(tmp_path / "Läufe" / "train" / "fizzbuzz" / f"größer-{seed}", seed=seed)
+    output = tmp_path / f"Tabelle-ä.{'html' if name == 'report' else 'md'}"
+    words = [str(tmp_path / "Läufe"), f"output={output}"]
+    done = subprocess.run(
+        [sys.executable, "-m", f"src.{name}", *words],
+        cwd=ROOT,
+        env=environment(**variables),
+        capture_output=True,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    text = output.read_text(encoding="utf-8")
+    assert "größer-1" in text or "gr??" in text
+    assert "±" in text

@@ -361,3 +361,15 @@ def test_a_mistake_gets_one_line(run, reported, tmp_path, wrong):
     assert re.fullmatch(r"error: [^\n]+\n", said.err)
     assert WRONG[wrong] in said.err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("output", [None, "report.html"])
+def test_a_report_that_cannot_be_written_names_the_setting(run, reported, output):
+    (run / "report.html").mkdir()  # as a read-only run, for root too: the file cannot be made
+    (run.parent / "report.html").mkdir()
+    given = [] if output is None else [f"output={run}/x/report.html"]
+    said = reported("run=run", *given, status=2)
+    assert re.fullmatch(r"error: output[^\n]+\n", said.err)
+    if output is None:
+        assert "report.html cannot be written" in said.err
+        assert "use output=FILE.html" in said.err
