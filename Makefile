@@ -12,7 +12,7 @@ RUN := $(BIN)/python -m
 YOURS = $(wildcard tests/test_*.py tests/models tests/data tests/figures tests/guests)
 
 .PHONY: help setup train evaluate predict compare report tour check schema test test-all test-gpu \
-	test-services test-browser screenshots soak lint format typecheck bench tensorboard lock clean clean-logs
+	test-services test-browser screenshots soak lint format typecheck bench mutants tensorboard lock clean clean-logs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
@@ -76,6 +76,9 @@ format: $(VENV)/.dev ## rewrite the code in the project's style
 
 typecheck: $(VENV)/.dev ## check the types of src/
 	@$(RUN) mypy $(ARGS)
+
+mutants: $(VENV)/.dev ## break the engine in many places; the tests must notice (an hour): ARGS="resume"
+	@$(RUN) tests.kindling.mutants $(ARGS)
 
 bench: $(VENV)/.dev ## measure what it costs, beside hand-written loops (minutes): ARGS="fizzbuzz loader"
 	@$(RUN) tests.benchmarks $(ARGS)

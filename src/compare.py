@@ -1,6 +1,7 @@
 """python -m src.compare: which settings are better, and whether significantly so."""
 
 import shutil
+import sys
 
 from omegaconf import DictConfig
 
@@ -10,6 +11,7 @@ from src.kindling.files.output import checked_output
 from src.kindling.results.comparison import compare
 from src.kindling.results.comparison_text import as_file, as_text
 from src.kindling.results.runs import select
+from src.kindling.results.tables import encodable
 
 ENDINGS = (".csv", ".json", ".md")
 
@@ -26,9 +28,8 @@ def main(config: DictConfig) -> None:
         for model in models
     ]
     width = max(60, shutil.get_terminal_size((100, 24)).columns)
-    print("\n\n".join(as_text(one, width) for one in compared))
-    for line in skipped:
-        print(line)
+    text = "\n".join(["\n\n".join(as_text(one, width) for one in compared), *skipped])
+    print(encodable(text, sys.stdout.encoding))
     if output is not None:
         write_atomically(output, as_file(output.suffix, compared, skipped).encode())
         print(f"written to {output}")

@@ -5,7 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from src.kindling.cli import command, composition
-from src.kindling.errors import InputError
+from src.kindling.errors import InputError, printable
 from src.kindling.files.atomic_write import write_atomically
 from src.kindling.files.output import checked_output
 from src.kindling.results import runs
@@ -34,7 +34,7 @@ def main(config: DictConfig) -> None:
         raise InputError(
             f"output: {path} cannot be written ({reason}); use output=FILE.html"
         ) from None
-    print(f"report of {len(found)} run{'s' * (len(found) > 1)}: {path}")
+    print(f"report of {len(found)} run{'s' * (len(found) > 1)}: {printable(str(path))}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from src.kindling.results import tables
 from src.kindling.results.comparison import Comparison
 from src.kindling.results.significance import LEVEL, Summary
 
-PLUS_MINUS = "±"  # between a mean and its standard deviation
 Table = tuple[list[str], list[list[Any]]]  # header and rows
 
 
@@ -77,7 +76,7 @@ def mean_and_sd(known: Summary | None) -> str | None:
         return None
     if known.sd is None:
         return tables.shown(known.mean)
-    return f"{known.mean:.4g} {PLUS_MINUS} {known.sd:.2g}"
+    return f"{known.mean:.4g} {tables.PLUS_MINUS} {known.sd:.2g}"
 
 
 def _split(header: list[str], rows: list[list[Any]], width: int) -> Iterator[Table]:

@@ -123,7 +123,7 @@ def welch(first: Sequence[float], second: Sequence[float]) -> tuple[float, float
         of_a, of_b = np.float64(sd_a) ** 2 / len(first), np.float64(sd_b) ** 2 / len(second)
         t = (a - b) / np.sqrt(of_a + of_b)
         df = (of_a + of_b) ** 2 / (of_a**2 / (len(first) - 1) + of_b**2 / (len(second) - 1))
-    if not (math.isfinite(t) and math.isfinite(df)):
+    if not math.isfinite(df):  # t is finite exactly if df is
         return None
     return float(t), float(df), p_value(float(t), float(df))
 

@@ -9,6 +9,7 @@ from typing import Any
 from src.kindling.errors import printable
 
 GAP = "  "  # between two columns
+PLUS_MINUS = "±"  # between a mean and its standard deviation
 MAX_NAMED = 3  # skipped runs that are named; more are counted
 
 
@@ -45,6 +46,16 @@ def text(header: Sequence[str], rows: Sequence[Sequence[Any]], width: int) -> st
         lines.append(GAP + GAP.join(aligned).rstrip())
         lines += [" " * indent + part for part in parts[1:]]
     return "\n".join(lines)
+
+
+def encodable(text: str, encoding: str | None) -> str:
+    """Replace the characters that an encoding lacks; in the C locale, ± becomes +-."""
+    encoding = encoding or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = text.replace(PLUS_MINUS, "+-").encode(encoding, "replace").decode(encoding)
+    return text
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -219,10 +219,10 @@ WRONG = {
     "output=table.txt": "name a file that ends in .csv, .json or .md",
     "output=nowhere/table.md": "there is no folder nowhere",
     "logs runs=logs": "name all with runs=, or all without it",
-    "--last 3": "settings are key=value, as last=3",
+    "--last 3": "settings are key=value: last=3",
     "https://example.com/run": "only runs and checkpoints on this machine",
     "log_dir=elsewhere": "`python -m src.train` makes one",
-    "latest": "there is no run yet",
+    "latest log_dir=elsewhere": "there is no run yet",
     "runs=null": "runs=null: must be the name of a run",
     "runs=[logs,7]": "runs=['logs', 7]: must be the name of a run",
     "failed": "no run to compare: skipped 1, failed: failed",
@@ -318,7 +318,7 @@ ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONWA
 def test_paths_with_umlauts_do_not_need_utf_8(tmp_path, name, variables):
     for seed in (1, 2):
         plant(tmp_path / "Läufe" / "train" / "fizzbuzz" / f"größer-{seed}", seed=seed)
-    output = tmp_path / f"Tabelle-ä.{'html' if name == 'report' else 'md'}"
+    output = tmp_path / ("report.html" if name == "report" else "table.md")
     words = [str(tmp_path / "Läufe"), f"output={output}"]
     done = subprocess.run(
         [sys.executable, "-m", f"src.{name}", *words],
@@ -328,5 +328,5 @@ def test_paths_with_umlauts_do_not_need_utf_8(tmp_path, name, variables):
     )
     assert (done.returncode, done.stderr) == (0, b"")
     text = output.read_text(encoding="utf-8")
-    assert "größer-1" in text or "gr??" in text
     assert "±" in text
+    assert ("größer-1" in text) == (name == "report")  # compare shows names as a terminal can

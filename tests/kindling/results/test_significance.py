@@ -134,3 +134,8 @@ def test_welch_of_samples_of_different_sizes_worked_by_hand():
 
 def test_one_finite_and_one_infinite_sample_are_not_tested():
     assert welch([math.inf, math.inf], [1.0, 2.0]) is None
+
+
+def test_significance_is_decided_after_the_correction():
+    pair = significance.Difference(0, 1, difference=1.0, t=3.0, df=4.0, p=0.03, p_holm=0.09)
+    assert not pair.significant
