@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 ARGS ?=
+NAME ?=
+KIND ?=
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
@@ -11,8 +13,9 @@ RUN := $(BIN)/python -m
 # The owner's tests and the contract of every model; folders that were deleted are left out.
 YOURS = $(wildcard tests/test_*.py tests/models tests/data tests/figures tests/guests)
 
-.PHONY: help setup train evaluate predict compare report tour check schema test test-all test-gpu \
-	test-services test-browser screenshots soak lint format typecheck bench mutants tensorboard lock clean clean-logs
+.PHONY: help setup train evaluate predict compare report new update tour check schema test \
+	test-all test-gpu test-services test-browser screenshots soak mutants lint format typecheck \
+	bench tensorboard lock clean clean-logs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
@@ -35,6 +38,9 @@ compare: $(VENV)/.base ## which settings are better, over seeds: ARGS="logs/trai
 report: $(VENV)/.base ## a run, or several, as one HTML file: ARGS="run=latest"
 	@$(RUN) src.report $(ARGS)
 
+new: $(VENV)/.base ## a new model that trains at once: NAME=my_model KIND=classifier; alone, the kinds
+	@$(RUN) src.kindling.cli.new "$(NAME)" "$(KIND)"
+
 tour: $(VENV)/.base ## the tutorials, runnable: ARGS=autograd; without one, the list of chapters
 	@$(RUN) src.tour $(ARGS)
 
@@ -55,6 +61,12 @@ test-gpu: $(VENV)/.dev ## run the tests that need a GPU, on a machine that has o
 
 test-services: $(VENV)/.services ## run the tests that need W&B, MLflow or system services
 	@$(RUN) pytest -n 0 -m services $(ARGS)
+
+update: ## bring src/kindling and its tests up to date, from the git remote called kindling
+	@git remote get-url kindling >/dev/null 2>&1 || { echo "error: there is no git remote called\
+	 kindling; add it once: git remote add kindling URL" >&2; exit 2; }
+	@git fetch --quiet kindling && git restore --source=kindling/main -- src/kindling tests/kindling
+	@$(MAKE) --no-print-directory check test
 
 test-browser: $(VENV)/.browser ## the dashboards and a report in a real Chromium or Chrome, which must be there
 	@$(RUN) pytest tests/browser -o addopts= -o python_files='browser_*.py' $(ARGS)

@@ -111,6 +111,8 @@ def predictions(
         ValueError: what was asked is not of this data's form.
         NotImplementedError: this data does not say how it is asked.
     """
+    if not hasattr(data, "prediction_inputs"):
+        raise NotImplementedError(f"{type(data).__name__} defines no prediction_inputs")
     inputs = data.prediction_inputs(numbers, features, file)  # [N, D]
     model = model.cpu().eval()
     with torch.inference_mode():

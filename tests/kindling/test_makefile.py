@@ -12,6 +12,7 @@ from tests.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 TRAINING = {"setup", "train", "evaluate", "predict", "compare", "report", "tour", "tensorboard"}
+TRAINING |= {"new", "update"}
 CHECKING = {"check", "schema", "test", "test-all", "test-gpu", "test-services", "test-browser"}
 CHECKING |= {"lint", "format", "typecheck", "bench", "soak"}
 CLEANING = {"clean", "clean-logs"}
@@ -92,3 +93,69 @@ def test_clean_logs_removes_the_runs_and_nothing_else(clone: Path) -> None:
     (clone / "logs" / ".gitkeep").touch()
     assert make(clone, "clean-logs").returncode == 0
     assert [path.name for path in (clone / "logs").iterdir()] == [".gitkeep"]
+
+
+def git(folder: Path, *words: str) -> str:
+    own = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
+    return subprocess.run(
+        ["git", *own, *words], cwd=folder, capture_output=True, text=True, check=True
+    ).stdout
+
+
+def write(folder: Path, **texts: str) -> None:
+    for name, text in texts.items():
+        path = folder / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def test_an_update_renews_the_engine_and_leaves_the_rest(tmp_path: Path) -> None:
+    origin, copy = tmp_path / "origin", tmp_path / "copy"
+    origin.mkdir()
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        shutil.copy2(ROOT / name, origin / name)
+    write(
+        origin,
+        src__kindling__build="1",
+        src__nets="1",
+        tests__kindling__test_build="1",
+        conf__a="1",
+    )
+    git(origin, "init", "-q")
+    git(origin, "add", "-A")
+    git(origin, "commit", "-qm", "one")
+    git(tmp_path, "clone", "-q", str(origin), "copy")
+    git(copy, "remote", "rename", "origin", "kindling")
+    write(copy, src__nets="mine", conf__a="mine", src__models__mine="mine")
+    git(copy, "add", "-A")
+    git(copy, "commit", "-qm", "mine")
+    write(origin, src__kindling__build="2", src__kindling__extra="2", src__nets="2", conf__a="2")
+    write(origin, tests__kindling__test_build="2")
+    git(origin, "add", "-A")
+    git(origin, "commit", "-qm", "two")
+    fake_environment(copy)
+    done = make(copy, "update")
+    assert done.returncode == 0, done.stderr
+    read = {
+        str(path.relative_to(copy)): path.read_text()
+        for folder in ("src", "tests", "conf")
+        for path in (copy / folder).rglob("*")
+        if path.is_file()
+    }
+    assert read == {
+        "src/kindling/build": "2",
+        "src/kindling/extra": "2",
+        "tests/kindling/test_build": "2",
+        "src/nets": "mine",
+        "src/models/mine": "mine",
+        "conf/a": "mine",
+    }
+    assert "called: -m src.kindling.cli.check" in done.stdout
+    assert "called: -m pytest" in done.stdout
+
+
+def test_an_update_without_the_remote_says_how_to_add_it(clone: Path) -> None:
+    git(clone, "init", "-q")
+    done = make(clone, "update")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: there is no git remote called kindling; add it once")

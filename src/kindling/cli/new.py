@@ -1,0 +1,93 @@
+"""Write the files of a new model that trains at once: `make new NAME=my_model KIND=classifier`."""
+
+import keyword
+import re
+import sys
+from pathlib import Path
+
+from src.kindling.errors import InputError, nearest
+from src.kindling.layout import CONF, command_line
+
+TEMPLATES = Path(__file__).with_name("templates")  # a folder per kind, about a model called example
+FILES = {
+    "model.py.txt": "src/models/{name}.py",
+    "data.py.txt": "src/data/{name}.py",
+    "model.yaml": "conf/model/{name}.yaml",
+    "data.yaml": "conf/data/{name}.yaml",
+    "test.py.txt": "tests/models/test_{name}.py",
+}
+KINDS = {
+    "classifier": "features -> one of several classes, rows in memory",
+    "regressor": "features -> values, rows in memory",
+    "lightning": "a LightningModule and a LightningDataModule of your own, with torch's DataLoader",
+}
+YAML_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "none", "default"}
+
+
+def main(root: Path = CONF.parent) -> None:
+    """Write the files that the command line asks for, or list the kinds."""
+    name, kind = [*(word.strip() for word in sys.argv[1:]), "", ""][:2]
+    if not name and not kind:
+        print("make new NAME=my_model KIND=KIND writes a model that trains at once. Kinds:")
+        print("\n".join(f"  {kind:<12} {what}" for kind, what in KINDS.items()))
+        return
+    check_kind(kind)
+    check_name(name, root)
+    for path in write(root, name, kind):
+        print(f"wrote {path}")
+    print(f"train it:   {command_line('train', model=name)}")
+    print(f"edit first: src/data/{name}.py, where the rows come from; then src/models/{name}.py")
+
+
+def check_kind(kind: str) -> None:
+    """Refuse a kind that has no templates.
+
+    Raises:
+        InputError: naming the nearest.
+    """
+    if kind not in KINDS:
+        raise InputError(f"KIND={kind}: there is no such kind{nearest(kind, list(KINDS))}")
+
+
+def check_name(name: str, root: Path) -> None:
+    """Refuse a name that Python, YAML or this project could not use.
+
+    Raises:
+        InputError: saying why.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise InputError(f"NAME={name}: use lowercase letters, digits and _: my_model")
+    if keyword.iskeyword(name) or name in YAML_WORDS:
+        raise InputError(f"NAME={name}: this is a word of Python or YAML; try {name}_model")
+    if name == "example" or name in _stems_of_the_engine(root):
+        raise InputError(f"NAME={name}: the engine uses this name; try {name}_model")
+    for place in FILES.values():
+        path = place.format(name=name)
+        if (root / path).exists():
+            raise InputError(f"NAME={name}: {path} exists, and is not overwritten; try {name}_2")
+
+
+def _stems_of_the_engine(root: Path) -> set[str]:
+    paths = (root / "src" / "kindling").rglob("*.py")
+    return {path.parent.name if path.stem == "__init__" else path.stem for path in paths}
+
+
+def write(root: Path, name: str, kind: str) -> list[str]:
+    """Write the files of a kind under a name, and return where they are."""
+    title = "".join(part.capitalize() for part in name.split("_"))
+    written = []
+    for template, place in FILES.items():
+        text = (TEMPLATES / kind / template).read_text(encoding="utf-8")
+        path = root / place.format(name=name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:  # never over a file that exists
+            file.write(text.replace("Example", title).replace("example", name))
+        written.append(place.format(name=name))
+    return written
+
+
+if __name__ == "__main__":
+    from src.kindling.cli.command import one_line_errors
+
+    with one_line_errors():
+        main()

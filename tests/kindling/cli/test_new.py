@@ -1,0 +1,125 @@
+"""Each kind of `make new` is a model that trains, passes the contract, and is well written."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from src.kindling.cli import new
+from src.kindling.errors import InputError
+from tests.conftest import ROOT, environment
+
+LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*_cache")
+
+
+def copied(clone: Path) -> Path:
+    """Copy the project."""
+    for folder in ("src", "conf", "tests"):
+        shutil.copytree(ROOT / folder, clone / folder, ignore=LEFT_OUT)
+    for file in ("pyproject.toml", "README.md"):
+        shutil.copy2(ROOT / file, clone / file)
+    return clone
+
+
+def run(clone: Path, *words: str, status: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=clone,
+        env=environment(PYTHONPATH=str(clone)),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_every_kind_has_all_templates() -> None:
+    assert {path.name for path in new.TEMPLATES.iterdir()} == set(new.KINDS)
+    for kind in new.KINDS:
+        assert {path.name for path in (new.TEMPLATES / kind).iterdir()} == set(new.FILES)
+
+
+@pytest.fixture(scope="module")
+def clone_with_all(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project with a new model of each kind, called my_KIND."""
+    clone = copied(tmp_path_factory.mktemp("clone"))
+    for kind in new.KINDS:
+        new.write(clone, f"my_{kind}", kind)
+    return clone
+
+
+def test_the_command_says_what_it_wrote_and_what_is_next(tmp_path: Path) -> None:
+    said = run(copied(tmp_path), "-m", "src.kindling.cli.new", "my_own", "classifier")
+    for place in new.FILES.values():
+        path = place.format(name="my_own")
+        assert f"wrote {path}\n" in said
+        assert (tmp_path / path).is_file()
+    assert "python -m src.train model=my_own" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", new.KINDS)
+def test_a_new_model_trains_and_is_read_back(kind: str, clone_with_all: Path) -> None:
+    own = (f"log_dir=logs/{kind}", "trainer.accelerator=cpu")
+    assert "test/loss" in run(clone_with_all, "-m", "src.train", f"model=my_{kind}", *own)
+    assert "test/loss" in run(clone_with_all, "-m", "src.evaluate", own[0], "accelerator=cpu")
+
+
+@pytest.mark.slow
+def test_new_models_keep_what_every_model_promises(clone_with_all: Path) -> None:
+    tests = [f"tests/models/test_my_{kind}.py" for kind in new.KINDS]
+    run(clone_with_all, "-m", "pytest", "-n", "0", "-q", *tests)
+    own = ["-k", "my_classifier or my_regressor"]  # a module of one's own promises less
+    run(clone_with_all, "-m", "pytest", "-n", "0", "-q", "tests/test_every_model.py", *own)
+
+
+@pytest.mark.slow
+def test_new_models_are_well_written(clone_with_all: Path) -> None:
+    places = [place.format(name=f"my_{kind}") for kind in new.KINDS for place in new.FILES.values()]
+    code = [place for place in places if place.endswith(".py")]
+    run(clone_with_all, "-m", "ruff", "check", *code)
+    run(clone_with_all, "-m", "ruff", "format", "--check", *code)
+    run(clone_with_all, "-m", "mypy", *(place for place in code if place.startswith("src/")))
+
+
+BAD = {
+    "": "use lowercase letters",
+    "my-model": "use lowercase letters",
+    "../x": "use lowercase letters",
+    "2x": "use lowercase letters",
+    "class": "a word of Python or YAML",
+    "null": "a word of Python or YAML",
+    "loader": "the engine uses this name",
+    "files": "the engine uses this name",
+    "fizzbuzz": "src/models/fizzbuzz.py exists, and is not overwritten",
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_name_gets_one_line(name: str) -> None:
+    with pytest.raises(InputError, match=BAD[name]):
+        new.check_name(name, ROOT)
+
+
+def test_an_unknown_kind_names_the_nearest() -> None:
+    with pytest.raises(InputError, match="did you mean 'classifier'"):
+        new.check_kind("clasifier")
+
+
+def test_without_a_name_the_kinds_are_listed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["new", "", ""])
+    new.main()
+    said = capsys.readouterr().out
+    assert all(f"  {kind} " in said for kind in new.KINDS)
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    new.write(tmp_path, "mine", "classifier")
+    with pytest.raises(FileExistsError):
+        new.write(tmp_path, "mine", "regressor")
+    assert "cross_entropy" in (tmp_path / "src" / "models" / "mine.py").read_text()
