@@ -41,13 +41,23 @@ def word(number: int, answer: int) -> str:
 class FizzBuzzData(BaseData):
     """All numbers of `num_digits` digits: above 100 to train on, 1..100 to play.
 
+    A number becomes its binary digits, least significant first, and one of four classes. With
+    num_digits=10, 105 = 1 + 8 + 32 + 64 becomes
+
+        inputs   1 0 0 1 0 1 1 0 0 0
+        target   3, "fizzbuzz": 105 is divisible by 3 and by 5
+
+    and the model's answer to 53 (inputs 1 0 1 0 1 1 0 0 0 0) should be class 0, "53".
+
     Args:
         num_digits: D, binary digits of a number; training numbers are 101 .. 2**D - 1.
         val_fraction: share of the training numbers that is held out for validation.
         train_fraction: share of what is left that is trained on, for learning curves.
-        batch_size: numbers a batch.
+        batch_size: numbers per batch.
         shuffle: whether training numbers are shuffled each epoch; the tutorial keeps their order.
         seed: which numbers are held out, and the orders, follow from it.
+        folds: for cross-validation, the number of parts of the training and validation rows.
+        fold: the part (from 0) that is validated on.
 
     Raises:
         ValueError: the fractions leave no number to train on.
@@ -67,8 +77,10 @@ class FizzBuzzData(BaseData):
         batch_size: PositiveInt = 128,
         shuffle: bool = True,
         seed: NonNegativeInt = 0,
+        folds: Annotated[int, Field(ge=2)] | None = None,
+        fold: NonNegativeInt = 0,
     ) -> None:
-        super().__init__(batch_size, shuffle, seed)
+        super().__init__(batch_size, shuffle, seed, folds, fold)
         self.save_hyperparameters(logger=False)
         self.in_features = self.num_digits = num_digits
         self.val_fraction, self.train_fraction = val_fraction, train_fraction
@@ -136,7 +148,7 @@ class FizzBuzzData(BaseData):
         ]
 
     def prediction_text(self, rows: list[dict[str, Any]]) -> str:
-        """Return the game ten answers a line, the wrong ones in [brackets], and the count."""
+        """Return the game, ten answers per line, the wrong ones in [brackets], and the count."""
         said = [row["answer"] if row["right"] else f"[{row['answer']}]" for row in rows]
         width = max(len(text) for text in said)
         lines = [

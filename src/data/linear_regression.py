@@ -3,8 +3,10 @@
 Letters: N rows, D features.
 """
 
+from typing import Annotated
+
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from src.data.regression import RegressionData
@@ -16,14 +18,16 @@ class LinearRegressionData(RegressionData):
 
     Args:
         in_features: D, features of a row.
-        coefficients: beta, one number a feature.
+        coefficients: beta, one number per feature.
         noise: standard deviation of the noise on y, in the units of y.
         rows: training rows.
         val_rows: validation rows, drawn independently of the training rows.
         test_rows: test rows, drawn independently of both.
-        batch_size: rows a batch.
+        batch_size: rows per batch.
         shuffle: whether training rows are shuffled each epoch.
         seed: all rows follow from it.
+        folds: for cross-validation, the number of parts of the training and validation rows.
+        fold: the part (from 0) that is validated on.
 
     Raises:
         ValueError: `coefficients` are not `in_features` numbers.
@@ -44,8 +48,10 @@ class LinearRegressionData(RegressionData):
         batch_size: PositiveInt = 50,
         shuffle: bool = True,
         seed: NonNegativeInt = 0,
+        folds: Annotated[int, Field(ge=2)] | None = None,
+        fold: NonNegativeInt = 0,
     ) -> None:
-        super().__init__(batch_size, shuffle, seed)
+        super().__init__(batch_size, shuffle, seed, folds, fold)
         if len(coefficients) != in_features:
             raise ValueError(
                 f"coefficients={coefficients} are not in_features={in_features} numbers"

@@ -3,10 +3,10 @@
 Letters: N rows, D features, H hidden units, C outputs.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from src.data.regression import RegressionData
@@ -18,7 +18,7 @@ class TwoLayerNetData(RegressionData):
 
     Args:
         targets: "random" draws features and targets independently, as the tutorials do: there is
-            nothing to generalise, so there are training rows alone. "teacher" computes the targets
+            nothing to generalize, so there are training rows alone. "teacher" computes the targets
             with a random two-layer ReLU network and adds noise: there are validation and test rows.
         in_features: D, features of a row.
         out_features: C, targets of a row.
@@ -28,9 +28,11 @@ class TwoLayerNetData(RegressionData):
             teacher among 1000 inputs, and the tutorials' 64 for "random".
         val_rows: validation rows, for "teacher".
         test_rows: test rows, for "teacher".
-        batch_size: rows a batch.
+        batch_size: rows per batch.
         shuffle: whether training rows are shuffled each epoch.
         seed: all rows, and the teacher, follow from it.
+        folds: for cross-validation, the number of parts of the training and validation rows.
+        fold: the part (from 0) that is validated on.
 
     Source: the PyTorch tutorial "Learning PyTorch with Examples" (random targets);
     Saad and Solla, "On-line learning in soft committee machines" (1995) (a teacher network).
@@ -49,8 +51,10 @@ class TwoLayerNetData(RegressionData):
         batch_size: PositiveInt = 64,
         shuffle: bool = True,
         seed: NonNegativeInt = 0,
+        folds: Annotated[int, Field(ge=2)] | None = None,
+        fold: NonNegativeInt = 0,
     ) -> None:
-        super().__init__(batch_size, shuffle, seed)
+        super().__init__(batch_size, shuffle, seed, folds, fold)
         self.save_hyperparameters(logger=False)
         self.targets, self.noise = targets, noise
         self.in_features, self.out_features = in_features, out_features

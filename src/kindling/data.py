@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,17 +26,33 @@ class BaseData(pl.LightningDataModule):
     `*_dataloader` methods with its own `DataLoader`s.
 
     Args:
-        batch_size: rows a batch.
+        batch_size: rows per batch.
         shuffle: whether the training rows get a new order each epoch.
-        seed: all rows and orders follow from it.
+        seed: all rows, orders and folds follow from it.
+        folds: for cross-validation, the number of parts into which the training and validation
+            rows are divided; None keeps the split as it is.
+        fold: the part (from 0) that is validated on; the others are trained on.
+
+    Raises:
+        ValueError: there is no such fold.
     """
 
     in_features: int
     out_features: int
     target: str
 
-    def __init__(self, batch_size: int, shuffle: bool, seed: int) -> None:
+    def __init__(
+        self,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        folds: int | None = None,
+        fold: int = 0,
+    ) -> None:
         super().__init__()
+        if fold and fold >= (folds or 1):
+            raise ValueError(f"fold={fold}: must be below folds={folds}, counting from 0")
+        self.folds, self.fold = folds, fold
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
         # Set where an execution takes several steps: Lightning then counts groups, not batches.
         self.group = 1
@@ -95,8 +112,24 @@ class BaseData(pl.LightningDataModule):
             own_loaders = type(self).splits is BaseData.splits and not self.loads_from_splits(
                 "train"
             )
-            self._splits = {} if own_loaders else self.splits()
+            self._splits = {} if own_loaders else self._folded(self.splits())
         return self._splits.get(stage)
+
+    def _folded(self, splits: dict[str, Split]) -> dict[str, Split]:
+        """Divide the training and validation rows into this fold and the others; keep the test."""
+        if self.folds is None:
+            return splits
+        parts = [splits[stage] for stage in ("train", "val") if stage in splits]
+        inputs, targets = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        if len(inputs) < self.folds:
+            raise ValueError(f"folds={self.folds}: there are only {len(inputs)} rows")
+        order = np.random.default_rng([self.seed, self.folds]).permutation(len(inputs))
+        held_out = torch.zeros(len(inputs), dtype=torch.bool)
+        held_out[torch.from_numpy(order[self.fold :: self.folds])] = True
+        return splits | {
+            "train": (inputs[~held_out], targets[~held_out]),
+            "val": (inputs[held_out], targets[held_out]),
+        }
 
     def loads_from_splits(self, stage: str) -> bool:
         """Return whether the batches of a stage come from `splits`, not from an own DataLoader."""

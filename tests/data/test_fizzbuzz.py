@@ -316,3 +316,11 @@ def test_the_text_counts_what_it_does_not_name_of_many_wrong_answers():
     named = len(re.findall(r"\d+ is \w+", text))
     more = int(re.search(r"and (\d+) more", text).group(1))
     assert named + more == 94
+
+
+def test_the_worked_example_of_the_docstring_is_true():
+    assert encode(torch.tensor([105, 53]), 10).long().tolist() == [
+        [1, 0, 0, 1, 0, 1, 1, 0, 0, 0],
+        [1, 0, 1, 0, 1, 1, 0, 0, 0, 0],
+    ]
+    assert fizzbuzz(torch.tensor([105, 53])).tolist() == [3, 0]
