@@ -11,22 +11,27 @@ from src.kindling.files.output import checked_output, rows_as
 
 @command.command("predict")
 def main(settings: DictConfig) -> None:
-    """Print the answers; `output=` writes them to a CSV or JSON file as well."""
-    plain = composition.resolved(settings)
-    output = checked_output(plain["output"], (".csv", ".json"))
-    checkpoint = run_directory.find_checkpoint(str(plain["run"]), plain["log_dir"])
-    # As text: to Python, an open file may be called 0.
-    file = None if plain["file"] is None else str(plain["file"])
+    """Print the answers; `output=` writes them to a CSV, JSON or .pt file as well."""
+    asked = composition.resolved(settings)
+    run, log_dir = str(asked.pop("run")), asked.pop("log_dir")
+    output = checked_output(asked.pop("output"), (".csv", ".json", ".pt"))
+    checkpoint = run_directory.find_checkpoint(run, log_dir)
+    asked = {key: value for key, value in asked.items() if value is not None}
+    if "file" in asked:
+        asked["file"] = str(asked["file"])  # to Python, an open file may be called 0
     from src.kindling import restore
+    from src.kindling.training import prediction
 
     _, data, model = restore.load(checkpoint)
     try:
-        rows = restore.predictions(data, model, plain["numbers"], plain["features"], file)
-    except (ValueError, NotImplementedError) as error:
+        rows = prediction.predict(data, model, asked)
+    except ValueError as error:
         raise InputError(str(error)) from error
-    print(data.prediction_text(rows))
+    print(prediction.text(data, model, rows))
     if output is not None:
-        write_atomically(output, rows_as(output.suffix, rows).encode())
+        binary = output.suffix == ".pt"
+        text = prediction.as_tensors(rows) if binary else rows_as(output.suffix, rows).encode()
+        write_atomically(output, text)
         print(f"{len(rows)} rows written to {output}")
 
 

@@ -109,14 +109,14 @@ class FizzBuzzData(BaseData):
             if len(n)
         }
 
-    def prediction_inputs(self, numbers: Any, features: Any, file: str | None) -> Tensor:
+    def prediction_inputs(
+        self, numbers: int | float | str | list[Any] | None = None, file: str | None = None
+    ) -> Tensor:
         """Return the digits [N, D] of `numbers` (15, [15, 300] or "1..1000"), by default 1..100.
 
         Raises:
             ValueError: not whole numbers from 0, or more digits than the model has.
         """
-        if features is not None:
-            raise ValueError("features= is for the regressions; fizzbuzz takes numbers= or file=")
         if file is not None:
             asked: Any = [value for (value,) in columns(file, ["number"])]
         else:

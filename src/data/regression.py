@@ -38,14 +38,12 @@ class RegressionData(BaseData):
                 f" there are {present / 1e9:,.0f}"
             )
 
-    def prediction_inputs(self, numbers: Any, features: Any, file: str | None) -> Tensor:
+    def prediction_inputs(self, features: Any = None, file: str | None = None) -> Tensor:
         """Return the features [N, D] that were given, a CSV file's `x1 .. xD`, or the test rows.
 
         Raises:
-            ValueError: the features are no table of D columns, or `numbers` were given.
+            ValueError: the features are no table of D columns, or the file does not fit.
         """
-        if numbers is not None:
-            raise ValueError("numbers= is for fizzbuzz; this model takes features= or file=")
         if file is not None:
             return torch.tensor(columns(file, [f"x{i + 1}" for i in range(self.in_features)]))
         if features is not None:

@@ -27,7 +27,7 @@ class Board(Picture):
 
     def frame(self, figure: Figure, view: View) -> None:
         """Draw every cell as right, with the tens and ones beside the board."""
-        self._inputs = view.data.prediction_inputs(None, None, None)  # the game
+        self._inputs = view.data.prediction_inputs()  # the game
         count = len(self._inputs)
         lines = -(-count // COLUMNS)
         axes = panel(figure, left=0.4, bottom=0.36, right=0.08, top=0.86)

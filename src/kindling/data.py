@@ -66,22 +66,6 @@ class BaseData(pl.LightningDataModule):
         """Return the rows of "train", and of "val" and "test" where there are any."""
         raise NotImplementedError(f"{type(self).__name__} defines no splits")
 
-    def prediction_inputs(self, numbers: Any, features: Any, file: str | None) -> Tensor:
-        """Return inputs [N, D] for what a user asked; for nothing, what shows the model best.
-
-        Raises:
-            ValueError: what was asked is not of this data's form; the message says what is.
-        """
-        raise NotImplementedError(f"{type(self).__name__} defines no prediction_inputs")
-
-    def prediction_rows(self, inputs: Tensor, answers: Tensor) -> list[dict[str, Any]]:
-        """Return a row for each input: what was asked, what was answered, what is true."""
-        raise NotImplementedError(f"{type(self).__name__} defines no prediction_rows")
-
-    def prediction_text(self, rows: list[dict[str, Any]]) -> str:
-        """Return the rows as a person wants to read them."""
-        raise NotImplementedError(f"{type(self).__name__} defines no prediction_text")
-
     # From a file ------------------------------------------------------------------------------
 
     @classmethod

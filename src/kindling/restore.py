@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 
 from src.kindling import layout
 from src.kindling.build import (
@@ -100,25 +99,6 @@ def init_from_checkpoint(built: Experiment) -> list[str]:
         raise InputError(line)
     built.model.load_state_dict(taken, strict=False)
     return [line]
-
-
-def predictions(
-    data: Any, model: Any, numbers: Any = None, features: Any = None, file: str | None = None
-) -> list[dict[str, Any]]:
-    """Ask a model, on the CPU, and return a row for each answer.
-
-    Raises:
-        ValueError: what was asked is not of this data's form.
-        NotImplementedError: this data does not say how it is asked.
-    """
-    if not hasattr(data, "prediction_inputs"):
-        raise NotImplementedError(f"{type(data).__name__} defines no prediction_inputs")
-    inputs = data.prediction_inputs(numbers, features, file)  # [N, D]
-    model = model.cpu().eval()
-    with torch.inference_mode():
-        outputs = model.predict_step(inputs.to(next(model.parameters()).dtype))
-    rows: list[dict[str, Any]] = data.prediction_rows(inputs, outputs)
-    return rows
 
 
 def check_checkpoint(settings: Plain, checkpoint: Path) -> None:

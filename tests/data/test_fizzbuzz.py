@@ -146,7 +146,7 @@ def test_fractions_that_leave_nothing_are_refused(val_fraction, train_fraction):
 
 
 def asked(numbers=None, file=None):
-    return decode(FizzBuzzData().prediction_inputs(numbers, None, file)).tolist()
+    return decode(FizzBuzzData().prediction_inputs(numbers, file)).tolist()
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ REFUSED = {
 def test_refuses_and_says_why(kind):
     numbers, reason = REFUSED[kind]
     with pytest.raises(ValueError, match=reason) as refusal:
-        FizzBuzzData().prediction_inputs(numbers, None, None)
+        FizzBuzzData().prediction_inputs(numbers)
     assert "\n" not in str(refusal.value)
 
 
@@ -232,11 +232,6 @@ def test_refuses_a_csv_file_and_says_why(tmp_path, content, reason):
         asked(file=str(tmp_path / "asked.csv"))
 
 
-def test_refuses_features():
-    with pytest.raises(ValueError, match="features= is for the regressions"):
-        FizzBuzzData().prediction_inputs(None, [[1.0, 2.0]], None)
-
-
 @pytest.mark.skipif(os.name != "posix", reason="asks POSIX for the memory that was used")
 @pytest.mark.parametrize("numbers", ["1..99999999999", ["1..99999999999"]], ids=repr)
 def test_refuses_a_huge_range_at_once_and_without_memory(numbers, tmp_path):
@@ -247,7 +242,7 @@ def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 unit = 1 if sys.platform == "darwin" else 1024
 data, start, before = FizzBuzzData(), time.process_time(), peak()
 try:
-    data.prediction_inputs({numbers!r}, None, None)
+    data.prediction_inputs({numbers!r})
 except ValueError as error:
     print(error, time.process_time() - start, (peak() - before) * unit, sep="|")
 """
@@ -277,7 +272,7 @@ def game(numbers, wrong=None):
     answers = fizzbuzz(torch.tensor(numbers))
     for number, answer in (wrong or {}).items():
         answers[numbers.index(number)] = answer
-    return data, data.prediction_rows(data.prediction_inputs(numbers, None, None), answers)
+    return data, data.prediction_rows(data.prediction_inputs(numbers), answers)
 
 
 def test_rows_say_what_was_asked_answered_and_true():

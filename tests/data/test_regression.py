@@ -42,23 +42,23 @@ def file(tmp_path):
     ],
 )
 def test_takes_a_row_or_rows_of_features(data, features, expected):
-    inputs = data.prediction_inputs(None, features, None)
+    inputs = data.prediction_inputs(features)
     assert inputs.dtype == torch.float32
     assert inputs.tolist() == expected
 
 
 def test_takes_a_number_where_there_is_one_feature():
     data = LinearRegressionData(in_features=1, coefficients=[2.0])
-    assert data.prediction_inputs(None, 3, None).tolist() == [[3.0]]
+    assert data.prediction_inputs(3).tolist() == [[3.0]]
 
 
 def test_takes_the_test_rows_where_nothing_is_asked(data):
-    assert torch.equal(data.prediction_inputs(None, None, None), data.split("test")[0])
+    assert torch.equal(data.prediction_inputs(), data.split("test")[0])
 
 
 def test_takes_the_training_rows_where_there_are_no_test_rows():
     data = TwoLayerNetData(targets="random", rows=4)
-    assert torch.equal(data.prediction_inputs(None, None, None), data.split("train")[0])
+    assert torch.equal(data.prediction_inputs(), data.split("train")[0])
 
 
 @pytest.mark.parametrize(
@@ -81,13 +81,8 @@ def test_takes_the_training_rows_where_there_are_no_test_rows():
 )
 def test_refuses_features_of_another_form_and_says_why(data, features, reason):
     with pytest.raises(ValueError, match=reason) as refusal:
-        data.prediction_inputs(None, features, None)
+        data.prediction_inputs(features)
     assert "\n" not in str(refusal.value)
-
-
-def test_refuses_numbers(data):
-    with pytest.raises(ValueError, match="numbers= is for fizzbuzz"):
-        data.prediction_inputs(15, None, None)
 
 
 # Files ------------------------------------------------------------------------------------------
@@ -104,7 +99,7 @@ def test_refuses_numbers(data):
     ids=["plain", "byte order mark", "other columns and order", "quotes, spaces, empty line"],
 )
 def test_takes_the_columns_of_a_csv_file(data, file, content):
-    inputs = data.prediction_inputs(None, None, file(content))
+    inputs = data.prediction_inputs(None, file(content))
     assert inputs.dtype == torch.float32
     assert torch.equal(inputs, torch.tensor([[0.5, 1.0], [-2.0, 0.3]]))
 
@@ -126,7 +121,7 @@ def test_takes_the_columns_of_a_csv_file(data, file, content):
 def test_refuses_a_file_and_says_what_is_wrong_where(data, file, content, reason):
     path = file(content)
     with pytest.raises(ValueError, match=re.escape(reason)) as refusal:
-        data.prediction_inputs(None, None, path)
+        data.prediction_inputs(None, path)
     assert path in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
@@ -135,7 +130,7 @@ def test_refuses_a_file_and_says_what_is_wrong_where(data, file, content, reason
 def test_refuses_a_file_that_is_not_there_or_none(data, tmp_path, name):
     path = str(tmp_path / name)
     with pytest.raises(ValueError, match=re.escape(path)):
-        data.prediction_inputs(None, None, path)
+        data.prediction_inputs(None, path)
 
 
 def test_columns_come_in_the_order_in_which_they_are_named(file):
@@ -147,7 +142,7 @@ def test_columns_come_in_the_order_in_which_they_are_named(file):
 
 
 def test_rows_of_the_test_rows_have_the_true_values(data):
-    inputs = data.prediction_inputs(None, None, None)
+    inputs = data.prediction_inputs()
     rows = data.prediction_rows(inputs, inputs.sum(dim=1, keepdim=True))
     assert [list(row) for row in rows] == [["x1", "x2", "y1", "true1"]] * 50
     assert [row["true1"] for row in rows] == data.split("test")[1][:, 0].tolist()
@@ -156,14 +151,14 @@ def test_rows_of_the_test_rows_have_the_true_values(data):
 
 
 def test_rows_of_what_a_user_asked_have_no_true_values(data):
-    inputs = data.prediction_inputs(None, [[1.0, 2.0], [3.0, 4.0]], None)
+    inputs = data.prediction_inputs([[1.0, 2.0], [3.0, 4.0]])
     rows = data.prediction_rows(inputs, torch.tensor([[5.0], [6.0]]))
     assert rows == [{"x1": 1.0, "x2": 2.0, "y1": 5.0}, {"x1": 3.0, "x2": 4.0, "y1": 6.0}]
 
 
 def test_rows_have_a_column_for_each_output():
     data = TwoLayerNetData(in_features=3, out_features=2, rows=2, val_rows=2, test_rows=2)
-    inputs = data.prediction_inputs(None, None, None)
+    inputs = data.prediction_inputs()
     names = {tuple(row) for row in data.prediction_rows(inputs, torch.zeros(2, 2))}
     assert names == {("x1", "x2", "x3", "y1", "y2", "true1", "true2")}
 
@@ -183,14 +178,14 @@ def error_in(text):
 def test_the_text_has_the_error_over_all_rows_and_outputs(data):
     Y = data.split("test")[1]
     answers = torch.randn(Y.shape, generator=torch.Generator().manual_seed(0))
-    inputs = data.prediction_inputs(None, None, None)
+    inputs = data.prediction_inputs()
     text = data.prediction_text(data.prediction_rows(inputs, answers))
     expected = np.sqrt(np.mean((answers.numpy().astype(np.float64) - Y.numpy()) ** 2))
     assert error_in(text) == pytest.approx(expected, rel=5e-4)  # four digits are shown
 
 
 def test_the_text_of_what_a_user_asked_is_a_table_with_all_rows_and_no_error(data):
-    inputs = data.prediction_inputs(None, [[1.0, 2.0], [3.0, -4.0]], None)
+    inputs = data.prediction_inputs([[1.0, 2.0], [3.0, -4.0]])
     rows = data.prediction_rows(inputs, torch.tensor([[5.0], [6.25]]))
     text = data.prediction_text(rows)
     assert [line.split() for line in text.splitlines()] == [
@@ -201,7 +196,7 @@ def test_the_text_of_what_a_user_asked_is_a_table_with_all_rows_and_no_error(dat
 
 
 def test_the_text_shows_ten_rows_and_says_how_many_there_are(data):
-    inputs = data.prediction_inputs(None, None, None)
+    inputs = data.prediction_inputs()
     text = data.prediction_text(data.prediction_rows(inputs, torch.zeros(50, 1)))
     lines = text.splitlines()
     assert lines[0].split() == ["x1", "x2", "y1", "true1"]

@@ -160,8 +160,8 @@ def _value_problems(
         return
     if value is None and parameter.default is None:
         return
-    if problem := _misfit(value, annotation) or (
-        _misfit(value, extra) if value is not None else None
+    if problem := misfit(value, annotation) or (
+        misfit(value, extra) if value is not None else None
     ):
         yield f"{where}={_shown(value)}: {problem}"
 
@@ -176,7 +176,7 @@ def adapter(annotation: Any) -> TypeAdapter[Any] | None:
         return None
 
 
-def _misfit(value: Any, annotation: Any) -> str | None:
+def misfit(value: Any, annotation: Any) -> str | None:
     """Say why a value does not fit an annotation; None if it does."""
     if (fits := adapter(annotation)) is None:
         return None

@@ -3,7 +3,6 @@
 import functools
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -231,7 +230,7 @@ def _fit_and_test(
 
 def _report(built: "Experiment", path: Path, metrics: Metrics) -> None:
     """Write metrics.json; print the metrics, the model's answers, and what to do next."""
-    from src.kindling.training import summary
+    from src.kindling.training import prediction, summary
 
     trainer: Any = built.trainer
     if trainer.fast_dev_run:
@@ -240,11 +239,9 @@ def _report(built: "Experiment", path: Path, metrics: Metrics) -> None:
         return
     run_record.write_json(path / "metrics.json", metrics)
     print(summary.table(metrics))
-    from src.kindling import restore
-
-    with suppress(NotImplementedError):  # data that cannot be asked
-        rows = restore.predictions(built.data, built.model)
-        print(built.data.prediction_text(rows))
+    if prediction.find("prediction_text", built.data, built.model):
+        rows = prediction.predict(built.data, built.model, {})
+        print(prediction.text(built.data, built.model, rows))
     print(summary.next_steps(path, _longer(built)))
 
 
