@@ -104,6 +104,45 @@ MUTATIONS = [
         ("if len(header) > COLUMNS:", "if False:"),
         ("row[: len(header)] for row", "row for row"),
     ),
+    *_of(
+        "src/kindling/loader.py",
+        "tests/kindling/test_loader.py",
+        ("slice(start, min(start + block, rows))", "slice(start, start + block)"),
+    ),
+    *_of(
+        "src/kindling/process/signals.py",
+        "tests/kindling/process/test_signals.py",
+        ("signal.set_wakeup_fd(-1)", "pass"),
+        ("os.register_at_fork(after_in_child=_restore_in_worker)", "pass"),
+    ),
+    *_of(
+        "src/kindling/files/checkpoint_archive.py",
+        "tests/kindling/files/test_checkpoint.py",
+        ("if member.external_attr & FOLDER:", "if False:"),
+        ("signed and comment == 0 and", "signed and"),
+    ),
+    *_of(
+        "src/kindling/files/checkpoint.py",
+        "tests/kindling/test_security.py tests/kindling/files/test_checkpoint.py",
+        ('if "://" in str(path):', "if False:"),
+    ),
+    *_of(
+        "src/kindling/callbacks/non_finite.py",
+        "tests/kindling/callbacks/test_non_finite.py",
+        ("self.skipped = self._noted = state_dict", "self.skipped = state_dict"),
+        ("if named is None and trainer.world_size == 1:", "if trainer.world_size == 1:"),
+    ),
+    *_of(
+        "src/kindling/training/resume_changes.py",
+        "tests/kindling/training/test_resume.py",
+        ('state["wait_count"] < new', "True"),
+    ),
+    *_of(
+        "src/kindling/config/untrusted.py",
+        "tests/kindling/test_security.py",
+        ("count > MOST or len(place) > DEEPEST", "count > MOST"),
+        ("and len(k) < 100)", ")"),
+    ),
 ]
 
 
