@@ -20,6 +20,13 @@ USUAL = (
     "trainer.max_epochs",
     "trainer.precision",
 )
+HEALTH = frozenset(  # of callbacks/training_metrics.py: in metrics.json and the charts, not here
+    f"train/{name}"
+    for name in (
+        *("lr", "momentum", "gradient_norm", "update_to_weight"),
+        *("samples_per_second", "memory_mb"),
+    )
+)
 UNIMPORTANT = ("log_dir", "resume", "logger")  # where a run is kept, and who keeps its history
 
 
@@ -62,19 +69,19 @@ def device_name(trainer: pl.Trainer) -> str:
 
 
 def table(values: dict[str, float]) -> str:
-    """Return metrics as lines of name and value: training on the left, the other stages beside it.
+    """Return final metrics as a table: a column per stage, test first, each with its loss on top.
 
-    Each stage begins with its loss.
+    How the training went (learning rate, memory, ...) stays in metrics.json.
     """
-    order = sorted(values, key=lambda name: (not name.endswith("/loss"), name))
-    train = [name for name in order if name.startswith("train/")]
-    others = sorted(order, key=lambda name: (name.startswith("test/"), order.index(name)))
-    columns = [train, [name for name in others if name not in train]]
-    shown = [_column({name: values[name] for name in names}) for names in columns if names]
-    rows = itertools.zip_longest(*shown, fillvalue="")
-    wide = [len(column[0]) for column in shown]
+    stages: dict[str, dict[str, float]] = {"test": {}, "val": {}, "train": {}}
+    for name in sorted(values, key=lambda name: (not name.endswith("/loss"), name)):
+        if name not in HEALTH:
+            stages.setdefault(name.partition("/")[0], {})[name] = values[name]
+    columns = [_column(metrics) for metrics in stages.values() if metrics]
+    widths = [len(column[0]) for column in columns]
+    rows = itertools.zip_longest(*columns, fillvalue="")
     return "\n".join(
-        "    ".join(cell.ljust(size) for cell, size in zip(row, wide, strict=True)).rstrip()
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     )
 

@@ -6,24 +6,28 @@ from src.kindling.training import summary
 from tests.conftest import has_command
 
 
-def test_training_stands_beside_validation_and_test_with_the_losses_first() -> None:
+def test_each_stage_has_a_column_test_first_with_its_loss_on_top() -> None:
     values = {"test/accuracy": 0.5, "test/loss": 3.5, "train/loss": 1.0, "val/loss": 20.0}
+    expected = [
+        "  test/loss      3.5    val/loss  20    train/loss  1",
+        "  test/accuracy  0.5",
+    ]
+    assert summary.table(values).splitlines() == expected
+    health = {"train/lr": 1e-08, "train/gradient_norm": 0.25, "train/momentum": 0.9}
+    assert summary.table(values | health).splitlines() == expected
+
+
+def test_metrics_of_a_users_own_are_shown_under_their_full_names() -> None:
+    values = {"train/loss": 1.0, "train/skipped_steps": 2.0, "gan/critic": 0.25, "fid": 7.0}
     assert summary.table(values).splitlines() == [
-        "  train/loss  1      val/loss        20",
-        "                     test/loss      3.5",
-        "                     test/accuracy  0.5",
-    ]
-    values |= {"train/lr": 1e-08, "train/gradient_norm": 0.25, "train/momentum": 0.9}
-    assert summary.table(values).splitlines()[-2:] == [
-        "  train/lr             1e-08      test/accuracy  0.5",
-        "  train/momentum         0.9",
+        "  train/loss           1    fid  7    gan/critic  0.25",
+        "  train/skipped_steps  2",
     ]
 
 
-def test_one_stage_has_one_column() -> None:
-    assert (
-        summary.table({"train/loss": 1.0, "train/a": 0.25})
-        == "  train/loss     1\n  train/a     0.25"
+def test_a_stage_without_metrics_has_no_column() -> None:
+    assert summary.table({"train/loss": 1.0, "train/a": 0.25}) == (
+        "  train/loss     1\n  train/a     0.25"
     )
     assert summary.table({"test/loss": 0.1}) == "  test/loss  0.1"
     assert summary.table({}) == ""

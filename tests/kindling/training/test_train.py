@@ -17,6 +17,7 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from src.kindling.training import summary
 from tests.conftest import ROOT, Command, environment, has_command, options
 
 SHORT = ("trainer.max_epochs=25", "trainer.accelerator=cpu")  # one validation in each recipe
@@ -49,7 +50,8 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def test_it_ends_quietly_with_a_table_and_the_next_command(run: Run) -> None:
     assert run.done.stderr == ""
     for name, value in run.metrics.items():
-        assert re.search(rf"  {name} +{re.escape(f'{value:.6g}')}( |\n)", run.done.stdout)
+        shown = re.search(rf"  {name} +{re.escape(f'{value:.6g}')}( |\n)", run.done.stdout)
+        assert bool(shown) == (name not in summary.HEALTH), name
     path = run.command.log_dir / "train" / run.model / run.path.name
     said = run.done.stdout.partition(f"\nresults: {path}\n")[2]
     assert [line.removeprefix("next:").strip() for line in said.splitlines()] == [
@@ -311,9 +313,12 @@ def test_random_targets_say_that_there_is_nothing_to_validate_or_test(command: C
     assert "no test rows" in refused
 
 
-def test_the_profiler_prints_where_the_time_went(command: Command) -> None:
+def test_the_profiler_prints_a_table_and_leaves_a_trace_by_layer(command: Command) -> None:
     done = command("train", "debug=profile", "trainer.max_epochs=2", "trainer.accelerator=cpu")
-    assert "run_training_batch" in done.stdout + done.stderr
+    assert "aten::addmm" in done.stdout + done.stderr
+    [trace] = command.latest.rglob("fit-*.pt.trace.json")
+    names = {event.get("name", "") for event in json.loads(trace.read_text())["traceEvents"]}
+    assert "[pl][module]torch.nn.modules.linear.Linear: net.hidden" in names
 
 
 def test_a_sweep_makes_a_run_for_each_value(command: Command) -> None:
