@@ -6,23 +6,9 @@ Letters: D features, H hidden units, C outputs.
 from typing import Any
 
 import numpy as np
-from matplotlib.artist import Artist
-from matplotlib.figure import Figure
 
-from src.kindling.figures.picture import (
-    BLACK,
-    BLUE,
-    GREY,
-    Array,
-    Picture,
-    TextPatch,
-    View,
-    ceiling,
-    panel,
-    rule,
-    ticks,
-)
-from src.kindling.figures.regression import PredictedAgainstTrue, errors
+from src.kindling.figures.picture import BLUE, GREY, Array, Picture, View, nice_limit
+from src.kindling.figures.regression import OfValues, PredictedAgainstTrue, errors
 
 OUTPUTS = 40  # bars that fit
 
@@ -32,34 +18,23 @@ def pictures(model: Any) -> list[Picture]:
     return [PredictedAgainstTrue(), ErrorByOutput(), FirstLayer()]
 
 
-class ErrorByOutput(Picture):
+class ErrorByOutput(OfValues):
     """Which outputs are predicted well, and which no better than by their mean."""
 
     name = "error_by_output"
+    description = "a bar per output; its grey line is the error of always predicting the mean"
 
-    def scale(self, view: View) -> float:
-        """Return the largest error that is shown."""
-        return ceiling(max(errors(view).max(), view.targets.std(axis=0).max()))
-
-    def frame(self, figure: Figure, view: View) -> None:
-        """Draw the axes, and for each output the error of who always says its mean."""
-        outputs = min(view.targets.shape[1], OUTPUTS)
-        axes = panel(figure)
-        axes.set(xlim=(-0.6, outputs - 0.4), ylim=(0, self.scale(view)))
-        numbers = {float(i): str(i) for i in range(0, outputs, -(-outputs // 10))}
-        rule(axes, numbers, ticks(0, self.scale(view)), "output", "root mean squared error (of y)")
-        spread = view.targets.std(axis=0)[:outputs]
-        places = np.arange(outputs)
-        axes.hlines(spread, places - 0.4, places + 0.4, color=GREY, linewidth=2)
-        axes.text(0.995, 1.0, "grey line: error of the mean", transform=axes.transAxes, ha="right",
-                  va="top", color=GREY)  # fmt: skip
-
-    def content(self, view: View) -> list[Artist]:
-        """Draw a bar for each output."""
-        [axes] = self.axes
+    def draw(self, axes: Any, view: View) -> None:
+        """Draw a bar for each output, and the error of always predicting its mean."""
         heights = errors(view)[:OUTPUTS]
-        bars = axes.bar(range(len(heights)), heights, width=0.62, color=BLUE)
-        return list(bars)
+        places = np.arange(len(heights))
+        spread = view.targets.std(axis=0)[:OUTPUTS]
+        axes.bar(places, heights, width=0.62, color=BLUE)
+        axes.hlines(spread, places - 0.4, places + 0.4, color=GREY, linewidth=2)
+        axes.set_title("grey line: error of the mean", loc="right", size=9, color=GREY)
+        top = nice_limit(float(max(heights.max(), spread.max())))
+        axes.set(ylim=(0, top), xlabel="output", ylabel="root mean squared error (of y)")
+        axes.set_xticks(places[:: -(-len(heights) // 10)])
 
     def title(self, view: View) -> str:
         """Say which is worst."""
@@ -68,63 +43,38 @@ class ErrorByOutput(Picture):
 
 
 class FirstLayer(Picture):
-    """The weights of each hidden unit, the longest rows on top: which units have a part in it."""
+    """The weights of each hidden unit, the longest rows on top: which units take part."""
 
     name = "first_layer"
-    size = (5.2, 4.4)
+    description = "weights by hidden unit and feature, with each unit's length at the right"
+    size = (5.4, 4.6)
+    panels = (1, 2)
 
-    def scale(self, view: View) -> tuple[float, float]:
-        """Return the weight with the full colour, and the longest row."""
-        weights = first_weights(view)
+    def draw(self, axes: Any, view: View) -> None:
+        """Draw the weights, the scale of their colors, and the length of each row."""
+        weights = first_weights(view)  # [H, D]
         norms = np.linalg.norm(weights, axis=1)
-        return ceiling(float(np.quantile(np.abs(weights), 0.995))), ceiling(norms.max())
-
-    def frame(self, figure: Figure, view: View) -> None:
-        """Draw the axes and what the colours mean."""
-        units, features = first_weights(view).shape
-        strongest, longest = self._ends = self.scale(view)
-        left = panel(figure, right=1.9)
-        left.set(xlim=(-0.5, features - 0.5), ylim=(units - 0.5, -0.5))
-        rule(left, ticks(0, features - 1), ticks(0, units - 1), "feature", "hidden unit, by length")
-        right = panel(figure, left=3.42, right=1.08)
-        right.set(xlim=(0, longest), ylim=(units - 0.5, -0.5))
-        rule(right, {longest: f"{longest:g}"}, {}, "length")
-        scale = panel(figure, left=4.42, right=0.66)
-        ramp = np.linspace(1, -1, 256)[:, None]
-        scale.imshow(ramp, cmap="PuOr", vmin=-1, vmax=1, aspect="auto",
-                     extent=(0, 1, -strongest, strongest))  # fmt: skip
-        rule(scale, {}, {}, "weight")
-        letters = TextPatch(scale, 10)
-        ends = [(1.3, value, f"{value:g}") for value in (-strongest, 0.0, strongest)]
-        letters.patch(ends, BLACK, align=0).set_clip_on(False)
-
-    def content(self, view: View) -> list[Artist]:
-        """Draw the weights, and the length of each row."""
-        left, right, _ = self.axes
-        strongest, _ = self._ends
-        weights = first_weights(view)
-        norms = np.linalg.norm(weights, axis=1)
-        order = np.argsort(-norms)
-        units, features = weights.shape
-        image = left.imshow(
-            weights[order],
-            cmap="PuOr",
-            vmin=-strongest,
-            vmax=strongest,
-            aspect="auto",
-            extent=(-0.5, features - 0.5, units - 0.5, -0.5),
-        )
-        edges = np.arange(units + 1) - 0.5
-        bars = right.stairs(norms[order], edges, orientation="horizontal", color=BLUE, fill=True)
-        return [image, bars]
+        order, edges = np.argsort(-norms), np.arange(len(norms) + 1) - 0.5
+        strongest = nice_limit(float(np.quantile(np.abs(weights), 0.995)))
+        left, right = axes
+        left.get_gridspec().set_width_ratios([5, 1])
+        left.figure.subplots_adjust(wspace=0.15)
+        image = left.imshow(weights[order], cmap="PuOr", vmin=-strongest, vmax=strongest,
+                            aspect="auto", interpolation="nearest")  # fmt: skip
+        scale = left.figure.colorbar(image, ax=left, ticks=[-strongest, 0, strongest])
+        scale.ax.set_title("weight", size=9)
+        left.set(xlabel="feature", ylabel="hidden unit, by length")
+        right.stairs(norms[order], edges, orientation="horizontal", color=BLUE, fill=True)
+        right.set(xlim=(0, nice_limit(float(norms.max()))), ylim=left.get_ylim(), yticks=[],
+                  xlabel="length")  # fmt: skip
 
     def title(self, view: View) -> str:
         """Say how large the layer is."""
         units, features = first_weights(view).shape
         return f"First layer: {units:,} hidden units of {features:,} features"
 
-    def rows(self, view: View) -> str:
-        """Say when."""
+    def source(self, view: View) -> str:
+        """Say that no rows are looked at."""
         return "weights of the network"
 
 

@@ -1,4 +1,4 @@
-"""The board shows each answer where its number stands, and in the colour of its truth."""
+"""The board shows each answer where its number stands, and in the color of its truth."""
 
 import io
 from typing import Any
@@ -10,8 +10,8 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from src.data.fizzbuzz import FizzBuzzData, fizzbuzz
-from src.figures.fizzbuzz import RIGHT, WRONG, Board
-from src.kindling.figures.picture import View
+from src.figures.fizzbuzz import RIGHT, WRONG, Board, answers
+from src.kindling.figures.view import View
 
 SAID_WRONG = {1, 15, 84, 100}
 
@@ -24,21 +24,25 @@ def view() -> View:
         classes[number - 1] = (classes[number - 1] + 1) % 4
     logits = torch.nn.functional.one_hot(classes, 4).double().numpy()
     model: Any = None
-    return View(model, FizzBuzzData(), "validation", np.zeros(1), logits, 9, lambda inputs: logits)
+    targets = np.zeros(1)
+    return View(
+        model, FizzBuzzData(), "validation", None, targets, logits, 9, lambda inputs: logits
+    )
 
 
-def test_wrong_answers_and_no_others_have_the_colour_of_wrong(view: View) -> None:
-    drawing = Board().draw(view)
-    assert drawing.description == "The game: 96 of 100 right (step 9)"
-    pixels = np.array(Image.open(io.BytesIO(drawing.png)).convert("RGB")).astype(float) / 255
+def test_wrong_answers_and_no_others_have_the_color_of_wrong(view: View) -> None:
+    board = Board()
+    assert board.title(view) == "The game: 96 of 100 right"
+    pixels = np.array(Image.open(io.BytesIO(board.png(view))).convert("RGB")) / 255
     height, width, _ = pixels.shape
-    left, bottom, wide, high = 0.4 / 5, 0.36 / 5.3, 4.52 / 5, 4.08 / 5.3  # of the board
+    (wide, high), margins = board.size, (0.75, 0.2, 0.65, 0.8)  # inches: left, right, top, bottom
+    left, right, top, bottom = np.array(margins) / (wide, wide, high, high)
 
     def cell(number: int) -> np.ndarray:
-        """The colour near the upper left corner of a number's cell, where no letter is."""
+        """The color near the upper left corner of a number's cell, where no letter is."""
         line, column = divmod(number - 1, 10)
-        x = (left + wide * (column + 0.1) / 10) * width
-        y = (1 - bottom - high + high * (line + 0.1) / 10) * height
+        x = (left + (1 - left - right) * (column + 0.12) / 10) * width
+        y = (top + (1 - top - bottom) * (line + 0.12) / 10) * height
         return pixels[int(y), int(x)]
 
     for number in range(1, 101):
@@ -46,21 +50,19 @@ def test_wrong_answers_and_no_others_have_the_colour_of_wrong(view: View) -> Non
         assert cell(number) == pytest.approx(np.array(to_rgb(expected)), abs=0.03), number
 
 
-def test_each_answer_is_written(view: View) -> None:
-    board = Board()
-    board.draw(view)
-    answers = [row["answer"] for row in board._answers(view)]
-    assert answers[:6] == ["fizz", "2", "fizz", "4", "buzz", "fizz"]
-    assert answers[14] != "fizzbuzz"
-    assert answers[29] == "fizzbuzz"
+def test_each_number_has_its_answer(view: View) -> None:
+    said = [row["answer"] for row in answers(view)]
+    assert said[:6] == ["fizz", "2", "fizz", "4", "buzz", "fizz"]
+    assert said[14] != "fizzbuzz"
+    assert said[29] == "fizzbuzz"
 
 
 def contrast(first: str, second: str) -> float:
-    """The contrast ratio of two colours, as the W3C defines it (WCAG 2.2)."""
+    """The contrast ratio of two colors, as the W3C defines it (WCAG 2.2)."""
 
-    def luminance(colour: str) -> float:
+    def luminance(color: str) -> float:
         linear = [
-            c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)
+            c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)
         ]
         return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
 
@@ -68,7 +70,7 @@ def contrast(first: str, second: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_letters_are_read_on_both_colours() -> None:
+def test_letters_are_read_on_both_colors() -> None:
     assert contrast("white", WRONG) > 4.5
     assert contrast("#222222", RIGHT) > 4.5
-    assert contrast(RIGHT, WRONG) > 3  # apart without any colour
+    assert contrast(RIGHT, WRONG) > 3  # apart without any color

@@ -1,13 +1,13 @@
-"""The way of the coefficients is drawn on the loss that they were trained on."""
+"""The path of the coefficients is drawn on the loss that they were trained on."""
 
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from src.figures.linear_regression import STATIONS, Coefficients, Fit, bowl
+from src.figures.linear_regression import POINTS, Coefficients, Fit, bowl
 from src.kindling.build import Experiment
-from tests.kindling.figures.test_pictures import view_of
+from tests.kindling.figures.test_pictures import seen
 
 Build = Callable[..., Experiment]
 
@@ -24,7 +24,7 @@ def test_the_bowl_is_the_loss_with_the_rest_at_its_best(
     overrides: tuple[str, ...], build: Build
 ) -> None:
     experiment = build("model=linear_regression", "logger=none", *overrides)
-    view = view_of(experiment, 0)
+    view = seen(experiment, 0)
     curvature, best = bowl(view)
     X, y = (part.numpy().astype(float) for part in experiment.data.split("train"))
     y = y[:, 0]
@@ -42,19 +42,19 @@ def test_the_bowl_is_the_loss_with_the_rest_at_its_best(
         assert np.square(left).mean() - least == pytest.approx(away @ curvature @ away, rel=1e-6)
 
 
-def test_a_long_way_is_thinned_and_keeps_its_ends(build: Build) -> None:
+def test_a_long_path_is_thinned_and_keeps_its_ends(build: Build) -> None:
     experiment = build("model=linear_regression", "logger=none")
     picture, model = Coefficients(), experiment.model
-    picture.take_up(None, model)
+    picture.restore(None, model)
     weights = model.net.weight.data
     for step in range(1, 3000):
         weights[0, 0] = step
-        picture.watch(model)
-    way = picture._stations(view_of(experiment, 3000))
-    assert len(way) <= STATIONS + 1
-    assert way[0, 0] < 1
-    assert way[-1, 0] == 2999
-    assert len(set(np.diff(way[1:-1, 0]))) == 1  # evenly
+        picture.record(model)
+    path = picture.path(seen(experiment, 3000))
+    assert len(path) <= POINTS + 1
+    assert path[0, 0] < 1
+    assert path[-1, 0] == 2999
+    assert len(set(np.diff(path[1:-1, 0]))) == 1  # evenly
 
 
 def test_the_fit_says_how_far_off_it_is(build: Build) -> None:
@@ -62,4 +62,4 @@ def test_the_fit_says_how_far_off_it_is(build: Build) -> None:
     X, y = experiment.data.split("train")
     weights = experiment.model.coefficients.numpy()
     error = np.sqrt(np.square(y.numpy() - X.numpy() @ weights.T).mean())
-    assert f"{error:.3g}" in Fit().title(view_of(experiment, 0))
+    assert f"{error:.3g}" in Fit().title(seen(experiment, 0))

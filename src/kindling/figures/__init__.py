@@ -1,1 +1,1 @@
-"""The engine."""
+"""Pictures for any model. Optional: without this folder, runs draw nothing."""

@@ -6,10 +6,7 @@ Letters: N rows, C classes.
 from typing import Any
 
 import numpy as np
-from matplotlib.artist import Artist
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.colors import LinearSegmentedColormap
 
 from src.kindling.figures.picture import (
     BLACK,
@@ -19,23 +16,34 @@ from src.kindling.figures.picture import (
     SERIES,
     Array,
     Picture,
-    TextPatch,
     View,
-    panel,
-    rule,
-    ticks,
 )
 
 BINS = 10  # of confidence
-HALVES = {0.0: "0", 0.5: "0.5", 1.0: "1"}
-FLOOR = -0.42  # below the shares of what is right: those of the rows
+CLASSES = 1000  # of more, as of the tokens of a language, nothing is drawn
 LETTERED = 12  # classes whose counts are written into the confusion matrix
 CURVES = 7  # classes that have a curve of their own, the most frequent ones
+PALE = LinearSegmentedColormap.from_list("pale", ["white", "#66AAD1"])  # dark letters read well
 
 
 def pictures(model: Any) -> list[Picture]:
     """Return the pictures of a classifier."""
     return [Confusion(), Calibration(), PrecisionRecall()]
+
+
+def suits(view: View) -> bool:
+    """Say whether the targets are classes [N], and the outputs a logit for each class [N, C]."""
+    if view.outputs is None or view.outputs.ndim != 2 or view.targets.shape != (len(view.outputs),):
+        return False
+    return len(view.targets) > 0 and 2 <= view.outputs.shape[1] <= CLASSES
+
+
+class OfClasses(Picture):
+    """A picture of logits and classes."""
+
+    def suits(self, view: View) -> bool:
+        """Say whether that is what the model predicts."""
+        return suits(view)
 
 
 def probabilities(view: View) -> Array:
@@ -51,85 +59,70 @@ def class_names(view: View) -> list[str]:
     return [str(name) for name in names]
 
 
-class Confusion(Picture):
-    """How often each class was answered for each true one."""
+class Confusion(OfClasses):
+    """How often each class was predicted for each true one."""
 
     name = "confusion"
+    description = "rows by true class, columns by predicted class, darker for a larger share"
 
-    def frame(self, figure: Figure, view: View) -> None:
-        """Draw the table's edges, with the names of the classes."""
-        names = class_names(view)
-        classes = len(names)
-        axes = panel(figure, left=1.0)
-        axes.set(xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5))
-        every = -(-classes // LETTERED)  # more names than that would not fit
-        shown = {float(i): names[i][:9] for i in range(0, classes, every)}
-        rule(axes, shown, shown, "answered", "true")
-        between, ends = np.arange(classes) - 0.5, (-0.5, classes - 0.5)
-        axes.hlines(between, *ends, color="#DDDDDD", linewidth=1)
-        axes.vlines(between + 1, *ends, color="#DDDDDD", linewidth=1)
-        self._counts = TextPatch(axes, 12 if classes < 8 else 9)
-
-    def content(self, view: View) -> list[Artist]:
-        """Colour each cell by its share of the row, and write its count."""
-        counts = confusion(view)  # [C, C]
+    def draw(self, axes: Any, view: View) -> None:
+        """Color each cell by its share of the row, and write its count."""
+        counts, names = confusion(view), class_names(view)  # [C, C]
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        # From white to a blue on which dark letters are read.
-        colours = 1 - 0.6 * shares[:, :, None] * (1 - np.array(to_rgb(BLUE)))
-        axes, classes = self.axes[0], len(counts)
-        if classes > LETTERED:
-            edges = (-0.5, classes - 0.5, classes - 0.5, -0.5)
-            return [axes.imshow(colours, extent=edges, aspect="auto", interpolation="nearest")]
-        cells = [
-            axes.add_artist(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colours[y, x]))
-            for y, x in np.argwhere(counts)
-        ]
-        words = [(x, y, str(counts[y, x])) for y in range(classes) for x in range(classes)]
-        return [*cells, self._counts.patch(words, BLACK)]
+        axes.imshow(shares, cmap=PALE, vmin=0, vmax=1, aspect="auto")
+        every = -(-len(names) // LETTERED)  # more names than that would not fit
+        shown = range(0, len(names), every)
+        axes.set_xticks(shown, [names[i][:9] for i in shown])
+        axes.set_yticks(shown, [names[i][:9] for i in shown])
+        axes.set(xlabel="predicted", ylabel="true")
+        axes.figure.subplots_adjust(left=0.24)
+        if len(names) <= LETTERED:
+            for (y, x), count in np.ndenumerate(counts):
+                axes.text(x, y, count, ha="center", va="center", color=BLACK)
 
     def title(self, view: View) -> str:
-        """Say how many answers are right."""
+        """Say how many predictions are right."""
         counts = confusion(view)
         return f"Confusion matrix: {np.trace(counts):,} of {counts.sum():,} right"
 
 
 def confusion(view: View) -> Array:
-    """Return how often each class (column) was answered for each true one (row), [C, C]."""
+    """Count how often each class (column) was predicted for each true one (row), [C, C]."""
     classes = view.outputs.shape[1]
     pairs = view.targets * classes + view.outputs.argmax(axis=1)
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
-class Calibration(Picture):
-    """Whether answers given with a confidence of 0.8, say, are right in 8 of 10 cases."""
+class Calibration(OfClasses):
+    """Whether predictions made with a confidence of 0.8, say, are right in 8 of 10 cases."""
 
     name = "calibration"
-    size = (4.6, 4.6)
+    description = (
+        "share of right predictions against confidence, with 95% intervals; on the diagonal it is"
+        " deserved, the bars below count the rows"
+    )
+    size = (4.6, 5.2)
+    panels = (2, 1)
 
-    def frame(self, figure: Figure, view: View) -> None:
-        """Draw the diagonal of the deserved confidence, and below it room for the counts."""
-        axes = panel(figure)
-        axes.set(xlim=(0, 1.02), ylim=(FLOOR, 1.04))
-        axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
-        axes.axhline(-0.1, color=GREY, linewidth=0.8)
-        axes.text(0.99, 0.04, "too sure", color=GREY, ha="right")
-        axes.text(0.03, 0.92, "not sure enough", color=GREY)
-        axes.text(0.01, -0.17, "share of the rows", color=GREY)
-        rule(axes, ticks(0, 1), HALVES, "confidence: probability of the answer", "share right")
-
-    def content(self, view: View) -> list[Artist]:
-        """Draw a point for each tenth of confidence that was used, with its 95% interval."""
+    def draw(self, axes: Any, view: View) -> None:
+        """Draw a point per tenth of confidence that occurs, and the rows in it below."""
         confidence, right, rows = reliability(view)
         low, high = wilson(right * rows, rows)
-        [axes] = self.axes
-        bars = axes.vlines(confidence, low, high, color=BLUE, linewidth=2.5, alpha=0.45)
-        [points] = axes.plot(confidence, right, color=BLUE, marker="o", linewidth=1.2)
-        tops = FLOOR + rows / rows.sum() * (-0.12 - FLOOR)
-        counts = axes.vlines(confidence, FLOOR, tops, color=BLUE, linewidth=9)
-        return [bars, points, counts]
+        upper, lower = axes
+        upper.get_gridspec().set_height_ratios([4, 1])
+        upper.figure.subplots_adjust(hspace=0.25)
+        upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
+        upper.text(0.99, 0.04, "too sure", color=GREY, ha="right")
+        upper.text(0.03, 0.92, "not sure enough", color=GREY)
+        upper.vlines(confidence, low, high, color=BLUE, linewidth=2.5, alpha=0.45)
+        upper.plot(confidence, right, color=BLUE, marker="o", linewidth=1.2)
+        upper.set(xlim=(0, 1.02), ylim=(0, 1.04), ylabel="share right")
+        lower.bar(confidence, rows / rows.sum(), width=0.04, color=BLUE)
+        lower.set(xlim=(0, 1.02), ylim=(0, 1), ylabel="rows", yticks=[0, 1],
+                  xlabel="confidence: probability of the prediction")  # fmt: skip
 
     def title(self, view: View) -> str:
-        """Say how far confidence and share are apart, over all answers."""
+        """Say how far confidence and share are apart, over all predictions."""
         confidence, right, rows = reliability(view)
         error = np.abs(confidence - right) @ rows / rows.sum()
         return f"Calibration: off by {error:.3f} on average"
@@ -162,49 +155,28 @@ def wilson(successes: Array, trials: Array, z: float = 1.96) -> tuple[Array, Arr
     return middle - half, middle + half
 
 
-class PrecisionRecall(Picture):
-    """For each class: of the rows said to be of it, how many are; of those that are, how many
-    were found; as the probability from which it is said goes from 1 to 0.
-    """
+class PrecisionRecall(OfClasses):
+    """Precision and recall of each class, as the threshold of its probability goes from 1 to 0."""
 
     name = "precision_recall"
+    description = "precision against recall, a curve per class with the area below it"
 
-    def frame(self, figure: Figure, view: View) -> None:
-        """Draw the axes, and the classes' names with their lines."""
-        axes = panel(figure, right=1.6)
-        axes.set(xlim=(0, 1.02), ylim=(0, 1.04))
-        rule(axes, HALVES, HALVES, "recall: share of the class found", "precision: share right")
-        axes.hlines([0.5, 1], 0, 1.02, color="#DDDDDD", linewidth=0.8)
-        axes.vlines([0.5, 1], 0, 1.04, color="#DDDDDD", linewidth=0.8)
-        names = class_names(view)
-        self._classes = shown_classes(view)
-        for place, index in enumerate(self._classes):
-            y = 0.8 - 0.09 * place
-            axes.plot([1.04, 1.14], [y, y], **_line(place), transform=axes.transAxes, clip_on=False)
-            axes.text(1.17, y, names[index][:10], transform=axes.transAxes, va="center")
-        axes.text(1.62, 0.91, "area below", transform=axes.transAxes, color=GREY, ha="right")
-
-    def content(self, view: View) -> list[Artist]:
-        """Draw a curve for each class, and write the area below it."""
-        [axes] = self.axes
-        drawn: list[Artist] = []
-        for place, (true, scores) in enumerate(curves(view).values()):
-            recall, precision = curve(true, scores)
-            drawn += axes.step(recall, precision, where="pre", **_line(place))
-            y, area = 0.8 - 0.09 * place, f"{average_precision(true, scores):.2f}"
-            drawn.append(
-                axes.text(1.62, y, area, transform=axes.transAxes, va="center", ha="right")
-            )
-        return drawn
+    def draw(self, axes: Any, view: View) -> None:
+        """Draw a curve for each class, labeled with the area below it."""
+        for place, (name, (true, scores)) in enumerate(curves(view).items()):
+            label = f"{name[:10]} {average_precision(true, scores):.2f}"
+            line = DASHES[place % len(DASHES)]
+            axes.step(*curve(true, scores), where="pre", color=SERIES[place], linestyle=line,
+                      linewidth=2, label=label)  # fmt: skip
+        axes.grid(color="#DDDDDD")
+        axes.legend(title="class, area", frameon=False, loc="lower left")
+        axes.set(xlim=(0, 1.02), ylim=(0, 1.04), xlabel="recall: share of the class found",
+                 ylabel="precision: share right")  # fmt: skip
 
     def title(self, view: View) -> str:
         """Say how good the mean class is."""
         areas = [average_precision(true, scores) for true, scores in curves(view).values()]
         return f"Precision and recall: mean area {np.mean(areas):.3f}"
-
-
-def _line(place: int) -> dict[str, Any]:
-    return {"color": SERIES[place], "linestyle": DASHES[place % len(DASHES)], "linewidth": 2}
 
 
 def shown_classes(view: View) -> list[int]:

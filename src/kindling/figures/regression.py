@@ -1,4 +1,4 @@
-"""Pictures of any regression: predicted against true, and what is left.
+"""Pictures of any regression: predicted against true values, and the residuals.
 
 Letters: N rows, C outputs.
 """
@@ -6,8 +6,6 @@ Letters: N rows, C outputs.
 from typing import Any
 
 import numpy as np
-from matplotlib.artist import Artist
-from matplotlib.figure import Figure
 
 from src.kindling.figures.picture import (
     BLUE,
@@ -16,10 +14,7 @@ from src.kindling.figures.picture import (
     Array,
     Picture,
     View,
-    ceiling,
-    panel,
-    rule,
-    ticks,
+    nice_limit,
 )
 
 DOTS = 2000  # more values than that are counted in squares
@@ -31,6 +26,17 @@ def pictures(model: Any) -> list[Picture]:
     return [PredictedAgainstTrue(), Residuals()]
 
 
+class OfValues(Picture):
+    """A picture of values [N, C] that are predicted."""
+
+    def suits(self, view: View) -> bool:
+        """Say whether that is what the model predicts."""
+        shape = None if view.outputs is None else view.outputs.shape
+        return (
+            shape is not None and len(shape) == 2 and view.targets.shape == shape and shape[0] > 0
+        )
+
+
 def r2(view: View) -> float:
     """Return the share of the variance that is explained, the mean over the outputs."""
     residual = np.square(view.targets - view.outputs).sum(axis=0)
@@ -38,86 +44,50 @@ def r2(view: View) -> float:
     return float(np.mean(1 - residual / np.maximum(total, 1e-300)))
 
 
-class PredictedAgainstTrue(Picture):
-    """Each value beside what is true of it; a perfect model's lie on the diagonal."""
+class PredictedAgainstTrue(OfValues):
+    """Each predicted value against the true one."""
 
     name = "predicted_against_true"
-    size = (4.6, 4.6)
+    description = "predicted against true values; those of a perfect model lie on the diagonal"
+    size = (4.6, 4.8)
 
-    def frame(self, figure: Figure, view: View) -> None:
-        """Draw the diagonal over the range of what is true."""
-        low, high = float(view.targets.min()), float(view.targets.max())
+    def draw(self, axes: Any, view: View) -> None:
+        """Draw the values, one by one or counted in squares, and the diagonal."""
+        true = view.targets.ravel()
+        low, high = float(true.min()), float(true.max())
         margin = 0.05 * (high - low) or 1.0
-        self._range = low - margin, high + margin
-        axes = panel(figure)
-        axes.set(xlim=self._range, ylim=self._range)
-        places = ticks(*self._range)
-        rule(axes, places, places, "true value (units of y)", "predicted value (units of y)")
-        axes.plot(self._range, self._range, color=GREY, linestyle="--", linewidth=1)
-        if view.targets.size > DOTS:
-            note: dict[str, Any] = {"ha": "right", "color": GREY, "transform": axes.transAxes}
-            axes.text(0.99, 0.02, "darker: more values", **note)
-
-    def content(self, view: View) -> list[Artist]:
-        """Draw the values, one by one or counted in squares."""
-        [axes] = self.axes
-        true, predicted = view.targets.ravel(), view.outputs.ravel()
-        inside = np.clip(predicted, *self._range)  # what is further out lies on the edge
+        ends = low - margin, high + margin
+        predicted = np.clip(view.outputs.ravel(), *ends)  # outliers lie on the edge
+        axes.plot(ends, ends, color=GREY, linestyle="--", linewidth=1)
         if len(true) <= DOTS:
-            return list(axes.plot(true, inside, ".", color=BLUE, markersize=5, alpha=0.6))
-        counts, _, _ = np.histogram2d(inside, true, SQUARES, [self._range, self._range])
-        shown = np.ma.masked_equal(np.log1p(counts), 0)
-        edges = (*self._range, *self._range)
-        return [
-            axes.imshow(
-                shown,
-                extent=edges,
-                origin="lower",
-                aspect="auto",
-                interpolation="nearest",
-                cmap="cividis_r",
-            )
-        ]
+            axes.plot(true, predicted, ".", color=BLUE, markersize=5, alpha=0.6)
+        else:
+            axes.hist2d(true, predicted, SQUARES, [ends, ends], cmin=1, norm="log",
+                        cmap="cividis_r")  # fmt: skip
+            axes.set_title("darker: more values", loc="right", size=9, color=GREY)
+        axes.set(xlim=ends, ylim=ends, xlabel="true value (units of y)",
+                 ylabel="predicted value (units of y)")  # fmt: skip
 
     def title(self, view: View) -> str:
         """Say how much is explained."""
         return f"Predicted against true: R2 {r2(view):.3f}"
 
 
-class Residuals(Picture):
-    """How far off the predictions are, and whether they are so more often to one side."""
+class Residuals(OfValues):
+    """How far off the predictions are, and whether they lean to one side."""
 
     name = "residuals"
+    description = "a histogram of predicted minus true values; a red line at their mean"
 
-    def scale(self, view: View) -> float:
-        """Return the widest residual that is shown."""
-        spread = float(np.quantile(np.abs(view.outputs - view.targets), 0.995))
-        return ceiling(spread)
-
-    def frame(self, figure: Figure, view: View) -> None:
-        """Draw the axes around zero."""
-        self._width = self.scale(view)
-        axes = panel(figure)
-        axes.set(xlim=(-self._width, self._width), ylim=(0, 1.04))
-        places = ticks(-self._width, self._width)
-        rule(
-            axes,
-            places,
-            ticks(0, 1, 2),
-            "predicted - true (units of y)",
-            "rows, of the fullest bar",
-        )
-        axes.axvline(0, color=GREY, linestyle="--", linewidth=1)
-
-    def content(self, view: View) -> list[Artist]:
-        """Draw a bar for each part of the range, and the mean."""
-        [axes] = self.axes
+    def draw(self, axes: Any, view: View) -> None:
+        """Draw the histogram, and a line at the mean."""
         residuals = (view.outputs - view.targets).ravel()
-        inside = np.clip(residuals, -self._width, self._width)
-        counts, edges = np.histogram(inside, 40, (-self._width, self._width))
-        steps = axes.stairs(counts / max(counts.max(), 1), edges, color=BLUE, fill=True, alpha=0.8)
-        mean = axes.axvline(residuals.mean(), color=VERMILION, linewidth=2)
-        return [steps, mean]
+        width = nice_limit(float(np.quantile(np.abs(residuals), 0.995)))
+        inside = np.clip(residuals, -width, width)
+        axes.hist(inside, 40, (-width, width), color=BLUE, alpha=0.8, histtype="stepfilled")
+        axes.axvline(0, color=GREY, linestyle="--", linewidth=1)
+        axes.axvline(residuals.mean(), color=VERMILION, linewidth=2)
+        axes.set(xlim=(-width, width), xlabel="predicted - true (units of y)", ylabel="values")
 
     def title(self, view: View) -> str:
         """Say how far off they are."""

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import io
 import json
+import struct
 import time
 import warnings
 from pathlib import Path
@@ -141,16 +142,16 @@ def _cell(value: Any) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def picture(tag: str, png: bytes, size: tuple[int, int], description: str) -> Any:
-    """Return the record of a picture that is PNG already.
+def picture(tag: str, png: bytes, description: str) -> Any:
+    """Return the record of a picture.
 
     Args:
         tag: its name in the Images tab.
-        png: the file's content.
-        size: width and height in pixels.
-        description: what it shows, in a sentence; TensorBoard shows it beside the name.
+        png: the content of a PNG file.
+        description: what it shows, in a sentence; TensorBoard shows it next to the name.
     """
-    image = Summary.Image(width=size[0], height=size[1], colorspace=3, encoded_image_string=png)
+    width, height = struct.unpack(">II", png[16:24])  # of the header, which comes first
+    image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=png)
     about = SummaryMetadata(display_name=tag, summary_description=description)
     return Summary(value=[Summary.Value(tag=tag, image=image, metadata=about)])
 

@@ -92,12 +92,10 @@ class TensorBoardLogger(LightningTensorBoardLogger):
                     self.experiment.add_histogram(f"weights/{name}{kind}", values, step, bins=BINS)
 
     @rank_zero_only
-    def log_picture(
-        self, name: str, png: bytes, size: tuple[int, int], description: str, step: int
-    ) -> None:
-        """Write a picture, which is PNG already, of width and height in pixels."""
+    def log_picture(self, name: str, png: bytes, title: str, step: int) -> None:
+        """Write a picture, a PNG file's content, with a sentence that says what it shows."""
         # Not figures/...: the first page sorts by name, and begins with the scalars.
-        self._add(records.picture(f"views/{name}", png, size, description), step)
+        self._add(records.picture(f"views/{name}", png, title), step)
 
     @rank_zero_only
     def log_precision_recall(self, name: str, true: Any, probabilities: Any, step: int) -> None:

@@ -15,11 +15,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from src.kindling.build import Experiment
-from src.kindling.callbacks.figures import Figures, ask, pictures_of, rows_of_batch
+from src.kindling.callbacks.figures import Figures, pictures_of
 from src.models.fizzbuzz import FizzBuzz
 from tests.conftest import options
 
-Picture = pytest.importorskip("src.kindling.figures.picture").Picture
+pytest.importorskip("src.kindling.figures")  # optional
+from src.kindling.figures.picture import Picture
+from src.kindling.figures.view import ask, rows_of
 
 Build = Callable[..., Experiment]
 SMALL = {"two_layer_net": ("data.rows=128",), "fizzbuzz": ("model.hidden_features=16",)}
@@ -125,7 +127,7 @@ class Epochs(Callback):
 
 @pytest.mark.parametrize(
     ("epochs", "every", "expected"),
-    [(8, None, [4, 8]), (2, None, [1, 2]), (7, 3, [3, 6, 7]), (5, 9, [5])],
+    [(8, None, [8]), (8, 4, [4, 8]), (7, 3, [3, 6, 7]), (5, 9, [5])],
 )
 def test_it_is_drawn_every_few_epochs_and_at_the_end(
     epochs: int, every: int | None, expected: list[int], build: Build, tmp_path: Path
@@ -139,15 +141,10 @@ def test_it_is_drawn_every_few_epochs_and_at_the_end(
 
 class Broken(Picture):
     name = "broken"
+    description = "what cannot be drawn"
 
-    def title(self, view: Any) -> str:
-        raise RuntimeError("no such colour\nand a long story")
-
-    def frame(self, figure: Any, view: Any) -> None:
-        """Draw nothing."""
-
-    def content(self, view: Any) -> list[Any]:
-        return []
+    def draw(self, axes: Any, view: Any) -> None:
+        raise RuntimeError("no such color\nand a long story")
 
 
 def test_a_picture_that_fails_costs_one_line_and_no_training(
@@ -159,25 +156,24 @@ def test_a_picture_that_fails_costs_one_line_and_no_training(
     monkeypatch.setattr(own, "pictures", lambda model: [Broken(), *good(model)])
     few = ("model=linear_regression", "logger=none")
     experiment = fitted(build, *few, figures=Figures(every_n_epochs=1))
-    assert capsys.readouterr().err == "warning: figure broken is not drawn: no such colour\n"
+    assert capsys.readouterr().err == "warning: figure broken left out: no such color\n"
     assert experiment.trainer.global_step == 4
     assert (tmp_path / "figures" / "fit.png").exists()
 
 
-def test_answers_that_are_no_numbers_cost_one_line(build: Build, capsys: Any) -> None:
+def test_outputs_that_are_not_finite_cost_one_line(build: Build, capsys: Any) -> None:
     experiment = build("model=linear_regression", "logger=none", "trainer.max_epochs=2")
     figures = Figures()
     figures._pictures = pictures_of(experiment.model)
-    figures._rows = ("val", torch.full((3, 2), float("nan")), torch.zeros(3, 1))
-    figures._draw(SimpleNamespace(global_step=4, datamodule=experiment.data), experiment.model)
-    line = "warning: no more figures: answers that are no numbers at step 4\n"
+    batch = (torch.full((3, 2), float("nan")), torch.zeros(3, 1))
+    trainer = SimpleNamespace(global_step=4, datamodule=experiment.data)
+    figures._draw(trainer, experiment.model, "val", batch)
+    line = "warning: no more figures: the model's outputs are NaN or infinite at step 4\n"
     assert capsys.readouterr().err == line
 
 
-def test_a_resumed_run_goes_on_with_the_way_of_its_coefficients(
-    build: Build, tmp_path: Path
-) -> None:
-    def way(epochs: int, checkpoint: str | None = None) -> list[Any]:
+def test_a_resumed_run_continues_the_path_of_its_coefficients(build: Build, tmp_path: Path) -> None:
+    def path(epochs: int, checkpoint: str | None = None) -> list[Any]:
         experiment = build("model=linear_regression", "logger=none", f"trainer.max_epochs={epochs}")
         figures = Figures(every_n_epochs=100)
         experiment.trainer.callbacks.append(figures)
@@ -187,9 +183,9 @@ def test_a_resumed_run_goes_on_with_the_way_of_its_coefficients(
         notes: list[Any] = figures.state_dict()["notes"]["coefficients"]["way"]
         return notes
 
-    whole = way(6)
-    first = way(3)
-    assert way(6, str(tmp_path / "checkpoints" / "last.ckpt")) == whole
+    whole = path(6)
+    first = path(3)
+    assert path(6, str(tmp_path / "checkpoints" / "last.ckpt")) == whole
     assert (len(first), len(whole)) == (4, 7)  # the start, and each epoch
 
 
@@ -234,12 +230,19 @@ def test_a_model_without_pictures_of_its_own_gets_those_of_its_target() -> None:
 def test_rows_come_from_the_first_batch_where_the_data_has_loaders_alone() -> None:
     pair = [torch.zeros(3, 2), torch.ones(3, 1)]
     for batch in (pair, tuple(pair), [pair, pair], [tuple(pair), tuple(pair)]):
-        rows = rows_of_batch("val", batch)
+        rows = rows_of(batch)
         assert rows is not None
-        assert torch.equal(rows[1], pair[0])
-        assert torch.equal(rows[2], pair[1])
-    assert rows_of_batch("val", {"x": pair[0]}) is None
-    assert rows_of_batch("val", pair[0]) is None
+        assert torch.equal(rows[0], pair[0])
+        assert torch.equal(rows[1], pair[1])
+    for other in ({"x": pair[0]}, pair[0], [], [pair[0], pair[1], pair[0]], ["text", "text"]):
+        assert rows_of(other) is None
+
+
+def test_few_rows_of_large_inputs_are_looked_at() -> None:
+    images = torch.zeros(1, 1).expand(64, 3, 224, 224)
+    rows = rows_of((images, torch.zeros(64)))
+    assert rows is not None
+    assert len(rows[0]) == len(rows[1]) == 27
 
 
 def test_asking_draws_no_number_and_leaves_every_mode() -> None:

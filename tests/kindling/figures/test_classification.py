@@ -14,7 +14,7 @@ from torchmetrics.functional.classification import (
 )
 
 from src.kindling.figures import classification
-from src.kindling.figures.picture import View
+from src.kindling.figures.view import View
 
 ROWS, CLASSES = 200, 4
 
@@ -25,7 +25,7 @@ def seen(classes: int = CLASSES, data: Any = None) -> View:
     targets = random.integers(0, classes, ROWS)
     logits = random.normal(size=(ROWS, classes)) + 1.5 * np.eye(classes)[targets]
     model, data = SimpleNamespace(), data or SimpleNamespace()
-    return View(model, data, "validation", targets, logits, 5, lambda inputs: logits)
+    return View(model, data, "validation", None, targets, logits, 5, lambda inputs: logits)
 
 
 def tensors(view: View) -> tuple[torch.Tensor, torch.Tensor]:
@@ -37,7 +37,7 @@ def test_probabilities_are_the_softmax() -> None:
     assert classification.probabilities(view) == pytest.approx(tensors(view)[0].numpy())
 
 
-def test_the_confusion_matrix_counts_true_by_answered() -> None:
+def test_the_confusion_matrix_counts_true_by_predicted() -> None:
     view = seen()
     expected = multiclass_confusion_matrix(*tensors(view), CLASSES).numpy()
     assert np.array_equal(classification.confusion(view), expected)
@@ -79,5 +79,16 @@ def test_classes_are_called_by_the_names_that_the_data_gives() -> None:
 def test_any_number_of_classes_is_drawn(classes: int) -> None:
     view = seen(classes)
     for picture in classification.pictures(view.model):
-        assert picture.draw(view).size[0] > 400
+        assert picture.suits(view)
+        assert picture.png(view).startswith(b"\x89PNG")
     assert len(classification.shown_classes(view)) == min(classes, 7)
+
+
+def test_what_is_not_a_logit_per_class_is_left_out() -> None:
+    view = seen(classification.CLASSES + 1)
+    assert not classification.suits(view)  # as the tokens of a language
+    view = seen()
+    view.targets = view.targets[:, None]
+    assert not classification.suits(view)
+    view.outputs = view.targets = None  # the batches are dictionaries, say
+    assert not any(picture.suits(view) for picture in classification.pictures(None))
