@@ -62,7 +62,7 @@ class PredictedAgainstTrue(OfValues):
         if len(true) <= DOTS:
             axes.plot(true, predicted, ".", color=BLUE, markersize=5, alpha=0.6)
         else:
-            axes.hist2d(true, predicted, SQUARES, [ends, ends], cmin=1, norm="log",
+            axes.hist2d(true, predicted, bins=SQUARES, range=[ends, ends], cmin=1, norm="log",
                         cmap="cividis_r")  # fmt: skip
             axes.set_title("darker: more values", loc="right", size=9, color=GREY)
         axes.set(xlim=ends, ylim=ends, xlabel="true value (units of y)",
@@ -84,7 +84,9 @@ class Residuals(OfValues):
         residuals = (view.outputs - view.targets).ravel()
         width = nice_limit(float(np.quantile(np.abs(residuals), 0.995)))
         inside = np.clip(residuals, -width, width)
-        axes.hist(inside, 40, (-width, width), color=BLUE, alpha=0.8, histtype="stepfilled")
+        axes.hist(
+            inside, bins=40, range=(-width, width), color=BLUE, alpha=0.8, histtype="stepfilled"
+        )
         axes.axvline(0, color=GREY, linestyle="--", linewidth=1)
         axes.axvline(residuals.mean(), color=VERMILION, linewidth=2)
         axes.set(xlim=(-width, width), xlabel="predicted - true (units of y)", ylabel="values")
