@@ -1,5 +1,6 @@
 """From a configuration to what it describes, built, run and written down: the one builder."""
 
+import inspect
 import logging
 import warnings
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class, get_object, instantiate
 from lightning.pytorch.callbacks import Checkpoint
 
 from src.kindling import factories
@@ -21,6 +22,7 @@ from src.kindling.files.checkpoint import (
     AtomicCheckpointIO,
     on_meta_device,
 )
+from src.kindling.files.run_directory import is_launched_rank
 from src.kindling.files.stored_config import StoredConfig
 from src.kindling.layout import Plain
 from src.kindling.model import BaseModule
@@ -30,6 +32,7 @@ from src.kindling.process.memory import keep_freed_memory, total_memory
 from src.kindling.resumable import make_resumable
 from src.kindling.speed import loops
 from src.kindling.speed.install import can_compile, take_over_steps
+from src.kindling.tracking import forgiven
 
 LARGE = 10_000  # the size of a layer from which on a model's memory is reckoned before it is made
 
@@ -144,10 +147,7 @@ def build_trainer(settings: Plain, model: Any, data: Any, run: Path) -> pl.Train
     if ours and (settings["steps_per_execution"] > 1 or model.execution.compile):
         take_over_steps(settings["steps_per_execution"], options, model, data)
     with errors_from("logger"):
-        loggers = [
-            instantiate(node, save_dir=str(run), _convert_="all")
-            for node in settings["logger"].values()
-        ]
+        loggers = [build_logger(node, run) for node in settings["logger"].values()]
     with errors_from("callbacks"):
         callbacks = [instantiate(node, _convert_="all") for node in settings["callbacks"].values()]
     with errors_from("trainer"):
@@ -166,6 +166,20 @@ def build_trainer(settings: Plain, model: Any, data: Any, run: Path) -> pl.Train
         )
     loops.install(trainer)
     return trainer
+
+
+def build_logger(node: Plain, run: Path) -> Any:
+    """Build a logger of a run, which gets the run directory if it takes a `save_dir`.
+
+    Raises:
+        InputError: it cannot log (not logged in, no server).
+    """
+    takes = inspect.signature(get_object(node["_target_"])).parameters
+    known = {"save_dir": str(run)} if "save_dir" in takes and "save_dir" not in node else {}
+    logger = forgiven(instantiate(node, **known, _convert_="all"))
+    if hasattr(logger, "check") and not is_launched_rank():
+        logger.check()
+    return logger
 
 
 @contextmanager

@@ -14,6 +14,8 @@ _own_folders: list[Path] = []
 
 # `_target_`s in checkpoints and run directories of older versions; None: the part is gone.
 RENAMED: dict[str, str | None] = {
+    "lightning.pytorch.loggers.MLFlowLogger": "src.kindling.loggers.mlflow.MLFlowLogger",
+    "lightning.pytorch.loggers.WandbLogger": "src.kindling.loggers.wandb.WandbLogger",
     "src.callbacks.checkpointing.Checkpointing": (
         "src.kindling.callbacks.checkpointing.Checkpointing"
     ),

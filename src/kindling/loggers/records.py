@@ -112,10 +112,10 @@ def scalars(points: dict[str, float]) -> Any:
     return Summary(value=values)
 
 
-def session_end() -> Any:
-    """Return the record that a run came to a good end."""
-    success = api_pb2.Status.Value("STATUS_SUCCESS")
-    info = SessionEndInfo(status=success, end_time_secs=time.time())
+def session_end(succeeded: bool) -> Any:
+    """Return the record that a run has ended, and whether well."""
+    status = api_pb2.Status.Value("STATUS_SUCCESS" if succeeded else "STATUS_FAILURE")
+    info = SessionEndInfo(status=status, end_time_secs=time.time())
     return _session(metadata.SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=info))
 
 

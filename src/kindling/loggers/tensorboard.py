@@ -103,9 +103,11 @@ class TensorBoardLogger(LightningTensorBoardLogger):
         self.experiment.add_pr_curve(f"precision_recall/{name}", true, probabilities, step)
 
     @rank_zero_only
-    def log_success(self) -> None:
-        """Write that the run came to a good end."""
-        self._add(records.session_end())
+    def log_end(self, status: str, metrics: dict[str, float]) -> None:
+        """Write how the run ended; of a stopped one nothing, as it may be continued."""
+        if status != "stopped":
+            self._add(records.session_end(status == "finished"))
+            self.finalize("success")
 
     @rank_zero_only
     def save(self) -> None:

@@ -197,6 +197,7 @@ def _fit_and_test(
     built: "Experiment", path: Path, checkpoint: Path | None, overrides: Sequence[str]
 ) -> Metrics:
     """Return the final metrics of training and validation, and of the best checkpoint's test."""
+    from src.kindling.tracking import tracked
     from src.kindling.training import summary
     from src.kindling.training.stages import has_stage
 
@@ -204,11 +205,13 @@ def _fit_and_test(
     if not has_stage(built.model, built.data, "val"):
         print("no validation data: the best checkpoint is the one with the lowest train/loss")
     hyperparameters = summary.hyperparameters(masking.masked(built.config), list(overrides))
-    for logger in trainer.loggers:
-        logger.log_hyperparams(hyperparameters)
-    trainer.fit(built.model, datamodule=built.data, ckpt_path=checkpoint, weights_only=True)
-    metrics = Metrics(summary.metrics(trainer))
-    if has_stage(built.model, built.data, "test"):
+    metrics = Metrics()
+    with tracked(trainer.loggers, hyperparameters, metrics):
+        trainer.fit(built.model, datamodule=built.data, ckpt_path=checkpoint, weights_only=True)
+        metrics.update(summary.metrics(trainer))
+        if not has_stage(built.model, built.data, "test"):
+            print("this data has no test rows: nothing to test")
+            return metrics
         best: Any = path / "checkpoints" / BEST
         trained = best.is_file() and not trainer.fast_dev_run
         trainer.test(
@@ -219,12 +222,6 @@ def _fit_and_test(
             verbose=False,
         )
         metrics.update(summary.metrics(trainer))
-    else:
-        print("this data has no test rows: nothing to test")
-    for logger in trainer.loggers:
-        if hasattr(logger, "log_success"):
-            logger.log_success()
-            logger.finalize("success")
     return metrics
 
 

@@ -129,15 +129,15 @@ def test_a_resumed_run_has_the_settings_of_now_and_those_of_its_start(logs: Any)
     assert row.hparams["data.noise"].number_value == 0.2
 
 
-def test_a_failed_run_has_a_row_and_no_success(logs: Any) -> None:
+def test_the_row_of_a_run_says_how_it_ended(logs: Any) -> None:
     rows = {group.name.rpartition("/")[2]: group for group in logs.reader.session_groups()}
     status = {which: rows[path.name].sessions[0].status for which, path in logs.runs.items()}
-    success, unknown = (api_pb2.Status.Value(f"STATUS_{s}") for s in ("SUCCESS", "UNKNOWN"))
+    success, failure = (api_pb2.Status.Value(f"STATUS_{s}") for s in ("SUCCESS", "FAILURE"))
     assert status == {
         "plain": success,
         "other": success,
         "resumed": success,
-        "failed": unknown,
+        "failed": failure,
     }
 
 

@@ -1,0 +1,119 @@
+"""Weights & Biases: Lightning's logger, for one W&B run per run directory."""
+
+import io
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from src.kindling.errors import InputError, first_line
+from src.kindling.files.bounded import read_config
+from src.kindling.tracking import Tracker
+
+BINS = 64  # of a histogram
+OTHERWISE = "logger.wandb.offline=true keeps everything on this machine"
+LONGEST = 60  # seconds to wait for an upload at the end; what is left is in <run>/wandb
+
+
+class WandbLogger(Tracker, LightningWandbLogger):
+    """Metrics, configuration, pictures, histograms and the outcome of a run, in W&B.
+
+    Args:
+        save_dir: the run directory.
+        project: the W&B project.
+        name: the run's name there; None takes the run directory's.
+        offline: keep everything in `<save_dir>/wandb`, for `wandb sync`.
+        tags: labels of the run.
+        checkpoint: upload best.ckpt at the end, as an artifact.
+        more: other arguments of `wandb.init`: entity, group, notes, ...
+    """
+
+    def __init__(
+        self,
+        save_dir: str,
+        project: str = "kindling",
+        name: str | None = None,
+        offline: bool = False,
+        tags: list[str] | None = None,
+        checkpoint: bool = False,
+        **more: Any,
+    ) -> None:
+        import wandb
+
+        known = self.open_state(Path(save_dir), "wandb")
+        self.checkpoint = checkpoint
+        quiet = wandb.Settings(silent=True, console="off", finish_timeout=LONGEST)
+        wandb.setup(quiet)  # for what W&B says before a run is open
+        mode = os.environ.get("WANDB_MODE") or "online"
+        self.online = not offline and mode in ("online", "run", "shared")
+        super().__init__(
+            save_dir=save_dir,
+            project=project,
+            name=name or Path(save_dir).name,
+            id=known or uuid.uuid4().hex[:8],
+            mode="offline" if offline else None,
+            tags=tags,
+            settings=quiet,
+            **more,
+        )
+
+    def check(self) -> None:
+        """Check that W&B knows the user.
+
+        Raises:
+            InputError: not logged in, or W&B does not answer.
+        """
+        import wandb
+
+        if not self.online:
+            return
+        try:
+            known = wandb.login(prompt=False, verify=True)
+        except Exception as error:
+            raise InputError(f"logger.wandb: {first_line(error)}; {OTHERWISE}") from error
+        if not known:
+            raise InputError(f"logger.wandb: not logged in; run `wandb login`, or {OTHERWISE}")
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any = None) -> None:
+        """Open or continue the W&B run, with the run directory's whole configuration."""
+        self.experiment.config.update(read_config(self.run / "config.yaml"), allow_val_change=True)
+        self.write_state()
+        where = self.experiment.url if self.online else f"{self.run}/wandb (offline)"
+        print(f"wandb: {where}", flush=True)
+
+    @rank_zero_only
+    def log_picture(self, name: str, png: bytes, title: str, step: int) -> None:
+        """Log a picture, with its title as caption."""
+        from PIL import Image
+
+        self.log_image(f"views/{name}", [Image.open(io.BytesIO(png))], step, caption=[title])
+
+    @rank_zero_only
+    def log_histograms(self, model: Any, step: int) -> None:
+        """Log how weights, and the gradients of the last step, are distributed."""
+        import wandb
+
+        found: dict[str, Any] = {}
+        for name, weights in model.named_parameters():
+            for kind, values in (("", weights), (".gradient", weights.grad)):
+                if values is not None and values.numel() and values.isfinite().all():
+                    counts = np.histogram(values.detach().float().cpu().numpy(), BINS)
+                    found[f"weights/{name}{kind}"] = wandb.Histogram(np_histogram=counts)
+        self.log_metrics(found, step)
+
+    @rank_zero_only
+    def log_end(self, status: str, metrics: dict[str, float]) -> None:
+        """Write the outcome and the final metrics, and close the W&B run."""
+        import wandb
+
+        self.experiment.summary.update({**metrics, "status": status})
+        if self.checkpoint and (best := self.best_checkpoint()):
+            artifact = wandb.Artifact(f"model-{self.version}", type="model")
+            artifact.add_file(str(best))
+            self.experiment.log_artifact(artifact)
+        self.experiment.finish(exit_code=0 if status == "finished" else 1)
