@@ -16,6 +16,7 @@ from src.kindling.errors import InputError, first_line
 from src.kindling.tracking import Tracker
 
 STATUS = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED", "pruned": "KILLED"}
+SERVER = os.environ.get("MLFLOW_TRACKING_URI")  # now: MLflow sets it to what it was last given
 DEFAULTS = {  # of MLflow's environment variables
     # A server that stops answering would otherwise stop training for minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -53,7 +54,7 @@ class MLFlowLogger(Tracker, LightningMLFlowLogger):
             logging.getLogger(name).setLevel(logging.ERROR)  # a new database tells its whole story
         run = Path(save_dir).resolve()
         self.checkpoint = checkpoint
-        self.uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+        self.uri = tracking_uri or SERVER
         if not self.uri:
             self.uri = f"sqlite:///{run.parents[2] / 'mlflow.db'}"
             more.setdefault("artifact_location", (run.parents[2] / "mlflow").as_uri())

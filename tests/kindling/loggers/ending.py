@@ -1,0 +1,22 @@
+"""A run that ends as a test wants it to."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from src.models.linear_regression import LinearRegression
+
+
+def stop_after(batches: int, monkeypatch: pytest.MonkeyPatch, how: Callable[[], Any]) -> None:
+    """Let the loss of a batch bring the end of the run."""
+    loss, left = LinearRegression.loss, list(range(batches))
+
+    def last(self: Any, *arguments: Any) -> Any:
+        if left:
+            left.pop()
+            if not left:
+                how()
+        return loss(self, *arguments)
+
+    monkeypatch.setattr(LinearRegression, "loss", last)
