@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from matplotlib.colors import ListedColormap
 
+from src.kindling.colors import BLACK, GRAY
 from src.kindling.figures import classification
-from src.kindling.figures.picture import BLACK, GREY, Picture, View
+from src.kindling.figures.picture import Picture, View
 
 RIGHT = "#CFE5F3"  # a light blue, on which dark letters are read
 WRONG = "#B34700"  # vermilion, dark enough for white letters
@@ -42,11 +43,11 @@ class Board(Picture):
             axes.text(i % COLUMNS, i // COLUMNS, answer, ha="center", va="center",
                       color=BLACK if row["right"] else "white")  # fmt: skip
         axes.set(ylim=(lines - 0.5, -0.5))
-        axes.set_xticks(range(COLUMNS), [f"+{i + 1}" for i in range(COLUMNS)], color=GREY)
-        axes.set_yticks(range(lines), [str(COLUMNS * i) for i in range(lines)], color=GREY)
+        axes.set_xticks(range(COLUMNS), [f"+{i + 1}" for i in range(COLUMNS)], color=GRAY)
+        axes.set_yticks(range(lines), [str(COLUMNS * i) for i in range(lines)], color=GRAY)
         axes.tick_params(length=0, labeltop=True, labelbottom=False)
         axes.spines[:].set_visible(False)
-        axes.set_title("light: right   dark: wrong", loc="right", size=9, color=GREY)
+        axes.set_title("light: right   dark: wrong", loc="right", size=9, color=GRAY)
 
     def title(self, view: View) -> str:
         """Say how many answers are right."""

@@ -7,17 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from src.kindling.figures.picture import (
-    BLACK,
-    BLUE,
-    GREEN,
-    SKY,
-    VERMILION,
-    Array,
-    Picture,
-    View,
-    nice_limit,
-)
+from src.kindling.colors import BLACK, BLUE, GREEN, SKY, VERMILION
+from src.kindling.figures.picture import Array, Picture, View, nice_limit
 
 POINTS = 400  # of a trajectory that are kept; of a longer one, every second, fourth, ...
 

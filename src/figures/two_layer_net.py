@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from src.kindling.figures.picture import BLUE, GREY, Array, Picture, View, nice_limit
+from src.kindling.colors import BLUE, GRAY
+from src.kindling.figures.picture import Array, Picture, View, nice_limit
 from src.kindling.figures.regression import OfValues, PredictedAgainstTrue, errors
 
 OUTPUTS = 40  # bars that fit
@@ -30,8 +31,8 @@ class ErrorByOutput(OfValues):
         places = np.arange(len(heights))
         spread = view.targets.std(axis=0)[:OUTPUTS]
         axes.bar(places, heights, width=0.62, color=BLUE)
-        axes.hlines(spread, places - 0.4, places + 0.4, color=GREY, linewidth=2)
-        axes.set_title("grey line: error of the mean", loc="right", size=9, color=GREY)
+        axes.hlines(spread, places - 0.4, places + 0.4, color=GRAY, linewidth=2)
+        axes.set_title("grey line: error of the mean", loc="right", size=9, color=GRAY)
         top = nice_limit(float(max(heights.max(), spread.max())))
         axes.set(ylim=(0, top), xlabel="output", ylabel="root mean squared error (of y)")
         axes.set_xticks(places[:: -(-len(heights) // 10)])

@@ -9,8 +9,8 @@ from lightning.pytorch.loggers import Logger
 
 from src.kindling.build import build_logger
 from src.kindling.errors import InputError
-from src.kindling.tracking import Tracker, forgiven, tracked
 from src.kindling.process.signals import Stopped
+from src.kindling.tracking import Tracker, forgiven, tracked
 
 
 class Kept(Logger):

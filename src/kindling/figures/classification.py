@@ -8,16 +8,8 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 
-from src.kindling.figures.picture import (
-    BLACK,
-    BLUE,
-    DASHES,
-    GREY,
-    SERIES,
-    Array,
-    Picture,
-    View,
-)
+from src.kindling.colors import BLACK, BLUE, DASHES, GRAY, SERIES
+from src.kindling.figures.picture import Array, Picture, View
 
 BINS = 10  # of confidence
 CLASSES = 1000  # of more, as of the tokens of a language, nothing is drawn
@@ -111,9 +103,9 @@ class Calibration(OfClasses):
         upper, lower = axes
         upper.get_gridspec().set_height_ratios([4, 1])
         upper.figure.subplots_adjust(hspace=0.25)
-        upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
-        upper.text(0.99, 0.04, "too sure", color=GREY, ha="right")
-        upper.text(0.03, 0.92, "not sure enough", color=GREY)
+        upper.plot([0, 1], [0, 1], color=GRAY, linestyle="--", linewidth=1)
+        upper.text(0.99, 0.04, "too sure", color=GRAY, ha="right")
+        upper.text(0.03, 0.92, "not sure enough", color=GRAY)
         upper.vlines(confidence, low, high, color=BLUE, linewidth=2.5, alpha=0.45)
         upper.plot(confidence, right, color=BLUE, marker="o", linewidth=1.2)
         upper.set(xlim=(0, 1.02), ylim=(0, 1.04), ylabel="share right")

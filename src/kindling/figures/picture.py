@@ -7,22 +7,17 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from src.kindling.colors import BLACK, GRAY
 from src.kindling.figures.view import Array, View
 
 __all__ = ["Array", "Picture", "View"]
-
-# Okabe and Ito's palette, distinguishable with colour-vision deficiency: doi.org/10.1038/nmeth.1618
-BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-ORANGE, SKY, BLACK, GREY = "#E69F00", "#56B4E9", "#222222", "#767676"
-SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
-DASHES = ("-", "--", "-.", ":")  # a line is known by its dashes too, not by its color alone
 
 DPI = 100
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same bytes on every machine
     "font.size": 10,
     "text.usetex": False,
-    "axes.edgecolor": GREY,
+    "axes.edgecolor": GRAY,
     "axes.labelcolor": BLACK,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -78,7 +73,7 @@ class Picture:
             self.draw(figure.subplots(*self.panels), view)
             title, step = self.title(view), f"step {view.step:,}"
             figure.suptitle(title, x=0.02, ha="left", size=11.5, weight="bold")
-            figure.supxlabel(f"{self.source(view)}, {step}", x=0.98, ha="right", size=9, color=GREY)
+            figure.supxlabel(f"{self.source(view)}, {step}", x=0.98, ha="right", size=9, color=GRAY)
             metadata = {"Description": f"{title} ({step}): {self.description}", "Software": None}
             file = io.BytesIO()
             figure.savefig(file, format="png", metadata=metadata)

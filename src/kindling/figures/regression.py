@@ -7,15 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from src.kindling.figures.picture import (
-    BLUE,
-    GREY,
-    VERMILION,
-    Array,
-    Picture,
-    View,
-    nice_limit,
-)
+from src.kindling.colors import BLUE, GRAY, VERMILION
+from src.kindling.figures.picture import Array, Picture, View, nice_limit
 
 DOTS = 2000  # more values than that are counted in squares
 SQUARES = 60  # along each axis
@@ -58,13 +51,13 @@ class PredictedAgainstTrue(OfValues):
         margin = 0.05 * (high - low) or 1.0
         ends = low - margin, high + margin
         predicted = np.clip(view.outputs.ravel(), *ends)  # outliers lie on the edge
-        axes.plot(ends, ends, color=GREY, linestyle="--", linewidth=1)
+        axes.plot(ends, ends, color=GRAY, linestyle="--", linewidth=1)
         if len(true) <= DOTS:
             axes.plot(true, predicted, ".", color=BLUE, markersize=5, alpha=0.6)
         else:
             axes.hist2d(true, predicted, bins=SQUARES, range=[ends, ends], cmin=1, norm="log",
                         cmap="cividis_r")  # fmt: skip
-            axes.set_title("darker: more values", loc="right", size=9, color=GREY)
+            axes.set_title("darker: more values", loc="right", size=9, color=GRAY)
         axes.set(xlim=ends, ylim=ends, xlabel="true value (units of y)",
                  ylabel="predicted value (units of y)")  # fmt: skip
 
@@ -87,7 +80,7 @@ class Residuals(OfValues):
         axes.hist(
             inside, bins=40, range=(-width, width), color=BLUE, alpha=0.8, histtype="stepfilled"
         )
-        axes.axvline(0, color=GREY, linestyle="--", linewidth=1)
+        axes.axvline(0, color=GRAY, linestyle="--", linewidth=1)
         axes.axvline(residuals.mean(), color=VERMILION, linewidth=2)
         axes.set(xlim=(-width, width), xlabel="predicted - true (units of y)", ylabel="values")
 
