@@ -1,11 +1,13 @@
 """Pictures are drawn as the model learns, and training never notices."""
 
 import io
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,9 @@ from lightning.pytorch.callbacks import Callback
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
+from torch.utils.data import DataLoader
 
+from src.kindling import callbacks
 from src.kindling.build import Experiment
 from src.kindling.callbacks.figures import Figures, pictures_of
 from src.models.fizzbuzz import FizzBuzz
@@ -257,3 +261,84 @@ def test_asking_draws_no_number_and_leaves_every_mode() -> None:
     assert all(torch.equal(before[name], v) for name, v in noisy.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
     assert np.array_equal(np.random.get_state()[1], python)
+
+
+class Guest(pl.LightningModule):
+    """A module that derives from nothing of ours."""
+
+    def __init__(self, net: nn.Module, target: str | None = None) -> None:
+        super().__init__()
+        self.net = net
+        if target:
+            self.target = target
+
+    def forward(self, inputs: Any) -> Any:
+        return self.net(inputs)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return sum(weights.square().sum() for weights in self.parameters())
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Validate nothing."""
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+def images() -> list[Any]:
+    return [(torch.rand(3, 8, 8), torch.tensor(i % 4)) for i in range(12)]
+
+
+def tokens() -> list[Any]:
+    return [(torch.arange(5), torch.tensor([1, 2, 3, 4, -100])) for _ in range(12)]
+
+
+def network(batch: str) -> nn.Module:
+    if batch == "tokens":
+        return nn.Sequential(nn.Embedding(6, 8), nn.Linear(8, 6))
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4))
+
+
+CLASSIFIED = {"confusion", "calibration", "precision_recall"}
+
+
+@pytest.mark.parametrize("validated", [True, False])
+@pytest.mark.parametrize(
+    ("batch", "target", "expected"),
+    [
+        ("images", "class", CLASSIFIED),
+        ("tokens", "class", CLASSIFIED),
+        ("images", "value", set()),  # classes are not values
+        ("images", None, set()),
+        ("dictionary", "class", set()),
+    ],
+)
+def test_any_model_with_loaders_alone_is_drawn_or_left_alone_without_a_word(
+    batch: str, target: str | None, expected: set[str], validated: bool, tmp_path: Path, capsys: Any
+) -> None:
+    rows = tokens() if batch == "tokens" else images()
+    if batch == "dictionary":
+        rows = [{"image": image, "label": label} for image, label in rows]
+    loader: Any = DataLoader(rows, batch_size=6)
+    trainer = pl.Trainer(
+        default_root_dir=tmp_path, max_epochs=1, callbacks=[Figures()], accelerator="cpu",
+        logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, log_every_n_steps=1,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's, about the loader's workers
+        trainer.fit(Guest(network(batch), target), loader, loader if validated else None)
+    assert capsys.readouterr().err == ""
+    assert {path.stem for path in (tmp_path / "figures").glob("*.png")} == expected
+
+
+@pytest.mark.parametrize("rooms", [("src.kindling.figures",), ("src.figures",)])
+def test_without_its_rooms_there_are_the_generic_pictures_or_none(
+    rooms: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_there(module: str) -> bool:
+        return not module.startswith(rooms)
+
+    monkeypatch.setattr(callbacks.figures, "_is_there", is_there)
+    names = {picture.name for picture in pictures_of(FizzBuzz())}
+    assert names == (CLASSIFIED if rooms == ("src.figures",) else set())
