@@ -22,11 +22,10 @@ from src.kindling.files.checkpoint import (
     AtomicCheckpointIO,
     on_meta_device,
 )
-from src.kindling.files.run_directory import is_launched_rank
 from src.kindling.files.stored_config import StoredConfig
 from src.kindling.layout import Plain
 from src.kindling.model import BaseModule
-from src.kindling.process import garbage
+from src.kindling.process import garbage, ranks
 from src.kindling.process.devices import check_device
 from src.kindling.process.memory import keep_freed_memory, total_memory
 from src.kindling.resumable import make_resumable
@@ -177,7 +176,7 @@ def build_logger(node: Plain, run: Path) -> Any:
     takes = inspect.signature(get_object(node["_target_"])).parameters
     known = {"save_dir": str(run)} if "save_dir" in takes and "save_dir" not in node else {}
     logger = forgiven(instantiate(node, **known, _convert_="all"))
-    if hasattr(logger, "check") and not is_launched_rank():
+    if hasattr(logger, "check") and not ranks.is_launched():
         logger.check()
     return logger
 

@@ -28,13 +28,16 @@ CALLS = (
 
 
 @contextlib.contextmanager
-def tracked(loggers: list[Any], hyperparameters: dict[str, Any]) -> Iterator[dict[str, float]]:
+def tracked(
+    loggers: list[Any], hyperparameters: dict[str, Any], metrics: dict[str, float]
+) -> Iterator[None]:
     """Tell loggers how a run begins and how it ends, whatever ends it.
 
-    Yields:
-        The final metrics, to be filled.
+    Args:
+        loggers: the trainer's.
+        hyperparameters: the settings that runs are compared by.
+        metrics: the final ones, filled by the time that the run ends.
     """
-    metrics: dict[str, float] = {}
 
     def at_once(failure: str | None) -> bool:  # the process ends without unwinding
         _end(loggers, "failed" if failure else "stopped", metrics)
@@ -45,7 +48,7 @@ def tracked(loggers: list[Any], hyperparameters: dict[str, Any]) -> Iterator[dic
     status = "failed"
     try:
         with signals.at_exit(at_once):
-            yield metrics
+            yield
         status = "finished"
     except SystemExit:
         status = "stopped"

@@ -76,8 +76,10 @@ class TrialPruned(Exception):  # noqa: N818 # as Optuna calls it
 )
 def test_a_logger_is_told_how_a_run_began_and_ended(how: Any, status: str) -> None:
     logger = Kept()
-    with pytest.raises(type(how)) if how else open("/dev/null"), tracked([logger], {"lr": 1}) as m:
-        m["test/loss"] = 0.5
+    with (
+        pytest.raises(type(how)) if how else open("/dev/null"),
+        tracked([logger], {"lr": 1}, {"test/loss": 0.5}),
+    ):
         if how:
             raise how
     assert logger.told == [("begin", {"lr": 1}), (status, {"test/loss": 0.5})]
@@ -85,7 +87,7 @@ def test_a_logger_is_told_how_a_run_began_and_ended(how: Any, status: str) -> No
 
 def test_a_tracker_that_fails_costs_one_line_and_still_hears_of_the_end(capsys: Any) -> None:
     logger = forgiven(Kept(broken=True))
-    with tracked([logger], {}):
+    with tracked([logger], {}, {}):
         for step in range(3):
             logger.log_metrics({"loss": 1.0}, step)
     line = "warning: Kept: no route to host; it gets no more of this run\n"
