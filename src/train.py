@@ -19,7 +19,7 @@ def main(settings: DictConfig) -> float | None:
     raw, hydra = OmegaConf.to_container(settings), HydraConfig.get()
     plain = masking.keep_variables(raw, composition.resolved(settings))
     in_sweep = hydra.mode == RunMode.MULTIRUN
-    return run(plain, list(hydra.overrides.task), in_sweep).monitored
+    return run(plain, [*hydra.overrides.task, *main.of_run], in_sweep).monitored
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from src.kindling.cli.composition import default_options, group_names
 from src.kindling.errors import InputError, first_line
 from src.kindling.layout import CONF, Plain
 
+OF_THE_COMMAND = ("resume", "allow_changes", "log_dir", "init_from", "debug")
 KEPT_BY_HYDRA = (
     *("hydra.run.", "hydra.sweep.", "hydra.output_subdir.", "hydra.job.chdir."),
     *("hydra.job_logging.", "hydra.hydra_logging.", "hydra/job_logging.", "hydra/hydra_logging."),
@@ -42,6 +43,24 @@ def check_flags(arguments: list[str]) -> None:
             raise InputError(f"{flag}: a command has one configuration; --config-dir adds options")
     if asked.experimental_rerun is not None:
         raise InputError("--experimental-rerun reads a pickle, which can run code: use resume=RUN")
+
+
+def of_a_resumed_run(name: str, arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Separate the settings that change a resumed run from those of the command.
+
+    They belong to the run's own configuration, which Hydra does not know: a key of it may not be in
+    the default recipe.
+
+    Returns:
+        The arguments for Hydra, and the settings of the run; none without `resume=`.
+    """
+    words = get_args_parser().parse_args(arguments).overrides
+    given = [word for word in words if word.startswith("resume=")]
+    if name != "train" or given in ([], ["resume=null"]):
+        return arguments, []
+    own = [w for w in words if w.lstrip("+~").partition("=")[0] not in OF_THE_COMMAND]
+    own = [word for word in own if not word.startswith(("hydra", "+hydra", "~hydra"))]
+    return [word for word in arguments if word not in own], own
 
 
 def check_settings(name: str, arguments: list[str]) -> None:

@@ -44,6 +44,7 @@ class Command:
     def __init__(self, task: Task, name: str, words: str | None) -> None:
         self.task, self.name, self.words = task, name, words
         self.values: Plain = {}  # of keys that Hydra would not understand
+        self.of_run: list[str] = []  # settings of a run that is resumed
         self.full_error: str | None = None
         self.failed = sweep.Failures()
         self.__doc__ = task.__doc__
@@ -58,6 +59,8 @@ class Command:
                 if not ranks.is_launched():  # Lightning adds settings of Hydra's
                     arguments.check_settings(self.name, words)
                 arguments.complete_keys_alone(self.name, self.words)
+                if not sweep.is_asked_for(self.name, words):
+                    words, self.of_run = arguments.of_a_resumed_run(self.name, words)
                 self.compose(words)
             self.failed.exit()
 
@@ -88,7 +91,18 @@ class Command:
         ):
             config.update(self.values)
             _check_text(config, self.words)
-            return self.task(config)
+            with self._explained():
+                return self.task(config)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Explain what is wrong with a setting of a resumed run, which is composed by the task."""
+        try:
+            yield
+        except (HydraException, OmegaConfBaseException) as error:
+            if not self.of_run:
+                raise
+            raise InputError(composition.explain(error, self.name, self.of_run)) from error
 
 
 @contextmanager

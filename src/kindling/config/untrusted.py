@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from src.kindling.config import signatures
+from src.kindling.config import masking, signatures
 from src.kindling.config.settings import adapter
 from src.kindling.config.targets import allowed_targets, is_allowed, is_instruction, nodes
 from src.kindling.errors import InputError, short_repr
@@ -23,20 +23,23 @@ def check(settings: Any, source: Path) -> Plain:
     What tells Hydra what to build (`_target_` and other keys with an underscore) must be in the
     same group of this project's own conf/, letter for letter, or of a folder that this command
     adds to it: a name that only begins like one can lead anywhere (`module.torch.load`). The rest
-    must be plain values with nothing left to interpolate. Nothing is imported before that is known.
+    must be plain values, and the only interpolations environment variables that conf/ names at the
+    same key. Nothing is imported before that is known.
 
     Raises:
         InputError: naming what is not allowed.
     """
     if not isinstance(settings, dict):
         raise InputError(f"{source} holds no configuration")
-    allowed = allowed_targets()
+    allowed, variables = allowed_targets(), masking.environment_of_conf()
     for count, (place, value) in enumerate(nodes(settings)):
         if count > MOST or len(place) > DEEPEST:  # also what contains itself
             raise InputError(f"{source} holds a configuration that is too large to be one")
         if is_instruction(place) and not is_allowed(place, value, allowed):
             shown = f"{short_repr(value)} as {short_repr(place[-1])[1:-1]} of {place[0]}"
             raise InputError(f"{source} names {shown}, as no file in conf/ does{_advice(source)}")
+        if (place[:1] + place[-1:] + (value,) if isinstance(value, str) else ()) in variables:
+            continue
         if problem := _violation(value):
             raise InputError(f"{source} {problem}")
     for group in GROUPS:

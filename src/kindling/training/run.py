@@ -239,7 +239,8 @@ def _report(built: "Experiment", path: Path, metrics: Metrics) -> None:
     if prediction.find("prediction_text", built.data, built.model):
         rows = prediction.predict(built.data, built.model, {})
         print(prediction.text(built.data, built.model, rows))
-    print(summary.next_steps(path, _longer(built)))
+    for line in summary.next_steps(path, _longer(built)).splitlines():
+        _say(line)
 
 
 def _longer(built: "Experiment") -> dict[str, str]:
