@@ -6,7 +6,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.kindling.cli import command, composition
 from src.kindling.config import masking
-from src.kindling.training.run import run
 
 
 @command.command("train")
@@ -16,6 +15,8 @@ def main(settings: DictConfig) -> float | None:
     Returns:
         The last value of the metric that the checkpoints go by, for sweepers that minimize one.
     """
+    from src.kindling.training.run import run  # a fifth of a second that --help does not need
+
     raw, hydra = OmegaConf.to_container(settings), HydraConfig.get()
     plain = masking.keep_variables(raw, composition.resolved(settings))
     in_sweep = hydra.mode == RunMode.MULTIRUN
