@@ -1,0 +1,26 @@
+"""A run outlives those who read its output."""
+
+import json
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT, Command, environment
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+SHORT = ("model=linear_regression", "trainer.max_epochs=30")
+
+
+@pytest.mark.parametrize("output", ["| head -1", ">&- 2>&-"])
+def test_training_continues_into_the_log_when_nobody_reads(output: str, command: Command) -> None:
+    # Not from the warm server, whose client needs its streams.
+    words = [sys.executable, "-m", "src.train", *SHORT, f"log_dir={command.log_dir}"]
+    line = f"set -o pipefail; {shlex.join(words)} {output}"
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=ROOT, env=environment(), capture_output=True, timeout=240
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads((command.latest / "run.json").read_text())["status"] == "finished"
+    assert "test/loss" in (command.latest / "run.log").read_text()
