@@ -40,7 +40,9 @@ def options(group: str) -> list[str]:
 
 def has_command(name: str) -> bool:
     """Return whether `python -m src.<name>` is there; some commands may be deleted."""
-    return (ROOT / "src" / f"{name}.py").is_file()
+    return (ROOT / "src" / f"{name}.py").is_file() or (
+        ROOT / "src" / name / "__main__.py"
+    ).is_file()
 
 
 def compose(*overrides: str) -> Plain:
@@ -62,18 +64,19 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+def built(folder: Path, composed: Callable[..., Plain], *overrides: str) -> building.Experiment:
+    """Build an experiment that writes to a folder and draws nothing."""
+    settings = composed("trainer.accelerator=cpu", f"log_dir={folder}", *overrides)
+    for drawing in ("progress", "figures"):
+        settings["callbacks"].pop(drawing, None)
+    validate(settings)
+    return building.build(settings, folder)
+
+
 @pytest.fixture
 def build(tmp_path: Path) -> Callable[..., building.Experiment]:
     """Return a builder of experiments that write to a temporary directory, and draw nothing."""
-
-    def built(*overrides: str) -> building.Experiment:
-        settings = compose("trainer.accelerator=cpu", f"log_dir={tmp_path}", *overrides)
-        for drawing in ("progress", "figures"):
-            settings["callbacks"].pop(drawing, None)
-        validate(settings)
-        return building.build(settings, tmp_path)
-
-    return built
+    return lambda *overrides: built(tmp_path, compose, *overrides)
 
 
 class Command:
@@ -82,9 +85,13 @@ class Command:
     def __init__(self, log_dir: Path) -> None:
         self.log_dir = log_dir
 
+    def words(self, name: str, *arguments: str) -> list[str]:
+        """Return the arguments of the command line."""
+        return [*arguments, f"log_dir={self.log_dir}"]
+
     def line(self, name: str, *arguments: str) -> list[str]:
         """Return the command line."""
-        return [*PYTHON, "-m", f"src.{name}", *arguments, f"log_dir={self.log_dir}"]
+        return [*PYTHON, "-m", f"src.{name}", *self.words(name, *arguments)]
 
     def __call__(
         self, name: str, *arguments: str, status: int = 0
@@ -103,7 +110,7 @@ class Command:
 
     def here(self, name: str, *arguments: str) -> str:
         """Run it in this process, which is faster, to a good end; return what it prints."""
-        words = [f"src/{name}.py", *arguments, f"log_dir={self.log_dir}"]
+        words = [f"src/{name}.py", *self.words(name, *arguments)]
         with mock.patch.object(sys, "argv", words), redirect_stdout(io.StringIO()) as out:
             importlib.import_module(f"src.{name}").main()
         return out.getvalue()

@@ -15,6 +15,8 @@ from src.kindling import data as kindling_data
 from src.kindling import loader
 from src.kindling.loader import EpochSampler, TensorLoader
 
+pytestmark = pytest.mark.usefixtures("own_models")
+
 examples = settings(max_examples=80, derandomize=True, deadline=None)
 ROWS, BATCHES = st.integers(1, 40), st.integers(1, 17)
 SEEDS = [0, 1, 2, 3, 1000, 2**31 - 1, 2**31, 2**32 - 1]
@@ -165,7 +167,7 @@ def test_batches_come_on_the_device_that_was_asked_for():
 @pytest.mark.parametrize(("free", "where"), [(0, "cpu"), (959, "cpu"), (960, "meta")])
 def test_rows_that_fit_twice_move_to_the_device_once(free, where, build, monkeypatch):
     monkeypatch.setattr(kindling_data, "free_memory", lambda device: free)
-    data = build("model=linear_regression", "data.rows=40").data  # 3 numbers a row: 480 bytes
+    data = build("model=line", "data.rows=40").data  # 3 numbers a row: 480 bytes
     meta = torch.device("meta")
     strategy = SimpleNamespace(root_device=meta)
     data.trainer = SimpleNamespace(strategy=strategy, global_rank=0, world_size=1)

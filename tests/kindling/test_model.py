@@ -12,6 +12,8 @@ from src.kindling.build import Experiment
 from src.kindling.model import BaseModule
 from tests.kindling.callbacks.test_training_metrics import Kept
 
+pytestmark = pytest.mark.usefixtures("own_models")
+
 Build = Callable[..., Experiment]
 SMALL = "model.hidden_features=8"
 
@@ -34,7 +36,7 @@ def fitted(build: Build, *overrides: str) -> tuple[list[Any], list[dict[str, Ten
     [
         (SMALL, "steps_per_execution=2"),
         (SMALL, "steps_per_execution=1", "trainer.val_check_interval=2"),
-        ("model=linear_regression",),  # in float64, and with a metric of its weights
+        ("model=line",),  # in float64, and with a metric of its weights
     ],
     ids=" ".join,
 )

@@ -14,7 +14,7 @@ from tests.conftest import ROOT, environment, options
 from tests.warm import PYTHON
 
 # What `rm -r` takes away.
-ROOMS = {
+OPTIONAL = {
     "speed": ["src/kindling/speed", "tests/kindling/speed"],
     "results": [
         "src/kindling/results",
@@ -25,7 +25,8 @@ ROOMS = {
     "studies": ["src/kindling/studies", "src/study.py", "tests/kindling/studies"],
     "tour": ["src/tour", "tests/tour"],
 }
-ROOMS = {name: paths for name, paths in ROOMS.items() if (ROOT / paths[0]).exists()}
+ROOMS = {name: paths for name, paths in OPTIONAL.items() if (ROOT / paths[0]).exists()}
+DELETED = [path for name in OPTIONAL.keys() - ROOMS.keys() for path in OPTIONAL[name]]
 NOT_COPIED = (".git", ".venv*", ".*_cache", ".hypothesis", "__pycache__", "logs", "*.egg-info")
 IMPORT_ALL = """
 import importlib, pkgutil, src

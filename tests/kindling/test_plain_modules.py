@@ -15,7 +15,9 @@ from src.kindling import build, factories, restore
 from src.kindling.errors import InputError
 from src.kindling.model import BaseModule
 from src.kindling.training.stages import has_stage
-from tests.conftest import compose
+from tests.kindling.conftest import compose
+
+pytestmark = pytest.mark.usefixtures("own_models")
 
 Build = Callable[..., build.Experiment]
 

@@ -13,6 +13,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 from src.kindling import schedulers
 
+pytestmark = pytest.mark.usefixtures("own_models")
+
 FOLDER = Path(__file__).parents[2] / "conf" / "scheduler"
 FILES = sorted(path for path in FOLDER.glob("*.yaml") if path.stem != "none")
 LENGTHS = [1, 2, 7, 400]
@@ -243,7 +245,7 @@ def test_plateau_starts_counting_anew_at_each_fall():
 
 
 def test_none_is_no_schedule_and_a_parameter_group_may_be_added(build):
-    experiment = build("model=linear_regression", "scheduler=none", "trainer.max_epochs=3")
+    experiment = build("model=line", "scheduler=none", "trainer.max_epochs=3")
     experiment.trainer.fit(experiment.model, datamodule=experiment.data)
     assert experiment.trainer.lr_scheduler_configs == []
     [optimizer] = experiment.trainer.optimizers

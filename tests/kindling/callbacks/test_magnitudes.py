@@ -9,13 +9,15 @@ import pytest
 from src.kindling.build import Experiment
 from tests.kindling.callbacks.test_training_metrics import Kept
 
+pytestmark = pytest.mark.usefixtures("own_models")
+
 Build = Callable[..., Experiment]
 RATE = 0.1
 
 
 def points(build: Build, *overrides: str) -> tuple[Experiment, np.ndarray, dict[int, Any]]:
     """Fit; return the weights at the start [D] and the points of each step."""
-    experiment = build("model=linear_regression", "logger=none", f"optimizer.lr={RATE}", *overrides)
+    experiment = build("model=line", "logger=none", f"optimizer.lr={RATE}", *overrides)
     kept = Kept()
     experiment.trainer.loggers = [kept]
     start = experiment.model.net.weight.detach().numpy()[0].astype(float)

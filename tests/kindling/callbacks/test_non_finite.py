@@ -12,8 +12,10 @@ from lightning.pytorch.callbacks import Callback
 
 from src.kindling.build import Experiment
 from src.kindling.callbacks.non_finite import NonFinite
-from tests.conftest import Command, options
 from tests.kindling.callbacks.test_training_metrics import Kept
+from tests.kindling.conftest import Command, options
+
+pytestmark = pytest.mark.usefixtures("own_models")
 
 Build = Callable[..., Experiment]
 NAN = float("nan")
@@ -165,7 +167,7 @@ def test_a_run_that_diverges_ends_with_one_line(
     model: str, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
     quick = ["trainer.accelerator=cpu", "trainer.max_epochs=20", "optimizer.lr=1e30"]
-    quick += ["data.rows=256"] if model == "two_layer_net" else []
+    quick += ["data.rows=256"] if model == "teacher" else []
     with pytest.raises(SystemExit) as ended:
         command.here("train", f"model={model}", *quick)
     assert ended.value.code == 1

@@ -14,6 +14,8 @@ from src.kindling.build import Experiment
 from src.kindling.callbacks import training_metrics
 from src.kindling.callbacks.training_metrics import TrainingMetrics, _samples
 
+pytestmark = pytest.mark.usefixtures("own_models")
+
 Build = Callable[..., Experiment]
 
 

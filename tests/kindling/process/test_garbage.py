@@ -10,6 +10,8 @@ import src
 from src.kindling.build import Experiment
 from src.kindling.process import garbage
 
+pytestmark = pytest.mark.usefixtures("own_models")
+
 
 def test_garbage_is_left_alone_until_the_imports_are_done():
     with garbage.gc_paused():
@@ -31,7 +33,7 @@ def test_a_command_that_ends_early_leaves_the_collector_on():
 
 def test_a_run_is_built_with_the_collector_on(build):
     with garbage.gc_paused():
-        built = build("model=linear_regression")
+        built = build("model=line")
         assert gc.isenabled()
     assert isinstance(built, Experiment)
 
@@ -39,9 +41,9 @@ def test_a_run_is_built_with_the_collector_on(build):
 def test_a_command_rests_it(command, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "src.kindling.cli.command._check_flags", lambda words: seen.append(gc.isenabled())
+        "src.kindling.cli.arguments.check_flags", lambda words: seen.append(gc.isenabled())
     )
-    command.here("train", "model=linear_regression", "trainer.max_epochs=1")
+    command.here("train", "model=line", "trainer.max_epochs=1")
     assert seen == [False]
     assert gc.isenabled()
 

@@ -8,9 +8,11 @@ import torch
 from src.kindling.build import Experiment
 from src.kindling.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("own_models")
+
 Build = Callable[..., Experiment]
 SHORT = (
-    "model=fizzbuzz",
+    "model=quadrants",
     "steps_per_execution=1",
     "trainer.max_epochs=4",
     "model.hidden_features=16",

@@ -10,6 +10,8 @@ from lightning.pytorch.callbacks import Callback
 from src.kindling.build import Experiment
 from src.kindling.speed import loops
 
+pytestmark = pytest.mark.usefixtures("own_models")
+
 Build = Callable[..., Experiment]
 POINTS = ("train_epoch_start", "train_batch_start", "train_batch_end", "validation_start")
 

@@ -12,35 +12,36 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from src.data.fizzbuzz import GAME, encode, fizzbuzz
 from src.kindling.build import Experiment
 from src.kindling.data import BaseData
 from src.kindling.loader import EpochSampler, OrderedLoader
 from src.kindling.resumable import make_resumable
 from src.kindling.training.stages import has_stage
+from tests.kindling.examples.data.quadrants import draw
 from tests.kindling.process.test_randomness import StopAt, StoppedError
+
+pytestmark = pytest.mark.usefixtures("own_models")
 
 Build = Callable[..., Experiment]
 
 
 class Streamed(BaseData):
-    """FizzBuzz through torch's own DataLoader; no `splits`."""
+    """Points through torch's own DataLoader; no `splits`."""
 
-    in_features, out_features, target = 10, 4, "class"
+    in_features, out_features, target = 3, 4, "class"
 
     def __init__(self) -> None:
         super().__init__(batch_size=100, shuffle=True, seed=0)
 
     def loader(self, numbers: range, shuffle: bool = False) -> Any:
-        n = torch.tensor(numbers)
-        rows = TensorDataset(encode(n, 10), fizzbuzz(n))
+        rows = TensorDataset(*(part[numbers.start :] for part in draw(numbers.stop)))
         return DataLoader(rows, 100, sampler=EpochSampler(len(rows), shuffle=shuffle))
 
     def train_dataloader(self) -> Any:
         return self.loader(range(101, 1024), shuffle=True)
 
     def val_dataloader(self) -> Any:
-        return self.loader(GAME)
+        return self.loader(range(1, 101))
 
     test_dataloader = val_dataloader
 
@@ -63,12 +64,12 @@ def test_several_steps_an_execution_say_what_they_need(build: Build) -> None:
 
 
 class Augmented(TensorDataset):
-    """Rows of FizzBuzz with noise from all three generators, as an augmentation would draw it."""
+    """Points with noise from all three generators, as an augmentation would draw it."""
 
     def __getitem__(self, index: Any) -> Any:
-        digits, answer = super().__getitem__(index)
+        point, answer = super().__getitem__(index)
         noise = torch.rand(()) + np.random.rand() + random.random()
-        return digits + 0.1 * noise, answer
+        return point + 0.1 * noise, answer
 
 
 class AugmentedData(Streamed):
@@ -77,8 +78,7 @@ class AugmentedData(Streamed):
     workers = 0
 
     def loader(self, numbers: range, shuffle: bool = False) -> Any:
-        n = torch.tensor(numbers)
-        rows = Augmented(encode(n, 10), fizzbuzz(n))
+        rows = Augmented(*(part[numbers.start :] for part in draw(numbers.stop)))
         return DataLoader(rows, 100, shuffle=shuffle, num_workers=self.workers)
 
     def val_dataloader(self) -> Any:

@@ -19,22 +19,25 @@ class LineData(BaseData):
         self,
         in_features: PositiveInt = 2,
         noise: NonNegativeFloat = 0.1,
-        rows: PositiveInt = 20,
-        batch_size: PositiveInt = 20,
+        rows: PositiveInt = 50,
+        val_rows: PositiveInt = 50,
+        test_rows: PositiveInt = 50,
+        batch_size: PositiveInt = 50,
         shuffle: bool = False,
         seed: NonNegativeInt = 0,
     ) -> None:
         super().__init__(batch_size, shuffle, seed)
         self.save_hyperparameters(logger=False)
-        self.in_features, self.noise, self.rows = in_features, noise, rows
+        self.in_features, self.noise = in_features, noise
+        self.rows = {"train": rows, "val": val_rows, "test": test_rows}
 
     def splits(self) -> dict[str, Split]:
-        """Draw as many rows for each split."""
+        """Draw the rows of each split."""
         generator = torch.Generator().manual_seed(self.seed)
         slopes = torch.arange(1.0, self.in_features + 1)[:, None]  # [D, 1]
         found = {}
-        for stage in ("train", "val", "test"):
-            features = torch.randn(self.rows, self.in_features, generator=generator)
-            noise = self.noise * torch.randn(self.rows, 1, generator=generator)
+        for stage, rows in self.rows.items():
+            features = torch.randn(rows, self.in_features, generator=generator)
+            noise = self.noise * torch.randn(rows, 1, generator=generator)
             found[stage] = features, features @ slopes + noise
         return found

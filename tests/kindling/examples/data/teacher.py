@@ -19,11 +19,11 @@ class TeacherData(BaseData):
     def __init__(
         self,
         targets: Literal["random", "teacher"] = "teacher",
-        in_features: PositiveInt = 8,
-        out_features: PositiveInt = 2,
-        rows: PositiveInt = 64,
-        val_rows: PositiveInt = 20,
-        batch_size: PositiveInt = 8,
+        in_features: PositiveInt = 20,
+        out_features: PositiveInt = 3,
+        rows: PositiveInt = 640,
+        val_rows: PositiveInt = 100,
+        batch_size: PositiveInt = 64,
         shuffle: bool = True,
         seed: NonNegativeInt = 0,
     ) -> None:

@@ -6,12 +6,13 @@ Letters: B batch, D features, C = 4 classes.
 from typing import Annotated
 
 from pydantic import Field, PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from src.kindling.model import BaseModule, OptimizerFactory, SchedulerFactory
+from tests.kindling.examples.net import TwoLayers
 
 
 class Quadrants(BaseModule):
@@ -32,12 +33,7 @@ class Quadrants(BaseModule):
         super().__init__(optimizer, scheduler)
         self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
         self.in_features, self.label_smoothing = in_features, label_smoothing
-        self.net = nn.Sequential(
-            nn.Linear(in_features, hidden_features),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden_features, 4),
-        )
+        self.net = TwoLayers(in_features, hidden_features, 4, True, dropout)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean cross entropy of logits [B, C] against classes [B]."""

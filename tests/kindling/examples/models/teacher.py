@@ -1,4 +1,4 @@
-"""A network of three layers that learns what another network, its teacher, computes.
+"""A network that learns what another network, its teacher, computes.
 
 Letters: B batch, D features, C outputs.
 """
@@ -7,23 +7,25 @@ import math
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric, R2Score, SumMetric
 
 from src.kindling.model import BaseModule, OptimizerFactory, SchedulerFactory
+from tests.kindling.examples.net import TwoLayers
 
 
 class Teacher(BaseModule):
-    """D -> hidden ReLU -> hidden ReLU -> C, trained with the squared error, summed or averaged."""
+    """D -> hidden ReLU -> C, trained with the squared error, summed or averaged."""
 
     target = "value"
 
     def __init__(
         self,
-        in_features: PositiveInt = 8,
+        in_features: PositiveInt = 20,
         hidden_features: PositiveInt = 16,
-        out_features: PositiveInt = 2,
+        out_features: PositiveInt = 3,
+        bias: bool = True,
         reduction: Literal["sum", "mean"] = "sum",
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         optimizer: OptimizerFactory | None = None,
@@ -32,14 +34,7 @@ class Teacher(BaseModule):
         super().__init__(optimizer, scheduler)
         self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
         self.in_features, self.out_features, self.reduction = in_features, out_features, reduction
-        self.net = nn.Sequential(
-            nn.Linear(in_features, hidden_features),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden_features, hidden_features),
-            nn.ReLU(),
-            nn.Linear(hidden_features, out_features),
-        )
+        self.net = TwoLayers(in_features, hidden_features, out_features, bias, dropout)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the squared errors of outputs [B, C], summed or averaged."""
