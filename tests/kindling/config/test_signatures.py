@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from src.kindling.config import ranges, signatures
-from src.kindling.config.settings import _misfit
+from src.kindling.config.settings import misfit
 from src.kindling.config.signatures import UNREAD, UnreadableError
 from src.kindling.layout import CONF
 
@@ -37,7 +37,7 @@ def whole(target: str) -> inspect.Signature:
 
 def verdicts(annotation: Any) -> list[list[str]]:
     """What is said of each value; the members of a union may come in any order."""
-    return [sorted(re.findall(r"\w+", _misfit(v, annotation) or "")) for v in VALUES]
+    return [sorted(re.findall(r"\w+", misfit(v, annotation) or "")) for v in VALUES]
 
 
 def test_there_are_targets() -> None:
@@ -128,7 +128,7 @@ NOT_REFUSED_THERE = {
 def test_what_is_out_of_the_trainers_range_is_refused_by_lightning(name: str) -> None:
     trainer = signatures.locate("lightning.pytorch.Trainer")
     for value in TOO_FAR[name]:
-        assert _misfit(value, ranges.TRAINER[name])
+        assert misfit(value, ranges.TRAINER[name])
         with pytest.raises(Exception, match=r"\S"):
             trainer(**{"accelerator": "cpu", "logger": False, "devices": 1, name: value})
 
@@ -152,6 +152,6 @@ def test_what_is_out_of_an_optimizers_range_is_refused_by_torch(target: str) -> 
     assert "lr" in taken
     for name in taken:
         for value in TOO_FAR.get(name, [-0.1]):
-            assert _misfit(value, ranges.OPTIMIZER[name])
+            assert misfit(value, ranges.OPTIMIZER[name])
             with pytest.raises(ValueError, match="Invalid"):
                 optimizer([torch.zeros(1)], **{name: value})
