@@ -20,14 +20,17 @@ from tensorboard.plugins.hparams.backend_context import Context
 from torch import nn
 
 from src.kindling.loggers import records
-from src.models.linear_regression import LinearRegression
-from tests.conftest import ROOT, Command, environment
+from tests.conftest import ROOT, environment
+from tests.kindling.conftest import Command
+from tests.kindling.examples.models.line import Line
+
+pytestmark = pytest.mark.usefixtures("own_models")
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # of what TensorBoard brings along
     from tensorboard.plugins.custom_scalar.custom_scalars_plugin import CustomScalarsPlugin
 
-QUICK = ("model=linear_regression", "trainer.accelerator=cpu")
+QUICK = ("model=line", "trainer.accelerator=cpu")
 
 
 class Reader:
@@ -76,13 +79,13 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Any:
     while int(time.time()) == second:  # event files are read in the order of their seconds
         time.sleep(0.05)
     command.here("train", "resume=latest", "trainer.max_epochs=40")
-    loss, left = LinearRegression.loss, list(range(25))
+    loss, left = Line.loss, list(range(25))
 
     def failing(self: Any, *arguments: Any) -> Any:
         left.pop()  # which fails after 25 batches
         return loss(self, *arguments)
 
-    with mock.patch.object(LinearRegression, "loss", failing), pytest.raises(SystemExit):
+    with mock.patch.object(Line, "loss", failing), pytest.raises(SystemExit):
         command.here("train", *QUICK)
     runs["failed"] = command.latest
     assert len(set(runs.values())) == 4
@@ -99,9 +102,9 @@ def test_hparams_lists_each_run_once_with_its_last_metrics(logs: Any) -> None:
     rows = {group.name: group for group in logs.reader.session_groups()}
     # By the link `latest` the reader finds the last run twice, and it is one row all the same.
     assert "latest/tensorboard" in logs.reader.multiplexer.Runs()
-    assert rows.keys() == {f"linear_regression/{path.name}" for path in logs.runs.values()}
+    assert rows.keys() == {f"line/{path.name}" for path in logs.runs.values()}
     for path in logs.runs.values():
-        found = {m.name.tag: m.value for m in rows[f"linear_regression/{path.name}"].metric_values}
+        found = {m.name.tag: m.value for m in rows[f"line/{path.name}"].metric_values}
         if path == logs.runs["failed"]:
             assert "train/loss" in found
             assert "test/loss" not in found
@@ -116,7 +119,7 @@ def test_a_row_has_the_settings_that_runs_are_compared_by(logs: Any) -> None:
     assert settings["optimizer.lr"].number_value == 0.01
     assert settings["data.noise"].number_value == 0.5  # the command line set it
     assert "data.noise" not in rows[logs.runs["plain"].name].hparams
-    assert settings["model"].string_value == "linear_regression"
+    assert settings["model"].string_value == "line"
     assert settings["optimizer"].string_value == "SGD"
     assert settings["model.bias"].bool_value is False
     assert {"seed", "data.batch_size", "trainer.max_epochs", "scheduler"} <= set(settings)

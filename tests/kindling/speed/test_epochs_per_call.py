@@ -13,19 +13,21 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from src.data.fizzbuzz import FizzBuzzData
 from src.kindling.build import Experiment
 from src.kindling.callbacks.checkpointing import Checkpointing
 from src.kindling.files.checkpoint import load_checkpoint
 from src.kindling.loader import TensorLoader
 from src.kindling.process import signals
-from src.models.fizzbuzz import FizzBuzz
 from tests.kills import TIMES, unlike
+from tests.kindling.examples.data.quadrants import QuadrantsData
+from tests.kindling.examples.models.quadrants import Quadrants
+
+pytestmark = pytest.mark.usefixtures("own_models")
 
 Build = Callable[..., Experiment]
 # Three steps an epoch, of which the last batch is smaller.
 SHORT = (
-    "model=fizzbuzz",
+    "model=quadrants",
     "model.hidden_features=16",
     "data.batch_size=300",
     "trainer.max_epochs=16",
@@ -128,7 +130,7 @@ def test_augmented_data_draws_the_same_numbers(build: Build) -> None:
             return batches
         return [(x + torch.rand(1) + np.random.rand() + random.random(), y) for x, y in batches]
 
-    with mock.patch.object(FizzBuzzData, "on_after_batch_transfer", noisy):
+    with mock.patch.object(QuadrantsData, "on_after_batch_transfer", noisy):
         expected, _ = fit(build, EPOCH)
         found, executions = fit(build, SPAN)
     assert max(executions.batches) > 3
@@ -203,8 +205,8 @@ def test_what_is_logged_of_steps_is_the_mean_of_each_epoch(build: Build) -> None
         module.log("own", loss, on_step=False, on_epoch=True, batch_size=1)
         return loss
 
-    original = FizzBuzz.training_loss
-    with mock.patch.object(FizzBuzz, "training_loss", logging):
+    original = Quadrants.training_loss
+    with mock.patch.object(Quadrants, "training_loss", logging):
         expected, _ = fit(build, EPOCH)
         history = points(expected)
         found, executions = fit(build, SPAN)
