@@ -182,11 +182,20 @@ class BaseModule(pl.LightningModule):
             else:
                 metric.update(loss)
 
+    def _logs_itself(self, stage: str) -> bool:
+        """Return whether the subclass has a step of its own that updates none of our metrics."""
+        step = "validation_step" if stage == "val" else "test_step"
+        if getattr(type(self), step) is getattr(BaseModule, step):
+            return False
+        return not any(metric.update_called for metric in self.stage_metrics[stage].values())
+
     def _log_stage(self, stage: str) -> None:
         # Computed before logging: Lightning would reduce a logged Metric object a second time.
-        values = self.stage_metrics[stage].compute()
+        values = {} if self._logs_itself(stage) else self.stage_metrics[stage].compute()
         values |= {f"{stage}/{name}": value for name, value in self.parameter_metrics().items()}
         self.stage_metrics[stage].reset()
+        if not values:
+            return
         trainer = self.trainer
         fits = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
         if fits and all(_is_number(value) for value in values.values()):
