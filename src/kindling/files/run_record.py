@@ -66,7 +66,8 @@ def record_run(run: Path, device: str, **facts: Any) -> Iterator[dict[str, Any]]
                 yield record
             record["status"] = "finished"
         except BaseException as error:
-            record["status"] = "stopped" if isinstance(error, SystemExit) else "failed"
+            stopped = "stopped" if isinstance(error, SystemExit) else "failed"
+            record["status"] = getattr(error, "run_status", stopped)  # a pruned trial's, say
             if record["status"] == "failed":
                 error.run_log = run / "run.log"  # type: ignore[attr-defined]
                 with contextlib.suppress(OSError):

@@ -3,6 +3,7 @@
 import functools
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from src.kindling.process.requeue import requeue
 from src.kindling.training import resume, slurm
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Callback
+
     from src.kindling.build import Experiment
 
 
@@ -30,7 +33,27 @@ class Metrics(dict[str, float]):
     monitored: float | None = None
 
 
-def run(settings: Plain, overrides: Sequence[str] = (), in_sweep: bool = False) -> Metrics:
+@dataclass(frozen=True)
+class Assignment:
+    """A run that something other than its own command has trained.
+
+    Attributes:
+        path: its run directory; an existing one is continued.
+        facts: further content of run.json.
+        callbacks: called before those of the configuration.
+    """
+
+    path: Path
+    facts: Plain = field(default_factory=dict)
+    callbacks: Sequence["Callback"] = ()
+
+
+def run(
+    settings: Plain,
+    overrides: Sequence[str] = (),
+    in_sweep: bool = False,
+    assignment: Assignment | None = None,
+) -> Metrics:
     """Train, validate, and test: start a run, or continue the one that `resume` names.
 
     A job that SLURM has restarted continues its run.
@@ -39,6 +62,7 @@ def run(settings: Plain, overrides: Sequence[str] = (), in_sweep: bool = False) 
         settings: a configuration as conf/train.yaml composes it, all interpolations resolved.
         overrides: what the command line has changed in it: ["optimizer=adam", ...].
         in_sweep: whether other runs follow in this process.
+        assignment: where and for whom to train, if that is not up to this function.
 
     Returns:
         The final metrics by name; empty for a run that had ended already.
@@ -47,6 +71,8 @@ def run(settings: Plain, overrides: Sequence[str] = (), in_sweep: bool = False) 
         InputError: the settings are wrong, or the run cannot be continued with them.
         Stopped: a signal stopped the run.
     """
+    if assignment is not None:
+        return _assigned(settings, overrides, assignment)
     try:
         slurm.wait_for_first_task(settings, overrides)
         if settings["resume"] is not None:
@@ -59,7 +85,19 @@ def run(settings: Plain, overrides: Sequence[str] = (), in_sweep: bool = False) 
         raise
 
 
-def _start(settings: Plain, overrides: Sequence[str], in_sweep: bool) -> Metrics:
+def _assigned(settings: Plain, overrides: Sequence[str], assignment: Assignment) -> Metrics:
+    """Start or continue an assigned run; what the process was started for is not its business."""
+    if (assignment.path / "config.yaml").is_file():
+        return _resume(settings | {"resume": str(assignment.path)}, [], assignment)
+    return _start(settings, overrides, True, assignment)
+
+
+def _start(
+    settings: Plain,
+    overrides: Sequence[str],
+    in_sweep: bool,
+    assignment: Assignment | None = None,
+) -> Metrics:
     """Train in a new run directory."""
     validate(masking.with_variables(settings))
     log_dir = settings["log_dir"]
@@ -69,14 +107,16 @@ def _start(settings: Plain, overrides: Sequence[str], in_sweep: bool) -> Metrics
     from src.kindling import build, factories, restore  # import torch only for right settings
 
     path = run_directory.new_path(log_dir, "train", layout.model_stem(settings))
-    built = build.build(settings, path)
+    links = [Path(log_dir) / "latest", *slurm.run_links(log_dir, overrides)]
+    if assignment is not None:
+        path, links = assignment.path, []
+    built = _attached(build.build(settings, path), assignment)
     factories.check_overrides(built.model, list(overrides))
     notices = restore.init_from_checkpoint(built)
     _refuse_parallel_sweep(built, in_sweep)
     for line in _suspicious_settings(settings):
         print(f"warning: {line}", file=sys.stderr)
-    links = [Path(log_dir) / "latest", *slurm.run_links(log_dir, overrides)]
-    stored, facts = masking.masked(settings), _facts(built, notices)
+    stored, facts = masking.masked(settings), _facts(built, notices, assignment)
     with run_directory.opened(path, stored, links, **facts) as record:
         return _train(built, path, None, notices, overrides, record)
 
@@ -97,7 +137,9 @@ def _refuse_parallel_sweep(built: "Experiment", in_sweep: bool) -> None:
         )
 
 
-def _resume(command_line: Plain, overrides: Sequence[str]) -> Metrics:
+def _resume(
+    command_line: Plain, overrides: Sequence[str], assignment: Assignment | None = None
+) -> Metrics:
     """Continue a run in its own directory, with its own configuration."""
     log_dir, allow_changes = str(command_line["log_dir"]), bool(command_line["allow_changes"])
     path = ranks.inherited_run() or run_directory.find(str(command_line["resume"]), log_dir)
@@ -114,13 +156,14 @@ def _resume(command_line: Plain, overrides: Sequence[str]) -> Metrics:
 
         if plan.checkpoint:
             restore.check_checkpoint(settings, plan.checkpoint)
-        built = build.build(settings, path)
+        built = _attached(build.build(settings, path), assignment)
         factories.check_overrides(built.model, list(plan.changes))
         plan.check_fit(built)
         begun = [] if plan.checkpoint else restore.init_from_checkpoint(built)
         checkpoint = None if ranks.is_launched() else plan.apply(built)
         notices += begun + plan.notices
-        with recorded(masking.masked(settings), **_facts(built, begun)) as record:
+        facts = _facts(built, begun, assignment)
+        with recorded(masking.masked(settings), **facts) as record:
             return _train(built, path, checkpoint or plan.checkpoint, notices, overrides, record)
 
 
@@ -149,12 +192,20 @@ def _writable(path: Path, settings: Plain) -> tuple[Path, list[str]]:
 # Fit and test -------------------------------------------------------------------------------------
 
 
-def _facts(built: "Experiment", begun: list[str]) -> Plain:
+def _attached(built: "Experiment", assignment: Assignment | None) -> "Experiment":
+    if assignment is not None:
+        callbacks: Any = built.trainer.callbacks  # type: ignore[attr-defined]
+        callbacks[:0] = assignment.callbacks
+    return built
+
+
+def _facts(built: "Experiment", begun: list[str], assignment: Assignment | None) -> Plain:
     """Return what run.json holds of a run from its start.
 
     Args:
         built: data, model, and trainer.
         begun: the line that says which weights `init_from` gave, if it did.
+        assignment: for whom it is trained.
     """
     from src.kindling.callbacks.checkpointing import monitor
     from src.kindling.training import summary
@@ -165,7 +216,8 @@ def _facts(built: "Experiment", begun: list[str]) -> Plain:
         "device": summary.device_name(built.trainer),
         "monitor": monitor(built.trainer, built.model, validates),
     }
-    return facts | ({"init_from": begun[0]} if begun else {})
+    given = assignment.facts if assignment else {}
+    return facts | given | ({"init_from": begun[0]} if begun else {})
 
 
 def _train(
