@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 import yaml
@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src.kindling.config.settings import problems
+from src.kindling.config.settings import node_problems, problems
 from src.kindling.errors import InputError, first_line
 from src.kindling.layout import CONF, Plain
 
@@ -76,6 +76,8 @@ def compositions(path: Path) -> list[list[str]]:
     models = options("model")
     if group == ".":
         return [[]]
+    if command_of(path) != "train":
+        return [[f"{group}={option}"]]
     if group in ("model", "experiment") or (group == "data" and option in models):
         return [[f"{'model' if group == 'data' else group}={option}"]]
     if group.startswith("tuned/"):  # values for a pair, of the name MODEL_OPTION
@@ -96,14 +98,19 @@ def options(group: str) -> list[str]:
     raise InputError(f"conf/{group} has no option")
 
 
+def command_of(path: Path) -> str:
+    """Return the command that a YAML configures; the folder of its own groups has its name."""
+    top = path.relative_to(CONF).parts[0]
+    return Path(top).stem if (CONF / top).with_suffix(".yaml").is_file() else "train"
+
+
 def composed(path: Path, overrides: list[str]) -> Plain:
     """Return the resolved configuration of a training run, or of a YAML that is a command's own.
 
     Raises:
         HydraException, OmegaConfBaseException: it does not compose, or not resolve.
     """
-    name = path.stem if path.parent == CONF else "train"
-    container = OmegaConf.to_container(hydra.compose(name, overrides), resolve=True)
+    container = OmegaConf.to_container(hydra.compose(command_of(path), overrides), resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
 
@@ -120,8 +127,9 @@ def problems_of(path: Path, overrides: list[str]) -> Iterator[tuple[Path | None,
         key = str(error.full_key)
         yield defining_file(key, path), f"{key}: {first_line(error)}"
         return
-    # A command that trains nothing has no constructor to be held to.
-    for text in problems(whole) if "trainer" in whole else []:
+    nodes = {key: node for key, node in whole.items() if isinstance(node, dict)}
+    found = [line for key, node in nodes.items() for line in node_problems(key, node)]
+    for text in problems(whole) if "trainer" in whole else found:
         key = re.split("[=:]", text)[0]
         yield defining_file(key, path, at(whole, key)), text
 
@@ -155,7 +163,10 @@ def contents(path: Path) -> Plain:
     """Return what a YAML says, below the group that it says it of."""
     text = path.read_text(encoding="utf-8")
     said: Any = OmegaConf.to_container(OmegaConf.load(path))
-    return said if path.parent == CONF or text.startswith(GLOBAL) else {path.parent.name: said}
+    parts = path.parent.relative_to(CONF).parts
+    for part in () if text.startswith(GLOBAL) else reversed(parts[parts[:1] == ("tuned",) :]):
+        said = {part: said}
+    return cast(Plain, said)
 
 
 def unreadable(path: Path) -> Iterator[str]:

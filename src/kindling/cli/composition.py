@@ -6,7 +6,7 @@ import re
 import sys
 import typing
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import hydra
 import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, OverrideParseException
@@ -29,7 +30,9 @@ SEVERAL_VALUES = r"(?:Ambiguous value for argument|Sweep parameters) '([^']+)'"
 
 
 def initialized() -> AbstractContextManager[None]:
-    """Let `hydra.compose` compose from conf/ and the user's own folders."""
+    """Let `hydra.compose` compose from conf/ and the user's own folders; in a command it can."""
+    if GlobalHydra.instance().is_initialized():
+        return nullcontext()
     return typing.cast(
         AbstractContextManager[None], hydra.initialize_config_dir(str(CONF), version_base="1.3")
     )
@@ -123,9 +126,11 @@ def _several_values(override: str) -> str:
 
 
 def group_names() -> list[str]:
-    """Return the groups of conf/ and of the user's own folders."""
+    """Return the groups of conf/ and of the user's own folders; those of conf/ may be nested."""
     paths = [path for folder in conf_folders() for path in folder.iterdir()]
-    return sorted({path.name for path in paths if path.is_dir() and path.name[0] not in "._"})
+    names = {path.name for path in paths if path.is_dir() and path.name[0] not in "._"}
+    nested = {path.parent.relative_to(CONF).as_posix() for path in CONF.glob("*/*/*.yaml")}
+    return sorted(names | nested)
 
 
 def option_names(group: str) -> list[str]:

@@ -93,6 +93,17 @@ def _constructor_problems(config: Plain, signature: Signature) -> list[str]:
     return [line for key, node in config.items() for line in _problems(key, node, signature)]
 
 
+def node_problems(where: str, node: Plain) -> list[str]:
+    """Return what is wrong with a node outside of a training configuration, one line per key."""
+    for signature in (signatures.from_source, _imported):
+        found = list(_problems(where, node, signature))
+        if known := [line for line in found if line != UNKNOWN]:
+            return known
+        if UNKNOWN not in found:
+            return []
+    return []
+
+
 def _trainer_keys() -> set[str]:
     """Return the keys that every trainer has; a file from elsewhere may lack them."""
     return set(yaml.safe_load((CONF / "trainer" / "default.yaml").read_text(encoding="utf-8")))
