@@ -13,7 +13,7 @@ RUN := $(BIN)/python -m
 # The owner's tests and the contract of every model; folders that were deleted are left out.
 YOURS = $(wildcard tests/test_*.py tests/models tests/data tests/figures tests/guests)
 
-.PHONY: help setup train evaluate predict compare report new update tour check schema test \
+.PHONY: help setup train evaluate predict compare study report new update tour check schema test \
 	test-all test-gpu test-services test-browser screenshots soak mutants lint format typecheck \
 	bench tensorboard lock clean clean-logs
 
@@ -34,6 +34,9 @@ predict: $(VENV)/.base ## ask a trained model: ARGS="run=latest numbers=1..30"
 
 compare: $(VENV)/.base ## which settings are better, over seeds: ARGS="logs/train/fizzbuzz last=6"
 	@$(RUN) src.compare $(ARGS)
+
+study: $(VENV)/.study ## search settings: ARGS="study.name=x 'optimizer.lr=tag(log, interval(1e-4, 1e-1))'"
+	@$(RUN) src.study $(ARGS)
 
 report: $(VENV)/.base ## a run, or several, as one HTML file: ARGS="run=latest"
 	@$(RUN) src.report $(ARGS)
@@ -101,7 +104,7 @@ tensorboard: $(VENV)/.base ## show all runs on http://localhost:6006: ARGS="--po
 
 lock: ## renew requirements.lock: ARGS="torch==2.13.0" holds a version
 	@rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock
-	@$(VENV)-lock/bin/python -m pip install --quiet $(ARGS) -e '.[dev,browser]'
+	@$(VENV)-lock/bin/python -m pip install --quiet $(ARGS) -e '.[dev,browser,study]'
 	@{ sed '/^[^#]/,$$d' requirements.lock; $(VENV)-lock/bin/python -m pip freeze --exclude-editable \
 		| sed 's/+.*//' | grep -v -i -E '^(nvidia|triton|cuda)'; } > $(VENV)-lock/requirements.lock
 	@mv $(VENV)-lock/requirements.lock . && rm -rf $(VENV)-lock
@@ -128,6 +131,10 @@ $(VENV)/.dev: $(VENV)/.base
 
 $(VENV)/.services: $(VENV)/.dev
 	@$(RUN) pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev,wandb,mlflow]'
+	@touch $@
+
+$(VENV)/.study: $(VENV)/.base
+	@$(RUN) pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[study]'
 	@touch $@
 
 $(VENV)/.browser: $(VENV)/.dev

@@ -40,7 +40,7 @@ ARROWS = {
     "build": ["speed", "factories", "data", "tracking"],
     "restore": ["build"],
     "training": ["restore", "callbacks"],
-    "studies": ["training"],
+    "studies": ["training", "cli"],
 }
 DOORS = ["training", "restore", "results", "studies", "cli"]
 # Rooms that a copier may delete, and the only files outside them that import them.

@@ -22,7 +22,13 @@ OPTIONAL = {
         "src/report.py",
         "tests/kindling/results",
     ],
-    "studies": ["src/kindling/studies", "src/study.py", "tests/kindling/studies"],
+    "studies": [
+        "src/kindling/studies",
+        "src/study.py",
+        "conf/study.yaml",
+        "conf/study",
+        "tests/kindling/studies",
+    ],
     "tour": ["src/tour", "tests/tour"],
 }
 ROOMS = {name: paths for name, paths in OPTIONAL.items() if (ROOT / paths[0]).exists()}

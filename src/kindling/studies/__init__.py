@@ -1,0 +1,1 @@
+"""Studies: many runs that search for settings; optional, and nothing else depends on it."""

@@ -1,0 +1,80 @@
+"""What a study is told: the keys of conf/study/default.yaml."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from src.kindling.errors import InputError
+
+Mode = Literal["min", "max"]
+HIGHER_IS_BETTER = ("accuracy", "auroc", "f1", "precision", "r2", "recall", "score", "per_second")
+
+
+@dataclass(kw_only=True)
+class StudySettings:
+    """The settings of a study; conf/study/default.yaml says what each does."""
+
+    name: str | None
+    trials: NonNegativeInt
+    workers: Annotated[int, Field(gt=0, le=1024)]
+    metric: str | list[str] | None
+    mode: Mode | list[Mode] | None
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    storage: str | None
+    overrides: list[str]
+    guesses: list[dict[str, Any]]
+    constraints: list[str]
+    timeout: PositiveFloat | None
+    max_failures: PositiveInt
+    heartbeat: PositiveInt
+    allow_changes: bool
+    confirm: NonNegativeInt
+    confirm_top: PositiveInt
+    sampler: Callable[..., Any]
+    pruner: Any
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that are named."""
+        return (
+            self.metric if isinstance(self.metric, list) else [self.metric] if self.metric else []
+        )
+
+
+def limits(constraints: list[str]) -> dict[str, float]:
+    """Return the largest allowed value by metric: {"train/memory_mb": 800.0}.
+
+    Raises:
+        InputError: a constraint is not readable.
+    """
+    found: dict[str, float] = {}
+    for constraint in constraints:
+        name, _, largest = constraint.partition("<=")
+        try:
+            found[name.strip()] = float(largest)
+        except ValueError:
+            raise InputError(
+                f"study.constraints={constraint}: write a metric and its largest value,"
+                " train/memory_mb<=800"
+            ) from None
+    return found
+
+
+def directions(metrics: list[str], mode: Any) -> list[str]:
+    """Return "min" or "max" per metric, as given or as the metric's name suggests.
+
+    Raises:
+        InputError: there are more or fewer modes than metrics.
+    """
+    if isinstance(mode, list):
+        if len(mode) != len(metrics):
+            raise InputError(f"study.mode: {len(mode)} for {len(metrics)} metrics; one per metric")
+        return mode
+    return [mode or ("max" if _is_a_score(name) else "min") for name in metrics]
+
+
+def _is_a_score(metric: str) -> bool:
+    return re.sub(r"^.*/", "", metric).endswith(HIGHER_IS_BETTER)

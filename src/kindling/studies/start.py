@@ -1,0 +1,66 @@
+"""What src.study does: start or join a study, train its trials, and show what came of them."""
+
+import os
+import re
+import sys
+
+from src.kindling.config.settings import node_problems
+from src.kindling.errors import InputError
+from src.kindling.layout import Plain
+from src.kindling.studies import metric, space
+from src.kindling.studies.recipe import Recipe
+from src.kindling.studies.settings import limits
+
+
+def run(settings: Plain, words: list[str], arguments: list[str]) -> None:
+    """Work on a study until it has its trials, and show it.
+
+    Args:
+        settings: the resolved configuration of src.study.
+        words: the overrides of src.train, those with search words too.
+        arguments: the whole command line.
+
+    Raises:
+        InputError: a setting is wrong.
+        TooManyFailuresError, WorkerFailedError: trial after trial has failed, or a worker.
+    """
+    told = settings["study"]
+    recipe = checked_recipe(told, words)
+    from hydra.utils import instantiate
+
+    from src.kindling.studies import processes, summary
+    from src.kindling.studies.study import open_study
+
+    opened = open_study(instantiate(told, _convert_="all"), recipe, str(settings["log_dir"]))
+    is_one_of_several = processes.WORKER in os.environ
+    try:
+        if opened.settings.workers > 1 and opened.settings.trials:
+            worker = [sys.executable, "-m", "src.study", *arguments, "study.workers=1"]
+            processes.work(opened, worker)
+        else:
+            opened.worker().work()
+    finally:
+        if not is_one_of_several:
+            print(summary.text(opened.study, opened.definition, opened.recipe), flush=True)
+
+
+def checked_recipe(told: Plain, words: list[str]) -> Recipe:
+    """Check what the command line says as far as that needs neither Optuna's samplers nor torch.
+
+    Args:
+        told: the study's settings.
+        words: the overrides of src.train, those with search words too.
+
+    Raises:
+        InputError: a setting or the search space is wrong.
+    """
+    if found := node_problems("study", told):
+        raise InputError("; ".join(found))
+    name, metrics = told["name"], told["metric"]
+    if name is not None and not re.fullmatch(r"\w[\w.-]{0,99}", name):
+        raise InputError(f"study.name={name}: letters, digits, '-', '_' and '.' make a name")
+    metric.check_names([*(metrics if isinstance(metrics, list) else [metrics] if metrics else [])])
+    metric.check_names(list(limits(told["constraints"])))
+    recipe = Recipe(*space.split([*told["overrides"], *words]))
+    recipe.check()
+    return recipe

@@ -1,0 +1,188 @@
+"""A study, from its command line to its end."""
+
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import optuna
+from optuna import Study
+from optuna.samplers import BaseSampler
+
+from src.kindling import layout
+from src.kindling.config import masking
+from src.kindling.config.settings import validate
+from src.kindling.errors import InputError, first_line, nearest
+from src.kindling.layout import Plain
+from src.kindling.studies import definition, metric, sampling, storage, trials
+from src.kindling.studies.definition import Definition
+from src.kindling.studies.recipe import Recipe
+from src.kindling.studies.settings import StudySettings, directions, limits
+
+if TYPE_CHECKING:
+    from src.kindling.studies.worker import Worker
+
+
+@dataclass
+class OpenStudy:
+    """A study that is started or joined.
+
+    Attributes:
+        settings: of the command line.
+        study: Optuna's.
+        definition: what it searches.
+        recipe: the configuration that its trials vary.
+        url: of its storage.
+        folder: where its trials are.
+    """
+
+    settings: StudySettings
+    study: Study
+    definition: Definition
+    recipe: Recipe
+    url: str
+    folder: Path
+
+    def worker(self) -> "Worker":
+        """Return a worker of this process."""
+        from src.kindling.studies.worker import Worker  # imports Lightning
+
+        told = self.settings
+        return Worker(
+            self.study,
+            self.definition,
+            self.recipe,
+            self.url,
+            self.folder,
+            told.trials,
+            told.max_failures,
+            told.timeout,
+        )
+
+
+def open_study(settings: StudySettings, recipe: Recipe, log_dir: str) -> OpenStudy:
+    """Start a study, or join the one of this name.
+
+    Nothing is written before all that the command line says is known to be right.
+
+    Args:
+        settings: the study's.
+        recipe: what the command line says that its trials vary; without any override, what the
+            study was started with.
+        log_dir: where runs are kept.
+
+    Raises:
+        InputError: a setting is wrong, or differs from the study's.
+    """
+    quiet_optuna()
+    name = settings.name or layout.model_stem(recipe.settings({}))
+    folder = Path(log_dir) / "study" / name
+    url = storage.url_of(settings.storage, folder)
+    study = _existing(name, url, folder, settings)
+    if study is None:
+        return _start(name, url, folder, settings, recipe)
+    known = definition.joined(study, _given(settings, recipe), settings.allow_changes)
+    return _opened(study, known, url, folder, settings)
+
+
+def quiet_optuna() -> None:
+    """Leave to this project's own lines what Optuna says of trials."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    # Of a report that a resumed trial repeats.
+    warnings.filterwarnings("ignore", message="The reported value is ignored")
+
+
+def _opened(
+    study: Study, known: Definition, url: str, folder: Path, settings: StudySettings
+) -> OpenStudy:
+    recipe = Recipe(known.overrides, known.dimensions)
+    study.sampler, study.pruner = _sampler(settings, known.seed, recipe), settings.pruner
+    return OpenStudy(settings, study, known, recipe, url, folder)
+
+
+def _existing(name: str, url: str, folder: Path, settings: StudySettings) -> Study | None:
+    if settings.storage is None and not (folder / storage.FILE).is_file():
+        return None
+    with storage.locked(url, folder):
+        return definition.find(name, storage.opened(url, folder, settings.heartbeat))
+
+
+def _given(settings: StudySettings, recipe: Recipe) -> Plain:
+    """Return what this command line says of the study, by the fields of its definition."""
+    given: Plain = {}
+    if recipe.overrides or recipe.dimensions:
+        given["overrides"] = recipe.overrides
+        given["space"] = {d.key: d.word for d in recipe.dimensions}
+    if settings.metric is not None:
+        given["metrics"] = settings.metrics
+    if settings.mode is not None:
+        given["modes"] = settings.mode if isinstance(settings.mode, list) else [settings.mode]
+    if settings.seed:
+        given["seed"] = settings.seed
+    if settings.constraints:
+        given["constraints"] = limits(settings.constraints)
+    return given
+
+
+def _start(name: str, url: str, folder: Path, settings: StudySettings, recipe: Recipe) -> OpenStudy:
+    """Make a study, unless another worker has just made it."""
+    if settings.trials == 0:
+        raise InputError(f"study.name={name}: there is no such study in {folder.parent}")
+    _sampler(settings, settings.seed, recipe)
+    _check_guesses(settings, recipe)
+    validate(masking.with_variables(recipe.settings({})))
+    allowed = limits(settings.constraints)
+    metrics = metric.chosen(settings.metrics, list(allowed), recipe.settings({}))
+    new = Definition(
+        recipe.overrides,
+        {d.key: d.word for d in recipe.dimensions},
+        metrics,
+        directions(metrics, settings.mode),
+        settings.seed,
+        allowed,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    with storage.locked(url, folder):
+        place = storage.opened(url, folder, settings.heartbeat)
+        study = definition.find(name, place)
+        if study is None:
+            study = definition.create(name, place, new)
+            for guess in [recipe.own_values(), *settings.guesses]:
+                trials.add_guess(study, guess)
+    if (kind := storage.remote_file_system(folder)) and settings.storage is None:
+        print(
+            f"warning: {folder} is on {kind}, where SQLite is safe for the workers of one machine"
+            f" only; for several, study.storage={storage.EXAMPLE}",
+            file=sys.stderr,
+        )
+    known = definition.joined(study, _given(settings, recipe), settings.allow_changes)
+    return _opened(study, known, url, folder, settings)
+
+
+def _check_guesses(settings: StudySettings, recipe: Recipe) -> None:
+    """Refuse a guess that could not be drawn.
+
+    Raises:
+        InputError: naming the key.
+    """
+    known = {d.key: d for d in recipe.dimensions}
+    for key, value in (item for guess in settings.guesses for item in guess.items()):
+        if key not in known:
+            raise InputError(f"study.guesses: {key} is not searched{nearest(key, list(known))}")
+        if not known[key].contains(value):
+            raise InputError(f"study.guesses: {key}={value} is not in {known[key].word}")
+
+
+def _sampler(settings: StudySettings, seed: int, recipe: Recipe) -> BaseSampler:
+    """Return the sampler of this command line.
+
+    Raises:
+        InputError: it needs a package that is missing, or another search space.
+    """
+    make = sampling.maker(settings.sampler, seed, recipe.dimensions)
+    try:
+        return sampling.SeededSampler(make, seed, trials.number)
+    except (ImportError, ValueError, TypeError) as error:
+        raise InputError(f"study/sampler: {first_line(error)}") from None

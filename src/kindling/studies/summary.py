@@ -1,0 +1,117 @@
+"""A study in words: how far it is, what was best, and what mattered."""
+
+import math
+import shlex
+import warnings
+from typing import Any
+
+import optuna
+from optuna import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from src.kindling.studies import space, trials
+from src.kindling.studies.definition import Definition
+from src.kindling.studies.recipe import Recipe
+
+SHOWN = 5  # of the best trials
+
+
+def text(study: Study, definition: Definition, recipe: Recipe) -> str:
+    """Return what a user wants to know of a study, in some lines."""
+    latest = trials.latest(study)
+    lines = [f"study {study.study_name}: {counts(latest)}"]
+    best = ranked(study, definition)
+    if not best:
+        return "\n".join([*lines, "no trial is complete yet"])
+    lines += table(best[:SHOWN], definition)
+    if found := importances(study, definition):
+        shown = ", ".join(f"{key} {value:.0%}" for key, value in found.items())
+        lines.append(f"importance for {definition.metrics[0]}: {shown}")
+    lines.append(
+        f"to train the best for longer:\n  {command(best[0][1], best[0][0], recipe, definition)}"
+    )
+    return "\n".join(lines)
+
+
+def counts(latest: dict[int, FrozenTrial]) -> str:
+    """Return how many trials there are, by how they ended: `9 trials: 6 complete, 3 pruned`."""
+    names = {TrialState.FAIL: "failed"}
+    states = [trial.state for trial in latest.values()]
+    told = [
+        f"{states.count(state)} {names.get(state, state.name.lower())}"
+        for state in TrialState
+        if state in states
+    ]
+    return f"{len(states)} trial{'s' * (len(states) != 1)}: {', '.join(told)}"
+
+
+def ranked(study: Study, definition: Definition) -> list[tuple[int, FrozenTrial]]:
+    """Return number and trial of the complete trials that meet the constraints, the best first.
+
+    With several metrics, those that no other surpasses in all come first.
+    """
+    complete = [
+        (number, trial)
+        for number, trial in sorted(trials.latest(study).items())
+        if trial.state == TrialState.COMPLETE and all(v <= 0 for v in trial.constraints.values())
+    ]
+    if len(definition.metrics) > 1:
+        front = {trial.number for trial in study.best_trials}
+        return sorted(complete, key=lambda entry: entry[1].number not in front)
+    sign = 1 if definition.modes == ["min"] else -1
+    return sorted(complete, key=lambda entry: sign * _value(entry[1]))
+
+
+def _value(trial: FrozenTrial) -> float:
+    value = trial.values[0]
+    return value if math.isfinite(value) else math.inf
+
+
+def table(entries: list[tuple[int, FrozenTrial]], definition: Definition) -> list[str]:
+    """Return rows of number, metrics and settings, under their headings."""
+    keys = list(definition.space)
+    rows = [["trial", *definition.metrics, *keys]]
+    for number, trial in entries:
+        values = [f"{value:.6g}" for value in trial.values]
+        recipe = "recipe" if number == 0 else "-"
+        rows.append([str(number), *values, *(_shown(trial.params, key, recipe) for key in keys)])
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    return ["  " + "  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
+
+
+def _shown(drawn: dict[str, Any], key: str, without: str) -> str:
+    if key not in drawn:
+        return without
+    value = drawn[key]
+    return f"{value:.4g}" if isinstance(value, float) else space.text(value)
+
+
+def importances(study: Study, definition: Definition) -> dict[str, float]:
+    """Return the share of each key in the first metric's variation; empty where it is not known."""
+    complete = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
+    if len(complete) < 4 or not definition.space:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = optuna.importance.get_param_importances(study, target=lambda t: t.values[0])
+        except (ValueError, RuntimeError):  # no key is in all of them, or all values are the same
+            return {}
+    return found if any(found.values()) else {}
+
+
+def overrides(trial: FrozenTrial, number: int, recipe: Recipe, definition: Definition) -> list[str]:
+    """Return the overrides of src.train that repeat a trial."""
+    drawn = [f"{key}={space.text(value)}" for key, value in trial.params.items()]
+    seed = [] if recipe.fixes_seed else [f"seed={definition.seed + number}"]
+    return [*recipe.overrides, *drawn, *seed]
+
+
+def command(trial: FrozenTrial, number: int, recipe: Recipe, definition: Definition) -> str:
+    """Return the command that trains a trial's settings for twice as long."""
+    words = overrides(trial, number, recipe, definition)
+    epochs = recipe.settings(dict(trial.params))["trainer"]["max_epochs"]
+    if isinstance(epochs, int) and epochs > 0 and "trainer.max_epochs" not in trial.params:
+        words = [word for word in words if not word.startswith("trainer.max_epochs=")]
+        words.append(f"trainer.max_epochs={2 * epochs}")
+    return shlex.join(["python", "-m", "src.train", *words])

@@ -1,0 +1,114 @@
+"""The trials of a study, whose attempts Optuna counts each as a trial of its own.
+
+A trial whose worker stopped or died is failed in Optuna's storage, and queued again as a new one
+with the same settings, reported values and number. Everything here runs under the study's lock.
+"""
+
+from dataclasses import dataclass
+
+import optuna
+from optuna import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from src.kindling.studies.space import Value
+
+# What Kindling notes of a trial in its user attributes.
+NUMBER, ATTEMPT, DEATHS = "number", "attempt", "deaths"
+RUN, ERROR, GUESS = "run", "error", "guess"
+MOST_DEATHS = 3  # a trial that ends its workers so often is given up
+
+
+def number(study: Study, trial: FrozenTrial) -> int:
+    """Return a trial's number, which counts first attempts alone: 0, 1, 2, ..."""
+    if NUMBER in trial.user_attrs:
+        return int(trial.user_attrs[NUMBER])
+    earlier = [t for t in study.get_trials(deepcopy=False) if t.number < trial.number]
+    return sum(ATTEMPT not in t.user_attrs for t in earlier)
+
+
+def latest(study: Study) -> dict[int, FrozenTrial]:
+    """Return the latest attempt of each trial, by number."""
+    found: dict[int, FrozenTrial] = {}
+    count = 0
+    for trial in study.get_trials(deepcopy=False):  # in the order of their creation
+        if ATTEMPT in trial.user_attrs:
+            found[int(trial.user_attrs[NUMBER])] = trial
+        else:
+            found[count] = trial
+            count += 1
+    return found
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a study has come.
+
+    Attributes:
+        done: trials that have ended: completed, pruned or failed.
+        running: trials that a worker trains.
+        waiting: trials that wait for a worker, such as guesses and those whose worker died.
+        failed_in_a_row: how many of the latest to end have failed.
+        error: the line of the latest failure.
+    """
+
+    done: int
+    running: int
+    waiting: int
+    failed_in_a_row: int
+    error: str
+
+
+def progress(study: Study) -> Progress:
+    """Return how far a study has come."""
+    all_trials = list(latest(study).values())
+    states = [trial.state for trial in all_trials]
+    ended = [trial for trial in all_trials if trial.state.is_finished()]
+    ended.sort(key=lambda trial: (trial.datetime_complete is not None, trial.datetime_complete))
+    in_a_row = 0
+    for trial in reversed(ended):
+        if trial.state != TrialState.FAIL:
+            break
+        in_a_row += 1
+    error = str(ended[-1].user_attrs.get(ERROR, "")) if in_a_row else ""
+    return Progress(
+        len(ended),
+        states.count(TrialState.RUNNING),
+        states.count(TrialState.WAITING),
+        in_a_row,
+        error,
+    )
+
+
+def take_up_lost(study: Study) -> None:
+    """Queue the trials again whose workers died."""
+    optuna.storages.fail_stale_trials(study)
+    for trial in latest(study).values():
+        if trial.state == TrialState.FAIL and ERROR not in trial.user_attrs:
+            requeue(study, trial, died=True)
+
+
+def requeue(study: Study, trial: FrozenTrial, died: bool) -> None:
+    """Queue another attempt at a trial, from where the last one was left."""
+    notes = dict(trial.user_attrs)
+    notes[NUMBER], notes[ATTEMPT] = number(study, trial), notes.get(ATTEMPT, 0) + 1
+    notes[DEATHS] = notes.get(DEATHS, 0) + died
+    begun = RUN in notes  # else all of its settings are drawn again, as they were
+    state = TrialState.WAITING
+    if notes[DEATHS] > MOST_DEATHS:
+        state = TrialState.FAIL
+        notes[ERROR] = f"its worker died {notes[DEATHS]} times"
+    study.add_trial(
+        optuna.create_trial(
+            state=state,
+            params=trial.params if begun else {},
+            distributions=trial.distributions if begun else {},
+            intermediate_values=trial.intermediate_values,
+            user_attrs=notes,
+            system_attrs=trial.system_attrs,
+        )
+    )
+
+
+def add_guess(study: Study, guess: dict[str, Value]) -> None:
+    """Queue a trial with these settings; the recipe's own are an empty space's."""
+    study.enqueue_trial(dict(guess), user_attrs={GUESS: list(guess)})

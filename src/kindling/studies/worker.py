@@ -1,0 +1,201 @@
+"""A worker: it takes one trial after the other until the study has as many as it shall have."""
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+from optuna import Study, Trial
+from optuna.exceptions import StorageInternalError
+from optuna.trial import FrozenTrial, TrialState
+
+from src.kindling.errors import InputError, first_line, printable
+from src.kindling.layout import Plain
+from src.kindling.process.requeue import requeue
+from src.kindling.studies import space, storage, trials
+from src.kindling.studies.definition import Definition
+from src.kindling.studies.pruning import PrunedError, Pruning
+from src.kindling.studies.recipe import Recipe
+from src.kindling.studies.space import Value
+from src.kindling.studies.trial_run import train
+
+WAIT = 0.5  # seconds between two looks at a study whose last trials others train
+
+
+class TrialFailedError(Exception):
+    """A trial has failed, and the study goes to the next."""
+
+
+class TooManyFailuresError(Exception):
+    """So many trials in a row have failed that the next would too."""
+
+
+@dataclass
+class Worker:
+    """Trains trials of one study in this process, one after the other.
+
+    Attributes:
+        study: the study, with its sampler and pruner.
+        definition: what it searches.
+        recipe: the configuration that its trials vary.
+        url: of its storage.
+        folder: where its trials are.
+        trials: how many it shall have.
+        max_failures: failed trials in a row that end it.
+        timeout: seconds until no further trial starts.
+    """
+
+    study: Study
+    definition: Definition
+    recipe: Recipe
+    url: str
+    folder: Path
+    trials: int
+    max_failures: int
+    timeout: float | None = None
+    _release: Callable[[], None] = field(default=lambda: None, repr=False)
+    _trial: Trial | None = None
+
+    def work(self) -> None:
+        """Train trials until all are done, by this worker or by others.
+
+        Raises:
+            TooManyFailuresError: the latest trials have all failed.
+            Stopped: by a signal; the trial is saved, and queued again.
+        """
+        deadline = time.monotonic() + (self.timeout or float("inf"))
+        parent = os.getppid()  # the process that shows the progress of several workers, say
+        try:
+            while time.monotonic() < deadline and os.getppid() == parent and self._take_a_trial():
+                pass
+        except SystemExit:
+            self._give_back()
+            requeue()
+            raise
+
+    def _take_a_trial(self) -> bool:
+        """Train one trial, or wait for those of others; say whether there may be more."""
+        with contextlib.ExitStack() as until_drawn:
+            until_drawn.enter_context(storage.locked(self.url, self.folder))
+            trials.take_up_lost(self.study)
+            progress = trials.progress(self.study)
+            if progress.failed_in_a_row >= self.max_failures:
+                raise TooManyFailuresError(
+                    f"the last {progress.failed_in_a_row} trials have failed: {progress.error}"
+                )
+            allocated = progress.done + progress.running + progress.waiting
+            if progress.waiting or allocated < self.trials:
+                # Other workers wait until this one has drawn a trial's settings.
+                self._release = until_drawn.close
+                self.study.optimize(self._objective, n_trials=1, catch=(TrialFailedError,))
+                return True
+        if progress.running:
+            time.sleep(WAIT)
+        return progress.running > 0
+
+    def _objective(self, trial: Trial) -> Any:
+        """Train a trial's run; return the values of its metrics."""
+        self._trial = trial
+        number = trials.number(self.study, _frozen(self.study, trial))
+        with self._outcomes(trial, number):
+            drawn = suggest(trial, self.recipe)
+            run = self.folder / f"trial-{number:04d}"
+            for key, note in ((trials.NUMBER, number), (trials.RUN, run.name)):
+                if key not in trial.user_attrs:
+                    trial.set_user_attr(key, note)
+            self._release()
+            facts = {"study": self.study.study_name, "trial": number}
+            words = [*self.recipe.overrides, *(f"{k}={space.text(v)}" for k, v in drawn.items())]
+            pruning = Pruning(trial, self._pruned_by)
+            metrics = train(self._settings(drawn, number), run, words, facts, pruning)
+            return self._values(trial, metrics)
+
+    @property
+    def _pruned_by(self) -> str | None:
+        """The metric that trials are pruned by; of several none."""
+        names = self.definition.metrics
+        return names[0] if len(names) == 1 else None
+
+    def _settings(self, drawn: dict[str, Value], number: int) -> Plain:
+        seed = {} if self.recipe.fixes_seed else {"seed": self.definition.seed + number}
+        log_dir = str(self.folder.parent.parent)
+        return self.recipe.settings(drawn | seed) | {"log_dir": log_dir}
+
+    def _values(self, trial: Trial, metrics: dict[str, float]) -> list[float]:
+        """Return the metrics that are optimized; note by how much others exceed what is allowed."""
+        for name in [*self.definition.metrics, *self.definition.constraints]:
+            if name not in metrics:
+                raise InputError(
+                    f"{name}: no such metric is logged; there are {', '.join(metrics)}"
+                )
+        for name, largest in self.definition.constraints.items():
+            trial.set_constraint(name, metrics[name] - largest)
+        return [metrics[name] for name in self.definition.metrics]
+
+    @contextlib.contextmanager
+    def _outcomes(self, trial: Trial, number: int) -> Iterator[None]:
+        """Say in a line how a trial ends, and note why it failed.
+
+        What is not the trial's fault, such as a full disk, ends the worker; another takes the trial
+        up.
+        """
+        started = time.perf_counter()
+        try:
+            yield
+        except PrunedError as pruned:
+            _say(f"trial {number}: {pruned}")
+            raise
+        except Exception as error:
+            if _is_of_the_machine(error):
+                raise
+            line = first_line(error)
+            if not isinstance(error, InputError):
+                line = f"{type(error).__name__}: {line}"
+            trial.set_user_attr(trials.ERROR, line)
+            _say(f"trial {number}: failed: {line}")
+            raise TrialFailedError(line) from error
+        else:
+            _say(f"trial {number}: {time.perf_counter() - started:.1f} s")
+
+    def _give_back(self) -> None:
+        """Queue the trial again that a signal has stopped."""
+        if self._trial is None:
+            return
+        with storage.locked(self.url, self.folder):
+            trial = _frozen(self.study, self._trial)
+            if trial.state == TrialState.RUNNING:
+                self.study.tell(trial.number, state=TrialState.FAIL)
+                trials.requeue(self.study, trial, died=False)
+
+
+def _say(line: str) -> None:
+    print(printable(line), flush=True)
+
+
+def _is_of_the_machine(error: Exception) -> bool:
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or isinstance(error, StorageInternalError | sqlalchemy.exc.SQLAlchemyError)
+
+
+def _frozen(study: Study, trial: Trial) -> FrozenTrial:
+    return study.get_trials(deepcopy=False)[trial.number]
+
+
+def suggest(trial: Trial, recipe: Recipe) -> dict[str, Value]:
+    """Draw a trial's settings: options of groups first, then the keys that those options have."""
+    guess = trial.user_attrs.get(trials.GUESS)
+    drawn: dict[str, Value] = {}
+
+    def draw(dimensions: Any) -> None:
+        for dimension in dimensions:
+            if guess is None or dimension.key in guess:
+                drawn[dimension.key] = dimension.draw(trial)
+
+    draw(recipe.groups)
+    draw(recipe.present(dict(drawn)))
+    return drawn

@@ -1,0 +1,72 @@
+"""The configuration that trials vary, checked before the first trial."""
+
+import pytest
+
+from src.kindling.errors import InputError
+from src.kindling.studies import space
+from src.kindling.studies.recipe import Recipe
+
+pytestmark = pytest.mark.usefixtures("composing")
+
+
+def recipe(*words: str) -> Recipe:
+    return Recipe(*space.split(list(words)))
+
+
+def test_a_trial_is_composed_as_the_command_line_would() -> None:
+    import hydra
+    from omegaconf import OmegaConf
+
+    made = recipe(
+        "model=two_layer_net",
+        "optimizer=choice(sgd,adamw)",
+        "seed=choice(1,2)",
+        "model.hidden_features=range(8,65,8)",
+    )
+    drawn = {"optimizer": "sgd", "seed": 2, "model.hidden_features": 16}
+    words = ["model=two_layer_net", "optimizer=sgd", "seed=2", "model.hidden_features=16"]
+    composed = OmegaConf.to_container(hydra.compose("train", words), resolve=True)
+    assert made.settings(drawn) == composed
+    assert made.settings(drawn)["data"]["seed"] == 2  # follows by interpolation
+
+
+def test_a_key_is_searched_only_with_the_options_that_have_it() -> None:
+    made = recipe("optimizer=choice(sgd,momentum)", "optimizer.momentum=interval(0,0.9)")
+    assert [d.key for d in made.present({"optimizer": "sgd"})] == []
+    assert [d.key for d in made.present({"optimizer": "momentum"})] == ["optimizer.momentum"]
+    made.check()
+
+
+def test_the_recipes_own_values_are_the_first_guess_where_they_can_be_drawn() -> None:
+    made = recipe(
+        "model=linear_regression", "optimizer=choice(sgd,adam)", "optimizer.lr=interval(0.1,1)",
+        "data.noise=interval(5,6)",
+    )  # fmt: skip
+    assert made.own_values() == {"optimizer": "sgd", "optimizer.lr": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("optimizer.momentum=interval(0,1)", "optimizer.momentum: there is no such key"),
+        ("optimizer.lrr=interval(0,1)", "did you mean 'optimizer.lr'?"),
+        ("data.batch_size=interval(1,9)", "int(interval(a,b)) draws whole numbers"),
+        ("optimizer.lr=interval(-1,1)", "optimizer.lr=-1.0:"),
+        ("model.label_smoothing=choice(0.1,high)", "model.label_smoothing=high:"),
+        ("optimizer=choice(sgd,sgdd)", "did you mean 'sgd'?"),
+        ("optimizer=choice(adam,adamw)", ""),
+    ],
+)
+def test_a_wrong_space_is_one_line(word: str, line: str) -> None:
+    if not line:
+        recipe(word).check()
+        return
+    with pytest.raises(InputError) as raised:
+        recipe("model=fizzbuzz", word).check()
+    assert line in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_key_that_no_searched_option_has_is_refused() -> None:
+    with pytest.raises(InputError, match="no option of optimizer that is searched has this key"):
+        recipe("optimizer=choice(sgd,adam)", "optimizer.rho=interval(0,1)").check()

@@ -1,0 +1,282 @@
+"""A study from its command line to its end, in one process and with one worker."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from src.kindling.studies import trials
+from tests.conftest import Command
+
+QUICK = ("model=linear_regression", "trainer.max_epochs=20", "~callbacks.figures", "logger=csv")
+RATES = "optimizer.lr=tag(log, interval(1e-3, 0.5))"
+
+
+def state(study: Any) -> list[Any]:
+    """Return what a study has drawn and measured, trial by trial."""
+    latest = trials.latest(study)
+    return [
+        (number, trial.params, trial.values, trial.intermediate_values, trial.state)
+        for number, trial in sorted(latest.items())
+    ]
+
+
+def weights(run: Path) -> list[float]:
+    held = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    return [value for tensor in held.values() for value in tensor.flatten().tolist()]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Return the log_dir of a study of seven trials, and what its command printed."""
+    log_dir = tmp_path_factory.mktemp("study")
+    words = ("study.name=rates", *QUICK, RATES, "study.trials=7")
+    return log_dir, Command(log_dir).here("study", *words)
+
+
+def test_every_trial_is_an_ordinary_run_that_says_whose_it_is(done: Any, load: Any) -> None:
+    log_dir, _ = done
+    folder = log_dir / "study" / "rates"
+    runs = sorted(folder.glob("trial-*"))
+    assert [run.name for run in runs] == [f"trial-{n:04d}" for n in range(7)]
+    study = load("rates", log_dir)
+    for number, trial in trials.latest(study).items():
+        record = json.loads((runs[number] / "run.json").read_text())
+        status = {"COMPLETE": "finished", "PRUNED": "pruned"}[trial.state.name]
+        assert (record["study"], record["trial"], record["status"]) == ("rates", number, status)
+        metrics = json.loads((runs[number] / "metrics.json").read_text())
+        assert trial.value == metrics["train/loss"]
+        assert (runs[number] / "checkpoints" / "best.ckpt").is_file()
+        assert (runs[number] / "metrics.csv").is_file()
+    assert not (log_dir / "latest").exists()  # that is for runs of src.train
+
+
+def test_trial_0_is_the_recipe_and_trial_n_trains_with_the_seed_n(done: Any, load: Any) -> None:
+    log_dir, _ = done
+    assert load("rates", log_dir).trials[0].params == {"optimizer.lr": 0.3}
+    configs = [
+        log_dir / "study" / "rates" / f"trial-{number:04d}" / "config.yaml" for number in range(7)
+    ]
+    assert [yaml.safe_load(path.read_text())["seed"] for path in configs] == list(range(7))
+
+
+def test_a_trial_is_the_run_that_its_command_trains(done: Any, command: Command) -> None:
+    log_dir, _ = done
+    run = log_dir / "study" / "rates" / "trial-0000"
+    command.here("train", *QUICK, "optimizer.lr=0.3", "seed=0")
+    assert weights(run) == weights(command.latest)
+
+
+def test_the_summary_names_the_best_and_the_command_that_trains_it_longer(done: Any) -> None:
+    _, printed = done
+    assert "study rates: 7 trials:" in printed
+    assert "python -m src.train model=linear_regression" in printed
+    assert "trainer.max_epochs=40" in printed
+    assert "importance for train/loss: optimizer.lr 100%" in printed
+
+
+def test_a_study_with_one_worker_repeats_bit_for_bit(
+    done: Any, command: Command, load: Any
+) -> None:
+    log_dir, _ = done
+    command.here("study", "study.name=rates", *QUICK, RATES, "study.trials=7")
+    assert state(load("rates")) == state(load("rates", log_dir))
+    for number in range(7):
+        run = Path("study") / "rates" / f"trial-{number:04d}"
+        assert weights(command.log_dir / run) == weights(log_dir / run)
+
+
+def test_a_study_that_is_continued_is_the_same_as_one_that_never_stopped(
+    done: Any, command: Command, load: Any
+) -> None:
+    log_dir, _ = done
+    command.here("study", "study.name=rates", *QUICK, RATES, "study.trials=3")
+    command.here("study", "study.name=rates", "study.trials=7")  # knows the rest
+    assert state(load("rates")) == state(load("rates", log_dir))
+
+
+def test_another_study_seed_draws_other_settings(done: Any, command: Command, load: Any) -> None:
+    log_dir, _ = done
+    command.here("study", "study.name=rates", *QUICK, RATES, "study.trials=2", "study.seed=1")
+    assert load("rates").trials[0].params == {"optimizer.lr": 0.3}
+    assert load("rates").trials[1].params != load("rates", log_dir).trials[1].params
+
+
+def test_trials_0_shows_the_state_and_trains_nothing(done: Any, load: Any) -> None:
+    log_dir, _ = done
+    before = state(load("rates", log_dir))
+    printed = Command(log_dir).here("study", "study.name=rates", "study.trials=0")
+    assert "study rates: 7 trials:" in printed
+    assert state(load("rates", log_dir)) == before
+
+
+def test_a_pruned_trial_can_be_evaluated_and_resumed(done: Any, tmp_path: Path) -> None:
+    log_dir, _ = done
+    folder = tmp_path / "study" / "rates"
+    shutil.copytree(log_dir / "study" / "rates", folder)
+    pruned = [
+        run
+        for run in sorted(folder.glob("trial-*"))
+        if json.loads((run / "run.json").read_text())["status"] == "pruned"
+    ]
+    assert pruned
+    command = Command(tmp_path)
+    assert "test/loss" in command.here("evaluate", f"run={pruned[0]}")
+    command.here("train", f"resume={pruned[0]}")
+    assert json.loads((pruned[0] / "run.json").read_text())["status"] == "finished"
+
+
+def test_conditional_keys_follow_the_options_that_are_drawn(command: Command, load: Any) -> None:
+    command.here(
+        "study", *QUICK, "study.trials=6", "study/sampler=random", "study/pruner=none",
+        "optimizer=choice(sgd,momentum)", "optimizer.momentum=interval(0,0.9)",
+        "optimizer.lr=tag(log, interval(1e-3,1e-1))",
+    )  # fmt: skip
+    found = load("linear_regression")  # the model's name
+    drawn = [trial.params for trial in found.trials]
+    assert {p["optimizer"] for p in drawn} == {"sgd", "momentum"}
+    assert all(("optimizer.momentum" in p) == (p["optimizer"] == "momentum") for p in drawn[1:])
+    assert drawn[0] == {"optimizer": "sgd"}  # the recipe's lr of 0.3 is outside of the space
+
+
+@pytest.mark.parametrize("sampler", ["random", "cma_es", "nsga2"])
+def test_other_samplers_draw_within_the_space(command: Command, load: Any, sampler: str) -> None:
+    words = ("study.name=s", *QUICK, RATES, "study.trials=4", f"study/sampler={sampler}")
+    command.here("study", *words, "trainer.max_epochs=2")
+    drawn = [trial.params["optimizer.lr"] for trial in load("s").trials]
+    assert len(set(drawn)) == 4
+    assert all(1e-3 <= lr <= 0.5 for lr in drawn)
+
+
+def test_a_grid_visits_each_value_once(command: Command, load: Any) -> None:
+    words = (*QUICK, "optimizer.lr=choice(0.1,0.2,0.3)", "trainer.max_epochs=2")
+    command.here("study", "study.name=g", *words, "study/sampler=grid", "study.trials=4")
+    drawn = [trial.params["optimizer.lr"] for trial in load("g").trials]
+    assert drawn[0] == 0.3  # the recipe
+    assert sorted(drawn[1:]) == [0.1, 0.2, 0.3]
+
+
+def test_several_metrics_are_optimized_together(command: Command, load: Any) -> None:
+    printed = command.here(
+        "study", "study.name=m", *QUICK, RATES, "trainer.max_epochs=3", "study.trials=3",
+        "trainer.check_val_every_n_epoch=1",
+        "study.metric=[val/loss,train/samples_per_second]",
+    )  # fmt: skip
+    study = load("m")
+    assert [direction.name for direction in study.directions] == ["MINIMIZE", "MAXIMIZE"]
+    assert "val/loss" in printed
+    assert "train/samples_per_second" in printed
+
+
+def test_constraints_decide_which_trials_may_be_best(command: Command, load: Any) -> None:
+    printed = command.here(
+        "study", "study.name=c", *QUICK, RATES, "study.trials=3", "study/pruner=none",
+        "study.constraints=['train/lr<=0.2']",
+    )  # fmt: skip
+    trials_ = load("c").trials
+    assert [t.constraints["train/lr"] for t in trials_] == pytest.approx(
+        [t.params["optimizer.lr"] - 0.2 for t in trials_]
+    )
+    best = printed.partition("optimizer.lr\n")[2].split()[0]
+    assert trials_[int(best)].params["optimizer.lr"] <= 0.2
+
+
+def test_guesses_and_a_space_in_settings_come_after_the_recipe(command: Command, load: Any) -> None:
+    command.here(
+        "study", "study.name=y", "study.trials=3", "trainer.max_epochs=2",
+        "study.overrides=['model=linear_regression','logger=csv','optimizer.lr=interval(0,1)']",
+        "study.guesses=[{optimizer.lr: 0.25}]",
+    )  # fmt: skip
+    assert [t.params["optimizer.lr"] for t in load("y").trials[:2]] == [0.3, 0.25]
+
+
+def test_a_failing_trial_is_recorded_with_its_line_and_the_study_goes_on(
+    command: Command, load: Any
+) -> None:
+    words = ("study.name=f", *QUICK, "study.trials=6", "study/sampler=random", "study/pruner=none")
+    # A batch of more rows than there are is fine; a model that is too wide for memory is not.
+    printed = command.here("study", *words, "optimizer.lr=choice(0.3,1e200)")
+    states = [trial.state.name for trial in load("f").trials]
+    assert set(states) == {"COMPLETE", "FAIL"}
+    failed = next(trial for trial in load("f").trials if trial.state.name == "FAIL")
+    assert failed.user_attrs["error"]
+    assert f"failed: {failed.user_attrs['error']}" in printed
+
+
+def test_too_many_failures_in_a_row_end_the_study(command: Command, load: Any) -> None:
+    done = command(
+        "study", "study.name=f", *QUICK, "optimizer.lr=choice(1e200,1e201)", "study.trials=9",
+        status=1,
+    )  # fmt: skip
+    assert "the last 3 trials have failed" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert len(load("f").trials) in (3, 4)
+
+
+WRONG = {
+    "optimizer.lr=interval(1,0)": "optimizer.lr=interval(1,0): an interval goes from",
+    "optimizer.momentum=interval(0,1)": "optimizer.momentum: there is no such key",
+    "study.trails=3": "study.trails: there is no such key: did you mean 'study.trials'?",
+    "study.trials=x": "study.trials=x: must be a valid integer",
+    "study.name=a/b": "study.name=a/b: letters, digits",
+    "study.metric=test/loss": "study.metric=test/loss: choose settings by a metric of train/",
+    "study.metric=val/los": "study.metric=val/los: no run logs it: did you mean 'val/loss'?",
+    "study.sampler.n_startup=3": "did you mean 'study.sampler.n_startup_trials'?",
+    "study/sampler=tpee": "study/sampler=tpee: there is no such option: did you mean 'tpe'?",
+    "study/sampler=grid": "a grid needs choice(...) or range(...), not an interval",
+    "study.storage=mysql://x": "choose null (SQLite) or postgresql://",
+    "study.guesses=[{optimizer.lr: 7}]": "study.guesses: optimizer.lr=7 is not in",
+    "study.trials=0": "there is no such study",
+    "optimizer.foo=3": "optimizer.foo: there is no such key",
+    "resume=latest": "resume: a study continues by itself",
+    "study.constraints=[lr]": "study.constraints=lr: write a metric and its largest value",
+    "study.metric=val/loss trainer.max_epochs=3": "study.metric=val/loss: no run logs it",
+    "study.mode=[min,max]": "study.mode: 2 for 1 metrics",
+}
+
+
+@pytest.mark.parametrize("word", WRONG)
+def test_bad_input_is_one_line_and_nothing_on_disk(command: Command, word: str) -> None:
+    rates = [] if word.startswith("optimizer.lr") else [RATES]
+    done = command("study", *QUICK, *rates, *re.split(" (?=trainer)", word), status=2)
+    assert WRONG[word] in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("error: ")
+    assert not command.log_dir.exists()
+
+
+def test_a_study_is_joined_by_its_name_and_differences_are_refused(done: Any) -> None:
+    log_dir, _ = done
+    command = Command(log_dir)
+    words = ("study", "study.name=rates", "study.trials=0")
+    other = command(*words, *QUICK, "optimizer.lr=interval(0,1)", status=2).stderr
+    assert "optimizer.lr: tag(log, interval(1e-3, 0.5)) -> interval(0,1)" in other
+    assert "cannot be compared" in other
+    range_ = command(*words, *QUICK, "optimizer.lr=tag(log, interval(1e-3, 0.4))", status=2).stderr
+    assert "study.allow_changes=true" in range_
+    recipe = command(*words, "model=fizzbuzz", RATES, status=2).stderr
+    assert "study.overrides:" in recipe
+    metric = command(*words, "study.metric=val/loss", status=2).stderr
+    assert "study.metrics: train/loss -> val/loss" in metric
+
+
+def test_a_changed_range_is_continued_if_allowed(command: Command, load: Any) -> None:
+    words = ("study.name=r", *QUICK, "trainer.max_epochs=2", "study.allow_changes=true")
+    command.here("study", *words, "optimizer.lr=interval(0.1,0.4)", "study.trials=2")
+    command.here("study", *words, "optimizer.lr=interval(0.5,0.6)", "study.trials=3")
+    assert load("r").trials[2].params["optimizer.lr"] >= 0.5
+
+
+def test_a_metric_that_is_not_validated_falls_back_to_the_training_loss(
+    command: Command, load: Callable[..., Any]
+) -> None:
+    words = ("model=two_layer_net", "data.targets=random", "trainer.max_epochs=1", "logger=csv")
+    command.here("study", "study.name=n", *words, "optimizer.lr=interval(1e-5,1e-4)",
+                 "study.trials=1", "~callbacks.figures")  # fmt: skip
+    assert load("n").metric_names == ["train/loss"]
