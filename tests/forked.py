@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import ROOT, environment
+from tests.kindling import examples
 from tests.warm import PYTHON
 
 
@@ -25,7 +26,7 @@ class Forked:
     Args:
         folder: where its output goes, and its runs, to `folder/logs`.
         name: the command.
-        words: its settings.
+        words: its settings; an example of the tests is trained unless another model is named.
         first: a function of a module that is called, in the command's process, before it starts.
         ranks: how many processes of a run there are, 1 or 2.
     """
@@ -46,7 +47,7 @@ class Forked:
         program = ["-m", "tests.forked", str(folder), called, str(ranks), name]
         with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
             self.process = subprocess.Popen(
-                [*PYTHON, *program, *words, f"log_dir={self.logs}"],
+                [*PYTHON, *program, *examples.arguments(name, *words), f"log_dir={self.logs}"],
                 cwd=ROOT,
                 env=environment(),
                 stdout=out,

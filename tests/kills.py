@@ -21,10 +21,11 @@ from tensorboard.backend.event_processing.event_file_loader import LegacyEventFi
 from torch.utils.data import DataLoader, TensorDataset
 
 from src import train
-from src.data.fizzbuzz import GAME, encode, fizzbuzz
 from src.kindling import build
 from src.kindling.data import BaseData
 from src.kindling.loader import EpochSampler, OrderedLoader
+from tests.kindling import examples
+from tests.kindling.examples.data.quadrants import draw
 
 TIMES = ("train/samples_per_second", "train/memory_mb")  # what no two runs have in common
 
@@ -102,7 +103,7 @@ class Chain:
             os.dup2(output, 1)
             os.dup2(output, 2)
             sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", 1)
-            sys.argv = ["src/train.py", *words, f"log_dir={logs}"]
+            sys.argv = ["src/train.py", *examples.arguments("train", *words), f"log_dir={logs}"]
             torch.set_num_threads(1)
             if self.first is not None:
                 self.first()
@@ -132,30 +133,25 @@ def ended(pid: int, seconds: float) -> int:
 
 
 class Streamed(BaseData):
-    """FizzBuzz through torch's own DataLoader, with worker processes or without."""
+    """Quadrants through torch's own DataLoader, with worker processes or without."""
 
-    in_features, out_features, target = 10, 4, "class"
+    in_features, out_features, target = 3, 4, "class"
 
     def __init__(self, workers: int) -> None:
         super().__init__(batch_size=100, shuffle=True, seed=0)
         self.workers = workers
 
     def train_dataloader(self) -> Any:
-        """Yield the numbers above the game, in another order each epoch."""
-        numbers = torch.arange(101, 500)
-        sampler = EpochSampler(len(numbers), shuffle=True)
-        return OrderedLoader(rows(numbers), 50, sampler=sampler, num_workers=self.workers)
+        """Yield 400 points, in another order each epoch."""
+        points = TensorDataset(*draw(400))
+        sampler = EpochSampler(len(points), shuffle=True)
+        return OrderedLoader(points, 50, sampler=sampler, num_workers=self.workers)
 
     def val_dataloader(self) -> Any:
-        """Yield the game."""
-        return DataLoader(rows(torch.tensor(GAME)), 100)
+        """Yield 100 other points."""
+        return DataLoader(TensorDataset(*draw(100, seed=1)), 100)
 
     test_dataloader = val_dataloader
-
-
-def rows(numbers: torch.Tensor) -> TensorDataset:
-    """Return numbers as digits, and their classes."""
-    return TensorDataset(encode(numbers, 10), fizzbuzz(numbers))
 
 
 def in_this_process() -> None:

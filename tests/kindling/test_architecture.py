@@ -210,6 +210,18 @@ def test_one_arrow_enters_speed_and_only_when_it_is_needed():
     assert found - {(name, "src.kindling.speed", at) for name, _, at in wanted} <= wanted
 
 
+@pytest.mark.parametrize("name", [name for name in ENTRY_POINTS if name != "src.tour"])
+def test_a_door_fits_on_a_screen(name):
+    lines = Path(ROOT, *name.split(".")).with_suffix(".py").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 60
+
+
+def test_src_shows_few_entries():
+    shown = {path.name for path in SRC.iterdir()} - {"__pycache__"}
+    assert {"__init__.py", "train.py", "kindling"} <= shown
+    assert len(shown) <= 15
+
+
 def test_nets_imports_torch_alone():
     assert PACKAGES["src.nets"] - sys.stdlib_module_names == {"torch"}
 

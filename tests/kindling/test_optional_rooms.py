@@ -30,6 +30,7 @@ OPTIONAL = {
         "tests/kindling/studies",
     ],
     "tour": ["src/tour", "tests/tour"],
+    "figures": ["src/figures", "src/kindling/figures", "tests/figures", "tests/kindling/figures"],
 }
 ROOMS = {name: paths for name, paths in OPTIONAL.items() if (ROOT / paths[0]).exists()}
 DELETED = [path for name in OPTIONAL.keys() - ROOMS.keys() for path in OPTIONAL[name]]

@@ -20,24 +20,23 @@ KILLS = int(os.environ.get("KILLS", "240"))
 FLIPS = int(os.environ.get("FLIPS", "4000"))
 
 SMALL = {
-    "fizzbuzz": [
+    "quadrants": [
         "model.hidden_features=32",
         "model.dropout=0.2",
         "trainer.max_epochs=60",
         "trainer.check_val_every_n_epoch=4",
     ],
-    "linear_regression": [
+    "line": [
         "data.batch_size=20",
         "data.shuffle=true",
         "trainer.max_epochs=60",
         "trainer.check_val_every_n_epoch=3",
     ],
-    "two_layer_net": [
+    "teacher": [
         "model.dropout=0.1",
         "data.rows=400",
         "data.in_features=20",
         "data.val_rows=50",
-        "data.test_rows=50",
         "trainer.max_epochs=25",
     ],
 }
@@ -71,7 +70,7 @@ def cases():
         words = {word.partition("=")[0]: word for word in [*words, *EXTRAS[extra]]}
         yield ", ".join(filter(None, (model, optimizer, schedule, extra))), [*words.values()], None
     own = [
-        "model=fizzbuzz",
+        "model=quadrants",
         "model.hidden_features=32",
         "steps_per_execution=1",
     ]

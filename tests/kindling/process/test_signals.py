@@ -17,12 +17,21 @@ from src.kindling import layout
 from tests.conftest import ROOT, Command, environment
 from tests.forked import Forked
 from tests.kills import differences
+from tests.kindling import examples
 from tests.warm import PYTHON
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc"),
+    pytest.mark.usefixtures("own_models"),
+]
 LINES = ("callbacks.progress.seconds_per_line=0.01", "model.hidden_features=64")
 LONG = ("train", "trainer.accelerator=cpu", "trainer.max_epochs=100000", *LINES)
 STATUS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 0)]
+
+
+def resuming(forked: Forked) -> str:
+    """Return the command line that resumes a run of the examples."""
+    return f"python -m src.train --config-dir={examples.CONF} resume={forked.run}"
 
 
 @pytest.mark.parametrize(("number", "status"), STATUS)
@@ -65,7 +74,7 @@ def test_in_training_the_step_is_finished_and_saved(
     assert forked.err == ""
     saved = torch.load(forked.run / "checkpoints" / "last.ckpt", weights_only=True)
     said = f"stopped and saved after step {saved['global_step']}; to continue:\n"
-    assert forked.out.endswith(f"{said}  python -m src.train resume={forked.run}\n")
+    assert forked.out.endswith(f"{said}  {resuming(forked)}\n")
     assert json.loads((forked.run / "run.json").read_text())["status"] == "stopped"
     assert (forked.run / "run.log").read_text() == forked.out
 
@@ -88,7 +97,7 @@ def test_what_was_stopped_goes_on_to_the_same_end(number: signal.Signals, tmp_pa
 
 
 def test_a_stop_where_a_validation_is_due_loses_none(tmp_path: Path) -> None:
-    words = ("train", "model=two_layer_net", "trainer.accelerator=cpu", "data.rows=500", LINES[0])
+    words = ("train", "model=teacher", "trainer.accelerator=cpu", LINES[0])
     words += ("trainer.max_epochs=20", "trainer.val_check_interval=1", "~callbacks.figures")
     words += ("steps_per_execution=1",)  # a validation may be due after each
     forked = Forked(tmp_path / "stopped", *words)
@@ -206,9 +215,7 @@ def test_a_second_interrupt_does_not_wait_for_the_step(tmp_path: Path) -> None:
     forked.send(signal.SIGINT)
     assert forked.wait(60) == 130
     assert forked.err == ""
-    assert forked.out.endswith(
-        f"stopped at once; to continue:\n  python -m src.train resume={forked.run}\n"
-    )
+    assert forked.out.endswith(f"stopped at once; to continue:\n  {resuming(forked)}\n")
     assert (forked.run / "checkpoints" / "last.ckpt").read_bytes() == before
     assert json.loads((forked.run / "run.json").read_text())["status"] == "stopped"
 
@@ -225,20 +232,22 @@ def test_a_long_validation_is_left(tmp_path: Path) -> None:
 
 
 def test_after_training_nothing_new_is_saved(tmp_path: Path) -> None:
-    quick = ("train", "model=linear_regression", "trainer.accelerator=cpu")
+    quick = ("train", "model=line", "trainer.accelerator=cpu")
     forked = Forked(tmp_path, *quick, first=endless_test)
     forked.wait_until(lambda: "endless" in forked.out)
     before = (forked.run / "checkpoints" / "last.ckpt").read_bytes()
     forked.send(signal.SIGTERM)
     assert forked.wait(60) == 143
     assert forked.err == ""
-    assert f"to continue:\n  python -m src.train resume={forked.run}\n" in forked.out
+    assert f"to continue:\n  {resuming(forked)}\n" in forked.out
     assert (forked.run / "checkpoints" / "last.ckpt").read_bytes() == before
 
 
 def test_the_command_that_resumes_is_quoted_for_its_readers() -> None:
-    assert layout.command_line("train", resume="logs/a") == "python -m src.train resume=logs/a"
     odd = 'it\'s 1, {two} & \\"three"=$HOME'
-    typed = shlex.split(layout.command_line("train", resume=odd))
+    with layout.added_folders([]):
+        plain = layout.command_line("train", resume="logs/a")
+        typed = shlex.split(layout.command_line("train", resume=odd))
+    assert plain == "python -m src.train resume=logs/a"
     [override] = OverridesParser.create().parse_overrides(typed[3:])
     assert override.value() == odd

@@ -8,9 +8,10 @@ import sys
 import pytest
 
 from tests.conftest import ROOT, Command, environment
+from tests.kindling import examples
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
-SHORT = ("model=linear_regression", "trainer.max_epochs=30")
+SHORT = examples.arguments("train", "model=line", "trainer.max_epochs=30")
 
 
 @pytest.mark.parametrize("output", ["| head -1", ">&- 2>&-"])

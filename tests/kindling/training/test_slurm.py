@@ -15,8 +15,11 @@ from tests.conftest import ROOT, Command, environment
 from tests.forked import Forked
 from tests.kindling.process.test_signals import LONG
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-QUICK = ("model=linear_regression", "trainer.accelerator=cpu")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc"),
+    pytest.mark.usefixtures("own_models"),
+]
+QUICK = ("model=line", "trainer.accelerator=cpu")
 JOB = {"SLURM_JOB_ID": "77", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}
 JOB |= {"SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost"}
 
@@ -51,7 +54,7 @@ def test_usr1_saves_and_queues_the_job_again_which_goes_on(
     assert (again.wait(), again.err) == (0, "")
     assert "SLURM has restarted job 77: its run continues" in again.out
     assert f"continuing in {first.run}" in again.out
-    assert len(list((tmp_path / "logs/train/fizzbuzz").iterdir())) == 1
+    assert len(list((tmp_path / "logs/train/quadrants").iterdir())) == 1
     assert json.loads((first.run / "run.json").read_text())["status"] == "finished"
 
 
@@ -74,7 +77,7 @@ def test_a_job_of_several_runs_finds_each_by_its_settings(
     done = command("train", *QUICK, "trainer.max_epochs=1", "seed=1")
     assert "is finished" in done.stdout
     command("train", *QUICK, "trainer.max_epochs=1", "seed=2")
-    assert len(list((command.log_dir / "train/linear_regression").iterdir())) == 2
+    assert len(list((command.log_dir / "train/line").iterdir())) == 2
     assert not scontrol.exists()
 
 
@@ -105,5 +108,5 @@ def test_tasks_of_srun_share_one_run(scontrol: Path, command: Command) -> None:
     assert [task.returncode for task in tasks] == [0, 0], (further, first)
     assert further == ("", "")
     assert "test/accuracy" in first[0]
-    [run] = (command.log_dir / "train/fizzbuzz").iterdir()
+    [run] = (command.log_dir / "train/quadrants").iterdir()
     assert "2 process(es)" in json.loads((run / "run.json").read_text())["device"]
