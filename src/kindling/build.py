@@ -1,11 +1,14 @@
 """From a configuration to what it describes, built, run and written down: the one builder."""
 
+import importlib
 import inspect
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +27,14 @@ from src.kindling.files.checkpoint import (
 )
 from src.kindling.files.stored_config import StoredConfig
 from src.kindling.layout import Plain
-from src.kindling.model import BaseModule
 from src.kindling.process import garbage, ranks
 from src.kindling.process.devices import check_device
 from src.kindling.process.memory import keep_freed_memory, total_memory
+from src.kindling.process.seeding import Seeding
 from src.kindling.resumable import make_resumable
-from src.kindling.speed import loops
-from src.kindling.speed.install import can_compile, take_over_steps
 from src.kindling.tracking import forgiven
 
+SPEED = f"{__package__}.speed"
 LARGE = 10_000  # the size of a layer from which on a model's memory is reckoned before it is made
 
 
@@ -63,7 +65,7 @@ def build(settings: Plain, run: Path) -> Experiment:
     _check_memory(settings)
     data, model = build_data(settings), build_model(settings)
     check_shapes(data, model)
-    trainer = build_trainer(settings, model, data, run)
+    trainer = build_trainer(settings, run)
     return Experiment(settings, data, model, trainer)
 
 
@@ -105,8 +107,6 @@ def build_model(settings: Plain) -> Any:
         made = {group: instantiate(settings[group], _convert_="all") for group in groups}
         model = instantiate(settings["model"], **made, _convert_="all")
     _check_factories(model, made, settings["trainer"])
-    if isinstance(model, BaseModule):
-        model.seed = settings["seed"]
     return model
 
 
@@ -137,14 +137,9 @@ def check_shapes(data: Any, model: Any) -> None:
             )
 
 
-def build_trainer(settings: Plain, model: Any, data: Any, run: Path) -> pl.Trainer:
-    """Build the Trainer; with several steps an execution, the model does part of its work."""
+def build_trainer(settings: Plain, run: Path) -> pl.Trainer:
+    """Build the Trainer, with its loggers and callbacks."""
     options = dict(settings["trainer"])
-    ours = isinstance(model, BaseModule)
-    if ours:
-        model.execution.compile = settings["compile"] and can_compile(options, data)
-    if ours and (settings["steps_per_execution"] > 1 or model.execution.compile):
-        take_over_steps(settings["steps_per_execution"], options, model, data)
     with errors_from("logger"):
         loggers = [build_logger(node, run) for node in settings["logger"].values()]
     with errors_from("callbacks"):
@@ -157,13 +152,18 @@ def build_trainer(settings: Plain, model: Any, data: Any, run: Path) -> pl.Train
             options,
             default_root_dir=str(run),
             logger=loggers or False,
-            callbacks=[*callbacks, StoredConfig(masking.masked(settings))],
+            callbacks=[
+                *callbacks,
+                StoredConfig(masking.masked(settings)),
+                Seeding(settings["seed"]),
+            ],
             plugins=[AtomicCheckpointIO()],
             enable_progress_bar="progress" in settings["callbacks"],
             enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
             _convert_="all",
         )
-    loops.install(trainer)
+    if settings["steps_per_execution"] > 1 or settings["compile"]:
+        _speed_up(trainer, settings)
     return trainer
 
 
@@ -179,6 +179,16 @@ def build_logger(node: Plain, run: Path) -> Any:
     if hasattr(logger, "check") and not ranks.is_launched():
         logger.check()
     return logger
+
+
+def _speed_up(trainer: pl.Trainer, settings: Plain) -> None:
+    """Let the Trainer take several steps per call: the one way into src/kindling/speed."""
+    if find_spec(SPEED) is None:
+        place = SPEED.replace(".", "/")
+        print(f"{place} is not there: one step per call, the same weights", file=sys.stderr)
+        return
+    install = importlib.import_module(f"{SPEED}.install")
+    install.install(trainer, settings["steps_per_execution"], compiles=settings["compile"])
 
 
 @contextmanager

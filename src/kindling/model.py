@@ -1,6 +1,7 @@
-"""What every model here shares: one step for train, validation and test, and its optimizer.
+"""The LightningModule that the models extend: steps, metrics, optimizer and schedule.
 
-A model adds a network (`self.net`), a loss and metrics; see fizzbuzz.py for all three in a page.
+A model adds a network (`self.net`), a loss and metrics; src/models/fizzbuzz.py has all three on a
+page. Each method here is one of Lightning's or one that a model defines: override any of them.
 Letters: B batch, D input features, C outputs.
 """
 
@@ -10,43 +11,39 @@ from pathlib import Path
 from typing import Any, Self
 
 import lightning.pytorch as pl
-import torch
-from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from src.kindling.files.checkpoint import check_size, read_with_hparams
-from src.kindling.process.randomness import Randomness
-from src.kindling.speed.execution import Execution
 
 Batch = tuple[Tensor, Tensor]  # inputs [B, D] and targets, [B, C] or class numbers [B]
 OptimizerFactory = Callable[..., Optimizer]  # parameters -> optimizer
 SchedulerFactory = Callable[..., LRScheduler | None]  # (optimizer, total_steps) -> scheduler
-NEVER = 2**62  # optimizer steps
+NEVER = 2**62  # epochs
 
 
 class BaseModule(pl.LightningModule):
     """The LightningModule that the models extend.
 
     A subclass calls `super().__init__(optimizer, scheduler)`, then `self.save_hyperparameters(...)`
-    leaving those two out, sets `self.net`, and defines `loss` and `metrics`. It also says which
-    data it takes: `in_features`, `out_features` and `target` ("value" or "class"), which are
-    compared with the DataModule's before training starts.
+    without those two, sets `self.net`, and defines `loss` and `metrics`. It may declare the data
+    that it takes: `in_features`, `out_features` and `target` ("value" or "class") are compared with
+    the DataModule's before training starts.
 
     Args:
         optimizer: makes the optimizer from the parameters; None for a model that only predicts.
-        scheduler: makes the learning-rate schedule from (optimizer, total_steps); None for none.
+        scheduler: makes the learning-rate schedule from (optimizer, total_steps); None for a
+            constant learning rate.
     """
 
     net: nn.Module
-    stage_metrics: Any  # nn.ModuleDict of a MetricCollection a stage
+    stage_metrics: Any  # nn.ModuleDict: one MetricCollection per stage
     in_features: int
     out_features: int
     target: str
-    monitor: str | None = None  # the metric that says which checkpoint is best; None: val/loss
+    monitor: str | None = None  # the metric that ranks checkpoints; None: val/loss
 
     def __init__(
         self, optimizer: OptimizerFactory | None = None, scheduler: SchedulerFactory | None = None
@@ -54,34 +51,31 @@ class BaseModule(pl.LightningModule):
         super().__init__()
         self.optimizer_factory = optimizer
         self.scheduler_factory = scheduler
-        self.execution = Execution()
-        self.total_steps: int | None = None  # optimizer steps of the run; None where it has no end
-        self.seed: int | None = None  # set by the builder; None leaves torch's generators alone
-        self.randomness: Randomness | None = None
+        self.total_steps: int | None = None  # optimizer steps of the run; None: without limit
 
     # What a model defines -------------------------------------------------------------------
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the scalar that training minimises, from outputs [B, C] and targets."""
+        """Return the scalar that training minimizes, from outputs [B, C] and targets."""
         raise NotImplementedError(f"{type(self).__name__} defines no loss")
 
     def metrics(self) -> dict[str, Metric]:
-        """Return the metrics of validation and test by name; `loss` is there already."""
+        """Return the metrics of validation and test by name; `loss` is always included."""
         return {}
 
     def loss_metric(self) -> Metric:
-        """Return how the loss of several batches becomes one number: the mean over samples."""
-        return MeanMetric(nan_strategy=math.nan)  # which is passed on, not left out
+        """Return the metric that averages the loss over batches, weighted by their samples."""
+        return MeanMetric(nan_strategy=math.nan)  # a NaN stays visible in the mean
 
     def parameter_metrics(self) -> dict[str, Tensor]:
-        """Return metrics of the weights themselves, which need no batch."""
+        """Return metrics of the weights, computed without a batch."""
         return {}
 
     # In a notebook ----------------------------------------------------------------------------
 
-    @_restricted_classmethod  # as Lightning's: on a model that is there it would change nothing
-    def load_from_checkpoint(  # type: ignore[override] # none of the options that trust the file
-        cls,  # noqa: N805 - a class, which the decorator hides
+    @classmethod  # called on an instance it returns a new model and leaves the instance unchanged
+    def load_from_checkpoint(  # type: ignore[override] # without the options that trust the file
+        cls,
         checkpoint_path: str | Path,
         map_location: Any = "cpu",
         **changes: Any,
@@ -90,12 +84,12 @@ class BaseModule(pl.LightningModule):
 
         Args:
             checkpoint_path: the file; it is read as plain data, whoever wrote it.
-            map_location: where the weights go.
-            changes: constructor's arguments to be other than the checkpoint says; an optimizer.
+            map_location: the device of the weights.
+            changes: constructor arguments that replace those of the checkpoint, or an optimizer.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it is no checkpoint of this class, or no local file.
+            FileNotFoundError: the file does not exist.
+            ValueError: the file is not a local checkpoint of this class.
         """
         content, arguments = read_with_hparams(cls, checkpoint_path, map_location)
         arguments |= changes
@@ -108,7 +102,7 @@ class BaseModule(pl.LightningModule):
     # What Lightning calls -------------------------------------------------------------------
 
     def configure_model(self) -> None:
-        """Make the metrics of validation and test, now that the subclass is whole."""
+        """Create the metrics of validation and test, once the subclass is constructed."""
         if hasattr(self, "stage_metrics"):
             return
         self.stage_metrics = nn.ModuleDict(
@@ -116,14 +110,14 @@ class BaseModule(pl.LightningModule):
                 stage: MetricCollection(
                     {"loss": self.loss_metric(), **self.metrics()},
                     prefix=f"{stage}/",
-                    compute_groups=False,  # the loss is updated with other arguments
+                    compute_groups=False,  # the loss is updated with arguments of its own
                 )
                 for stage in ("val", "test")
             }
         )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the precision that the weights were trained in, so that none of it is lost."""
+        """Convert this module to the precision in which the weights were trained."""
         for value in checkpoint["state_dict"].values():
             if isinstance(value, Tensor) and value.is_floating_point():
                 self.to(value.dtype)
@@ -135,17 +129,12 @@ class BaseModule(pl.LightningModule):
         return outputs
 
     def training_loss(self, batch: Batch) -> Tensor:
-        """Return the loss of one batch; the same for one or several steps an execution."""
+        """Return the loss of one batch."""
         inputs, targets = batch
         return self.loss(self(inputs), targets)
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
-        """Return the loss (Lightning then steps), or take several steps at once."""
-        if not self.automatic_optimization:
-            return self.execution.run(self, batch)
-        if self.randomness is not None:
-            part = batch_idx % self.trainer.accumulate_grad_batches
-            self.randomness.start_batch(self.trainer.global_step, part)
+        """Return the loss of one batch; Lightning takes the optimizer step."""
         return self.training_loss(batch)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -194,47 +183,24 @@ class BaseModule(pl.LightningModule):
         values = {} if self._logs_itself(stage) else self.stage_metrics[stage].compute()
         values |= {f"{stage}/{name}": value for name, value in self.parameter_metrics().items()}
         self.stage_metrics[stage].reset()
-        if not values:
-            return
-        trainer = self.trainer
-        fits = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
-        if fits and all(_is_number(value) for value in values.values()):
-            self._log_point(values)
-        else:
+        if values:
             self.log_dict(values, sync_dist=False, batch_size=1)
 
-    def _log_point(self, values: dict[str, Tensor]) -> None:
-        """Tell callbacks and loggers, as Lightning does with what `log_dict` is given.
-
-        It takes a millisecond for two values: made to reduce them over batches, it makes a Metric
-        for each, and moves all of its parts to the device.
-        """
-        trainer: Any = self.trainer
-        trainer.callback_metrics.update(values)
-        trainer.logged_metrics.update(values)
-        point = {name: float(value) for name, value in values.items()}
-        step = trainer.fit_loop.epoch_loop._batches_that_stepped  # the axis of Lightning's charts
-        for logger in trainer.loggers:
-            logger.log_metrics({**point, "epoch": trainer.current_epoch}, step)
-            logger.save()
-
-    # Optimisation -----------------------------------------------------------------------------
+    # Optimization -----------------------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
-        """Make the optimizer and its schedule from the factories that the configuration gave.
+        """Create the optimizer and its schedule from the factories of the configuration.
 
-        Schedules advance once an optimizer step, but for plateau, which looks at `val/loss`
-        (`train/loss` when nothing is validated) after each validation.
+        Schedules advance after each optimizer step. Plateau reads `val/loss` after each validation
+        (`train/loss` if there is none); see `on_train_epoch_end`.
+
+        Raises:
+            ValueError: this model was constructed without an optimizer.
         """
         if self.optimizer_factory is None:
             raise ValueError("this model was made to predict: give it an optimizer to train it")
         optimizer = self.optimizer_factory(self.parameters())
-        self.execution.begin()
-        if self.seed is not None:
-            trainer = self.trainer
-            device = trainer.strategy.root_device
-            self.randomness = Randomness(self.seed, trainer.global_rank, device)
-        self.total_steps = self.execution.total_steps(self.trainer)
+        self.total_steps = self._count_steps()
         if self.scheduler_factory is None:
             return optimizer
         scheduler = self.scheduler_factory(optimizer, self.total_steps)
@@ -242,24 +208,23 @@ class BaseModule(pl.LightningModule):
             return optimizer
         config: dict[str, Any] = {"scheduler": scheduler, "interval": "step", "frequency": 1}
         if isinstance(scheduler, ReduceLROnPlateau):
-            self._plateau_monitor = "val/loss" if self._validates() else "train/loss"
-            config["frequency"] = NEVER  # Lightning's forgets one look when a run is resumed
-            if self.automatic_optimization:  # only then Lightning wants to be told, and must be
-                config["monitor"] = self._plateau_monitor
+            # Lightning skips one step of a plateau after a resume: this module takes the steps.
+            monitor = "val/loss" if self._validates() else "train/loss"
+            config |= {"interval": "epoch", "frequency": NEVER, "monitor": monitor}
         return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def _count_steps(self) -> int | None:
+        """Return the optimizer steps of the whole run; None if only the clock ends it."""
+        total = self.trainer.estimated_stepping_batches
+        return None if total == -1 or math.isinf(total) else max(int(total), 1)
 
     def _validates(self) -> bool:
         validation = self.trainer.fit_loop.epoch_loop.val_loop
-        validation.setup_data()  # the batches are not counted before
+        validation.setup_data()  # its batches are not counted before
         return sum(validation.max_batches) > 0
 
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Clip here when this module steps by itself: after unscaling, before the step."""
-        if not self.automatic_optimization:
-            self.execution.clip(self, optimizer)
-
-    def quiet_epochs(self, trainer: Any, steps: int) -> int:
-        """Return how many epochs there are to a plateau schedule's next look."""
+    def epochs_until_next(self, trainer: Any, steps: int) -> int:
+        """Return the number of epochs up to the next step of a plateau schedule."""
         configs = trainer.lr_scheduler_configs
         if not any(isinstance(config.scheduler, ReduceLROnPlateau) for config in configs):
             return NEVER
@@ -267,20 +232,13 @@ class BaseModule(pl.LightningModule):
         return every - int(trainer.current_epoch) % every
 
     def on_train_epoch_end(self) -> None:
-        """Show a plateau schedule its metric, before the epoch's checkpoint is written."""
+        """Step a plateau schedule, before the checkpoint of the epoch is written."""
         trainer = self.trainer
         if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1):
             return
         for config in trainer.lr_scheduler_configs:
-            if isinstance(config.scheduler, ReduceLROnPlateau):
-                metric = trainer.callback_metrics.get(self._plateau_monitor)
+            # A schedule of the user's own configure_optimizers is Lightning's to step.
+            if isinstance(config.scheduler, ReduceLROnPlateau) and config.frequency == NEVER:
+                metric = trainer.callback_metrics.get(str(config.monitor))
                 if metric is not None:
                     config.scheduler.step(float(metric))
-
-
-def _is_number(value: Any) -> bool:
-    return (
-        isinstance(value, Tensor)
-        and value.dim() == 0
-        and value.dtype in (torch.float32, torch.float64)
-    )

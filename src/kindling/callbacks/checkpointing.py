@@ -79,7 +79,7 @@ class Checkpointing(Checkpoint):
             writer.finish()
         trainer.strategy.barrier("checkpoints")
 
-    def quiet_epochs(self, trainer: Any, steps: int) -> int:
+    def epochs_until_next(self, trainer: Any, steps: int) -> int:
         """Return the number of epochs up to the next save without a validation."""
         if sum(trainer.num_val_batches) > 0:
             return sys.maxsize

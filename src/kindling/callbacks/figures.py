@@ -82,8 +82,8 @@ class Figures(Callback):
         if self._sample:
             self._draw(trainer, pl_module, *self._sample)
 
-    def quiet_epochs(self, trainer: Any, steps: int) -> int:
-        """Return how many epochs there are to the next drawing; 1 where each is looked at."""
+    def epochs_until_next(self, trainer: Any, steps: int) -> int:
+        """Return the number of epochs up to the next figure; 1 if each epoch is recorded."""
         if not self._pictures:
             return sys.maxsize
         if self._loaders_alone or self._recording:
@@ -91,6 +91,10 @@ class Figures(Callback):
         if (every := self.every_n_epochs) is None:
             return sys.maxsize
         return every - int(trainer.current_epoch) % every
+
+    def steps_until_next(self, trainer: Any) -> float:
+        """Need no call between steps: it acts at the last step of an epoch."""
+        return float("inf")
 
     def _due(self, trainer: Any) -> bool:
         """Say whether the current epoch ends with a drawing."""

@@ -1,7 +1,7 @@
 """How large are the gradients, and how far does a step move the weights?
 
-Both say early whether training is healthy: a gradient norm that grows without end, or updates of
-more than a hundredth of the weights, come before a loss that is not a number.
+Both show early whether training is healthy: a gradient norm that keeps growing, or updates of more
+than a hundredth of the weights, precede a loss that is NaN.
 """
 
 import lightning.pytorch as pl
@@ -12,28 +12,27 @@ from torch.nn.utils import get_total_norm
 
 
 class GradientNorms:
-    """Gradient norm and update-to-weight ratio of one call of the Trainer.
+    """Gradient norm and update-to-weight ratio of one optimizer step.
 
-    The gradient is that of the call's last step, as the step took it: after clipping. The update is
-    how far the call moved the weights, over their norm before it and over the steps of the call: of
-    several steps (`steps_per_execution`) it is the mean one, without what they undo of each other.
+    The gradient is the one that the step used: after clipping. The update is the norm of the change
+    of the weights, divided by their norm before the step.
     """
 
     def __init__(self) -> None:
-        self._weights: list[nn.Parameter] = []  # looked up once a point: it takes 50 us
+        self._weights: list[nn.Parameter] = []  # looked up once per point: it takes 50 us
         self._before: list[Tensor] = []
         self._step = -1
 
-    def remember(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Copy the weights, before a call that ends at a logging point."""
-        if self._step != trainer.global_step:  # once where several batches make a step
+    def snapshot(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Copy the weights before a step that is logged."""
+        if self._step != trainer.global_step:  # once per step, not once per microbatch
             self._weights = [p for p in module.parameters() if p.requires_grad]
             self._before = [p.detach().clone() for p in self._weights]
             self._step = trainer.global_step
 
-    def measured(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, float]:
-        """Return the two by name, after the call; without what is not known."""
-        if not self._before or (steps := trainer.global_step - self._step) < 1:
+    def measure(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, float]:
+        """Return the two by name, after the step; empty if no step was taken."""
+        if not self._before or trainer.global_step == self._step:
             return {}
         gradients = [_dense(p.grad) for p in self._weights if p.grad is not None]
         sizes = [get_total_norm(gradients), get_total_norm(self._before)]
@@ -46,7 +45,7 @@ class GradientNorms:
         self._weights, self._before = [], []
         gradient, weight, update = norms.tolist()
         found = {"train/gradient_norm": gradient} if gradients else {}
-        return found | ({"train/update_to_weight": update / weight / steps} if weight > 0 else {})
+        return found | ({"train/update_to_weight": update / weight} if weight > 0 else {})
 
 
 def _dense(gradient: Tensor) -> Tensor:

@@ -1,13 +1,14 @@
 """Log how training goes: is it learning, is it fast, is it healthy? Every few optimizer steps.
 
-Logged across epochs, not within each: a small data set has epochs of a few steps, and a point for
-each would cost more than the steps.
+Points are logged across epochs, not within each: a small data set has epochs of a few steps, and
+one point per epoch would cost more than the steps.
 """
 
 import math
 import os
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -25,26 +26,26 @@ class TrainingMetrics(Callback):
     """Log a point every `trainer.log_every_n_steps` optimizer steps and at the end of training.
 
     - `train/loss`: the mean over the batches since the last point.
-    - `train/lr`, `train/momentum`: of the step, of the first parameter group; Adam's first beta.
-    - `train/gradient_norm`, `train/update_to_weight`: see magnitudes.py; of logged points alone.
-    - `train/samples_per_second`: all ranks' samples over the time spent in training steps and
+    - `train/lr`, `train/momentum`: of the first param group, after the step; Adam's beta1.
+    - `train/gradient_norm`, `train/update_to_weight`: of the last step; see magnitudes.py.
+    - `train/samples_per_second`: the samples of all ranks over the time spent in training steps and
       loaders, without validation.
-    - `train/memory_mb`: megabytes; on CUDA the most that tensors took so far, elsewhere what this
-      process has in memory.
+    - `train/memory_mb`: megabytes; on CUDA the peak of allocated tensors, elsewhere the resident
+      memory of this process.
 
-    What has been added up since the last point is in each checkpoint, so that the next point of a
-    resumed run is that of a run that was never stopped.
+    The sums since the last point are saved in each checkpoint, so that the next point of a resumed
+    run is that of a run that was never stopped.
     """
 
     def __init__(self) -> None:
         self._sum = 0.0  # of the loss, over batches
         self._losses: list[Tensor] = []  # not in it yet: on a GPU, reading one would wait for it
-        self._weights: list[int] = []  # for each of these, the batches of which it is the mean
+        self._weights: list[int] = []  # the batches per step of each, by which Lightning divides
         self._batches = self._samples = 0
         self._last_step = 0
         self._seconds = 0.0
         self._started = 0.0
-        self._magnitudes = GradientNorms()
+        self._norms = GradientNorms()
         self._measured: dict[str, float] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -54,9 +55,9 @@ class TrainingMetrics(Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Copy the weights if a point is due when this batch, or group of batches, is done."""
-        if self._due(trainer, trainer.global_step + _steps(pl_module, batch)):
-            self._magnitudes.remember(trainer, pl_module)
+        """Copy the weights if a point is due after the step that this batch belongs to."""
+        if self._steps_to_point(trainer) <= 1:
+            self._norms.snapshot(trainer, pl_module)
 
     def on_train_batch_end(
         self,
@@ -66,22 +67,23 @@ class TrainingMetrics(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Count the batch; log when enough steps have passed."""
-        for part in outputs.get("epochs", [outputs]):  # added in one order, however many a call
-            batches = part.get("batches", 1)  # more when an execution takes several steps
-            self._losses.append(part["loss"].detach())
-            # Lightning divides the loss of a batch by the batches that are accumulated.
-            self._weights.append(trainer.accumulate_grad_batches * batches)
-            self._batches += batches
-        self._samples += _samples(batch)
+        """Count the batch, or the batches of a call; log when enough steps have passed."""
+        losses = losses_of(outputs)
+        self._losses += losses
+        self._weights += [trainer.accumulate_grad_batches] * len(losses)
+        self._batches += len(losses)
+        self._samples += sum(map(_samples, getattr(outputs, "batches", [batch])))
         if len(self._losses) >= MOST:
             self._add_up()
-        self._measured = self._magnitudes.measured(trainer, pl_module) or self._measured
+        self._measured = self._norms.measure(trainer, pl_module) or self._measured
         if trainer.global_step - self._last_step >= trainer.log_every_n_steps:
             self._log(trainer, pl_module)
 
     def _add_up(self) -> float:
-        """Return the sum so far; one after the other, so that it is the same wherever it is cut."""
+        """Return the running sum, added sequentially wherever the run is cut.
+
+        A run that was resumed, or takes several steps per call, logs the same bits.
+        """
         if self._losses:
             losses = torch.stack(self._losses).tolist()
             for loss, weight in zip(losses, self._weights, strict=True):
@@ -98,40 +100,46 @@ class TrainingMetrics(Callback):
         self._started = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log what is left when this was the last epoch."""
+        """Log the rest at the end of the last epoch."""
         if self._batches and is_last_epoch(trainer):
             self._log(trainer, pl_module)
 
-    def quiet_epochs(self, trainer: Any, steps: int) -> int:
-        """Return how many epochs there are before the one that ends with a point.
+    def steps_until_next(self, trainer: Any) -> float:
+        """Return the steps up to the next point, whose step is a call of its own.
 
-        That one is an execution of its own: the weights are copied before it. So the points are
-        the same wherever a run was stopped and resumed.
+        The weights are copied before that step: `train/update_to_weight` is the same at any number
+        of steps per call.
         """
-        left = [self._last_step + trainer.log_every_n_steps - trainer.global_step]
-        if trainer.max_steps >= 0:
-            left.append(trainer.max_steps - trainer.global_step)
-        if trainer.max_epochs >= 0:
-            left.append((trainer.max_epochs - trainer.current_epoch) * steps)
-        return math.ceil(int(min(left)) / steps) - 1
+        return max(self._steps_to_point(trainer) - 1.0, 1.0)
 
-    def _due(self, trainer: Any, step: int) -> bool:
-        """Say whether a point is logged at a step that this call may reach."""
-        if step - self._last_step >= trainer.log_every_n_steps or step == trainer.max_steps:
-            return True
-        last_batch = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        return bool(last_batch and trainer.current_epoch + 1 == trainer.max_epochs)
+    def epochs_until_next(self, trainer: Any, steps: int) -> float:
+        """Return the number of epochs up to the last one."""
+        ends = trainer.max_epochs is not None and trainer.max_epochs >= 0
+        return float(trainer.max_epochs - trainer.current_epoch) if ends else math.inf
+
+    def _steps_to_point(self, trainer: Any) -> float:
+        """Return the steps up to the next point, or to the end of training."""
+        step = trainer.global_step
+        left = [self._last_step + trainer.log_every_n_steps - step]
+        if trainer.max_steps >= 0:
+            left.append(trainer.max_steps - step)
+        if trainer.max_epochs is not None and trainer.max_epochs >= 0:
+            batches, accumulate = trainer.num_training_batches, trainer.accumulate_grad_batches
+            done = trainer.fit_loop.epoch_loop.batch_progress.current.completed // accumulate
+            epochs = trainer.max_epochs - trainer.current_epoch
+            left.append(math.ceil(batches / accumulate) * epochs - done)
+        return float(min(left))
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Put what has been added up since the last point into the checkpoint."""
-        losses = [self._add_up()]  # of each rank its own
+        """Save the sums since the last point."""
+        losses = [self._add_up()]  # one per rank
         if trainer.world_size > 1:
             gathered: Any = pl_module.all_gather(_exactly(losses[0], pl_module))
             losses = gathered.reshape(-1).tolist()
         seconds = self._seconds
-        if trainer.training:  # in a validation the clock stands still
+        if trainer.training:  # the clock is stopped during a validation
             seconds += time.perf_counter() - self._started
         checkpoint["callbacks"][self.state_key] = {
             "losses": losses,
@@ -145,7 +153,7 @@ class TrainingMetrics(Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Go on adding where the run was interrupted."""
+        """Restore the sums of the run that is resumed."""
         state = checkpoint["callbacks"].get(self.state_key)
         if not state:
             return
@@ -158,7 +166,7 @@ class TrainingMetrics(Callback):
     def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         now = time.perf_counter()
         seconds = self._seconds + now - self._started
-        # Of a point whose steps were all skipped, there is no loss.
+        # A point whose steps were all skipped has no loss.
         total, batches = self._add_up(), self._batches
         loss: Any = total / batches if batches else math.nan
         if trainer.world_size > 1:
@@ -172,9 +180,9 @@ class TrainingMetrics(Callback):
             "train/samples_per_second": self._samples * trainer.world_size / max(seconds, 1e-9),
             **_memory(pl_module.device),
         }
-        # Known to monitors (checkpoints, early stopping, plateau), and written to each logger here:
-        # Lightning itself would write only where its own count of batches falls on its interval,
-        # and its `log_dict`, made to reduce values over batches, takes 3 ms for these numbers.
+        # For monitors (checkpoints, early stopping, plateau) and for each logger: Lightning itself
+        # would log only where its own count of batches is a multiple of its interval, and its
+        # `log_dict`, made to reduce values over batches, takes 3 ms for these numbers.
         trainer.callback_metrics.update({name: torch.tensor(metrics[name]) for name in metrics})
         for logger in trainer.loggers:
             logger.log_metrics({**metrics, "epoch": trainer.current_epoch}, trainer.global_step - 1)
@@ -183,15 +191,21 @@ class TrainingMetrics(Callback):
         self._seconds, self._started = 0.0, now
 
 
-def _steps(module: Any, batch: Any) -> int:
-    """Return how many optimizer steps a call takes; of several epochs, the first."""
-    if module.automatic_optimization or not isinstance(batch, list):
-        return 1
-    return -(-len(batch) // int(module.execution.accumulate))
+def losses_of(outputs: Any) -> list[Tensor]:
+    """Return the losses of the batches that `on_train_batch_end` is called for.
+
+    Args:
+        outputs: what `training_step` returned, as Lightning has it: a mapping, a tensor or None;
+            after a call of several steps, with the `losses` of its batches.
+    """
+    if (losses := getattr(outputs, "losses", None)) is not None:
+        return [loss.detach() for loss in losses]
+    loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+    return [loss.detach()] if isinstance(loss, Tensor) and loss.numel() == 1 else []
 
 
 def _exactly(number: float, module: pl.LightningModule) -> Tensor:
-    """Return a number as a tensor that ranks can exchange; some GPUs have no more than float32."""
+    """Return a number as a tensor that ranks can exchange; MPS has no float64."""
     kind = torch.float32 if module.device.type == "mps" else torch.float64
     return torch.tensor(number, dtype=kind, device=module.device)
 
@@ -202,7 +216,7 @@ def _momentum(group: dict[str, Any]) -> dict[str, float]:
 
 
 def _memory(device: torch.device) -> dict[str, float]:
-    """Return the memory in use by name; nothing where the system does not say."""
+    """Return the memory in use by name; empty if the system does not report it."""
     if device.type == "cuda":
         used = torch.cuda.max_memory_allocated(device)
     elif sys.platform == "linux":
@@ -218,11 +232,9 @@ def _memory(device: torch.device) -> dict[str, float]:
 
 
 def _samples(batch: Any) -> int:
-    """Count the rows of a batch: the length of its first tensor; of a list of batches, all."""
+    """Return the rows of a batch: the length of its first tensor."""
     if isinstance(batch, torch.Tensor):
-        return batch.shape[0]
-    if isinstance(batch, list) and batch and not isinstance(batch[0], torch.Tensor):
-        return sum(_samples(part) for part in batch)
+        return batch.shape[0] if batch.ndim else 1
     if isinstance(batch, dict):
         batch = list(batch.values())
     return _samples(batch[0]) if isinstance(batch, list | tuple) and batch else 1

@@ -1,1 +1,1 @@
-"""The engine."""
+"""Several optimizer steps per call of the Trainer, and the compiled step; see README.md."""

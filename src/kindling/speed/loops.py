@@ -1,291 +1,269 @@
-"""Lightning's loops over epochs and batches, with only the work that somebody asked for.
+"""Lightning's loop over the batches of an epoch, with several optimizer steps per call.
 
-Lightning spends about a millisecond on an epoch, whatever it holds: hooks that do nothing,
-profilers that are off, results that nobody logged. Where an epoch is a few steps of 0.1 ms, that is
-most of the time. Here the same things happen in the same order, with the same counts for
-checkpoints and callbacks, but what is not needed is found out once a fit. An execution runs through
-several epochs where it may (src/kindling/speed/epochs_per_call.py).
+Around each batch Lightning spends a fixed time on callbacks, results and counters; for a small
+network that is several times the step itself. Here a call trains on several batches, at times of
+several epochs (call_plan.py), and calls the callbacks' batch hooks once. Weights, counters, results
+of `self.log` and random numbers are those of Lightning's own loop at each step.
 
-Only executions run so (`steps_per_execution` above 1, or `compile=true`), on one device and without
-a profiler. Automatic optimization, a fit's first epoch (which may continue a stopped one), and
-whatever `_is_plain` does not know, are Lightning's own; only random numbers are started there too.
+Everything else is Lightning's: the loop over epochs, validations, and each fit in which honored.py
+finds an obstacle.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+import sys
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
-import lightning.pytorch as pl
-import torch
+from lightning.fabric.utilities.data import _set_sampler_epoch
 from lightning.pytorch.loops.fetchers import _DataFetcher
-from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
-from lightning.pytorch.plugins import Precision
-from lightning.pytorch.profilers import PassThroughProfiler
-from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.trainer import call
 
 from src.kindling.process import signals
-from src.kindling.speed.epochs_per_call import EpochsPerCall
-from src.kindling.speed.hooks import Hooks, is_written, preparations, was_logged
-from src.kindling.speed.validation_loop import ValidationLoop
-
-
-def install(trainer: pl.Trainer) -> None:
-    """Give a Trainer these loops in place of its own, before its fit begins."""
-    epochs, batches = trainer.fit_loop, trainer.fit_loop.epoch_loop
-    trainer.fit_loop = FitLoop(trainer, epochs.min_epochs, epochs.max_epochs)
-    batches = EpochLoop(trainer, batches.min_steps, batches.max_steps)
-    trainer.fit_loop.epoch_loop = batches
-    own = batches.val_loop
-    batches.val_loop = ValidationLoop(
-        trainer, own._trainer_fn, own._stage, own.verbose, own.inference_mode
-    )
+from src.kindling.process.seeding import Seeding
+from src.kindling.speed import honored
+from src.kindling.speed.call_plan import CallPlan
+from src.kindling.speed.compiled import CompiledSteps, NotCompiledError, check
+from src.kindling.speed.hooks import preparations
+from src.kindling.speed.steps import CallOutputs, EagerSteps
 
 
 class EpochLoop(_TrainingEpochLoop):
-    """The batches of one epoch."""
+    """The batches of one epoch.
 
-    plain = False  # whether this epoch runs here, or is Lightning's
-    span = 1  # epochs that this execution may take
+    Args:
+        trainer: the Trainer.
+        own: the loop of Lightning's that this one replaces.
+        steps: K, the most optimizer steps per call.
+        compiles: whether the steps of a call become one compiled function where possible.
+    """
 
-    def bind(self, loader: Any, turn: Callable[[], None]) -> None:
-        """Look up, once a fit, what there is to do around a batch.
+    batch: Any = None  # the one that is trained on
 
-        Args:
-            loader: yields the batches.
-            turn: goes from one epoch of a span to the next.
-        """
-        self._loader, self._turn = loader, turn
-        self._ahead = getattr(loader, "ahead", 1)
-        trainer = self.trainer
-        self._module: Any = trainer.lightning_module
-        self._attributes = vars(self._module)
-        self._connector = trainer._logger_connector
-        self._hooks = Hooks(trainer, "on_train_batch_start", "on_train_batch_end")
+    def __init__(self, trainer: Any, own: _TrainingEpochLoop, steps: int, compiles: bool) -> None:
+        super().__init__(trainer, own.min_steps, own.max_steps)
+        self.val_loop = own.val_loop
+        self.steps, self.compiles = steps, compiles
+        self._plan: CallPlan | None = None
+        self._eager: Any = None
+        self._compiled: Any = None
+        self._looked = False
+
+    # A fit ------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Look up, once per fit, whether calls of several steps are possible, and for whom."""
+        self._looked, self._first = True, True
+        trainer: Any = self.trainer
+        if why := honored.obstacle(trainer):
+            self._say(f"{why}: one step per call, the same weights")
+            return
+        self._plan, self._eager = CallPlan(trainer, self.steps), EagerSteps(trainer)
+        self._compiled = self._compiler() if self.compiles else None
         self._prepare = preparations(trainer)
-        validations: Any = self.val_loop
-        validations.setup_data()
-        validations.bind()
-        self.validates = trainer.enable_validation and sum(trainer.num_val_batches) > 0
-        true = type(trainer.precision_plugin).forward_context is Precision.forward_context
-        self._context = nullcontext if true else trainer.precision_plugin.train_step_context
-        self.manual_optimization.on_run_start()  # optimizers then count their steps
+        [self._loader] = trainer.fit_loop._combined_loader.flattened
+        self._randomness = next(
+            (c.randomness for c in trainer.callbacks if isinstance(c, Seeding)), None
+        )
+        self._waiting: deque[Any] = deque()  # fetched, and not trained on
+
+    def _compiler(self) -> CompiledSteps | None:
+        try:
+            check(self.trainer)
+        except NotCompiledError as obstacle:
+            self._say(f"{obstacle}; these steps run eagerly")
+            return None
+        return CompiledSteps(self.trainer, self.steps)
+
+    def _say(self, line: str) -> None:
+        if self.trainer.is_global_zero:
+            named = "compile=true" if self.compiles else f"steps_per_execution={self.steps}"
+            print(f"warning: {named}: {line}", file=sys.stderr)
+
+    def teardown(self) -> None:
+        """End the fit: the next one may be of other parts."""
+        self._plan = self._eager = self._compiled = self._loader = self.batch = None
+        self._looked, self._prepare = False, []
+        super().teardown()
+
+    # An epoch ---------------------------------------------------------------------------------
 
     def run(self, data_fetcher: _DataFetcher) -> None:
         """Train on each batch of the epoch, and validate when it is time."""
-        if not self.plain:
+        if not self._looked:
+            self._look()
+        if self._plan is None:
             super().run(data_fetcher)
             return
-        self.batch_progress.reset_on_run()
-        self.val_loop.batch_progress.total.reset()
-        last = len(self._loader) - 1
-        for index, batch in enumerate(self._fetched()):
-            self._train(batch, index, index == last)
-            if self.validates:
-                self.on_advance_end(data_fetcher)
-            else:
-                self._batches_that_stepped += 1
-                self._save_loggers_on_train_batch_end()
-            if self.done:
-                break
-
-    def advance(self, data_fetcher: _DataFetcher) -> None:
-        """Train on one batch, as Lightning does; it may be augmented while it is fetched."""
-        self._start_call()
-        super().advance(data_fetcher)
-
-    def _fetched(self) -> Iterator[Any]:
-        """Yield the batches of the loader, which may augment them while they are fetched."""
-        batches = iter(self._loader)
-        while True:
-            self._start_call()
+        self.reset()
+        if self._first:  # Lightning has begun to iterate over its batches
+            self.on_run_start(data_fetcher)
+        self._batches = _rest(data_fetcher) if self._first else iter(self._loader)
+        self._first = False
+        while not self.done:
             try:
-                yield next(batches)
+                if self.restarting and self._should_check_val_fx(data_fetcher):
+                    self.advance(data_fetcher)  # a run that was stopped around a validation
+                else:
+                    self.val_loop.restarting = False
+                    self._call(self._plan, data_fetcher)
+                self.on_advance_end(data_fetcher)
             except StopIteration:
+                break
+            finally:
+                self.on_iteration_done()
+
+    def _call(self, plan: CallPlan, data_fetcher: _DataFetcher) -> None:
+        """Train on the batches of one call, with the callbacks' batch hooks around them."""
+        self._eager.refresh()
+        outputs = CallOutputs({}, [], [], [])
+        last, epochs = self.global_step + plan.steps(), plan.epochs()
+        self._seeded, self._open = True, False
+        while True:
+            index = self.batch_progress.current.ready
+            self._train_until(plan.end(index, last - self.global_step), outputs)
+            epochs -= 1
+            if epochs < 1 or self.global_step >= last or not self._goes_on(data_fetcher):
+                break
+            self._turn_to_next_epoch()
+        self._hook("on_train_batch_end", outputs, self.batch, self.batch_progress.current.ready - 1)
+        self._end_batch()
+
+    def _goes_on(self, data_fetcher: _DataFetcher) -> bool:
+        """Say whether the call may continue in the next epoch."""
+        return self.batch_progress.is_last_batch and not (
+            self.trainer.should_stop
+            or signals.pending_signal()
+            or self._results  # `self.log` was called: it wants the mean of each epoch
+            or self._should_check_val_fx(data_fetcher)
+        )
+
+    def _train_until(self, end: int, outputs: CallOutputs) -> None:
+        """Train on the next batches of this epoch, up to the number `end` of its batches."""
+        while (index := self.batch_progress.current.ready) < end:
+            if self._open:
+                self._end_batch()
+                self._count_step()
+            count = self._compiled.count(index, end) if self._compiled else 0
+            batches = self._fetched(max(count, 1))
+            self._begin_batch(batches[0], index, first=not outputs.batches)
+            self._train(batches, index, count > 0, outputs)
+            if self.trainer.should_stop:
                 return
 
-    def _start_call(self) -> None:
-        randomness = getattr(self.trainer.lightning_module, "randomness", None)
-        if randomness is not None:
-            randomness.start_call(self.global_step)
+    def _fetched(self, count: int) -> list[Any]:
+        """Return the next batches, as the module takes them."""
+        trainer, progress = self.trainer, self.batch_progress
+        accumulate = trainer.accumulate_grad_batches
+        while (waiting := len(self._waiting)) < count:
+            if self._randomness and not self._seeded:
+                self._randomness.start_call(self.global_step + waiting // accumulate)
+            self._seeded = False
+            batch = next(self._batches)
+            fetched = progress.current.ready + waiting + 1
+            progress.is_last_batch = fetched == trainer.num_training_batches
+            for prepare in self._prepare:
+                batch = prepare(batch)
+            self._waiting.append(batch)
+        return [self._waiting.popleft() for _ in range(count)]
 
-    def _train(self, batch: Any, index: int, last: bool) -> None:
-        """Hand one batch (of an execution: a list of them) to the module."""
-        progress, results = self.batch_progress, self._results
-        progress.is_last_batch = last
-        batch = self._prepared(batch)
-        if self.span > 1:
-            batch = list(batch)  # which grows from epoch to epoch
+    def _begin_batch(self, batch: Any, index: int, first: bool) -> None:
+        """Count a batch, and call what comes before the training step."""
+        progress, trainer = self.batch_progress, self.trainer
+        progress.is_last_batch = index + 1 == trainer.num_training_batches
         progress.increment_ready()
-        # What `self.log` in a hook looks at; see Lightning's logger connector.
-        self._connector._first_loop_iter = index == 0
-        results.batch, results.batch_size, results.dataloader_idx = batch, None, None
-        self._hooks("on_train_batch_start", batch, index)
-        progress.increment_started()
-        ahead = self._fetched_ahead(self.span - 1) if self.span > 1 else []
-        outputs = self._stepped(batch, index)
-        if self.span > 1:
-            outputs = self._gone_on(batch, outputs, ahead)
-        progress.increment_processed()
-        self._hooks("on_train_batch_end", outputs, batch, index)
-        logged = was_logged(results)
-        if logged:
-            self._connector.on_batch_end()
-        results.batch = None
-        progress.increment_completed()
-        if logged:
-            self._connector.update_train_step_metrics()
-
-    def _prepared(self, batch: Any) -> Any:
-        for prepare in self._prepare:
-            batch = prepare(batch)
-        return batch
-
-    def _stepped(self, batch: Any, index: int) -> Any:
-        self._attributes["_current_fx_name"] = "training_step"  # for `self.log`: see hooks.py
-        with self._context():
-            outputs = self._module.training_step(batch, index)
-        self._attributes["_current_fx_name"] = None
-        return outputs
-
-    def _gone_on(self, batches: list[Any], first: Any, ahead: list[Any]) -> Any:
-        """Run through the epochs of a span after its first; return the outputs of all.
-
-        It ends early for a signal, and where `self.log` wants the mean of each epoch.
-        """
-        outputs = [first]
-        while len(outputs) < self.span:
-            if self.trainer.should_stop or self._results or signals.pending_signal():
-                break
-            ahead = ahead or self._fetched_ahead(self.span - len(outputs))
-            self._turn_to_next()
-            batch = self._prepared(ahead.pop() if ahead else next(iter(self._loader)))
-            self._count_begun()
-            batches += batch
-            outputs.append(self._stepped(batch, 0))
-        return self._module.execution.joined(outputs)
-
-    def _turn_to_next(self) -> None:
-        """Go to the next epoch of a span, with the counts of epochs by themselves."""
-        progress = self.batch_progress
-        progress.increment_processed()
-        progress.increment_completed()
-        self._batches_that_stepped += 1
-        self._turn()
-        progress.reset_on_run()
-        self._start_call()
-
-    def _count_begun(self) -> None:
-        progress = self.batch_progress
-        progress.is_last_batch = True
-        progress.increment_ready()
+        self.batch = batch
+        trainer._logger_connector.on_batch_start(batch)
+        if first:
+            self._hook("on_train_batch_start", batch, index)
+        elif self._randomness:
+            self._randomness.start_batch(self.global_step, index % trainer.accumulate_grad_batches)
         progress.increment_started()
 
-    def _fetched_ahead(self, epochs: int) -> list[Any]:
-        """Return the batches of the next epochs, the last one first; none where they may be random.
-
-        Fetched one after the other they take a fifth of the time that they take between steps,
-        which push the code and its data out of the processor's cache.
-        """
-        if self._ahead == 1:
-            return []
-        fetched, sampler = [], self._loader.sampler
-        now = sampler.epoch
-        for epoch in range(now + 1, now + 1 + min(self._ahead, epochs)):
-            sampler.set_epoch(epoch)
-            fetched.append(next(iter(self._loader)))
-        sampler.set_epoch(now)
-        return fetched[::-1]
-
-
-class FitLoop(_FitLoop):
-    """The epochs of a fit."""
-
-    epoch_loop: EpochLoop
-    epoch_progress: Any
-    _sampler: Any
-
-    def run(self) -> None:
-        """Run the fit, with numbers below 1e-38 as zeros.
-
-        Adam's moments of what has no gradient decay to such numbers, which move no weight, and with
-        which a processor computes so slowly that the steps took 17 to 35% longer.
-        """
-        torch.set_flush_denormal(True)
-        try:
-            super().run()
-        finally:
-            torch.set_flush_denormal(False)
-
-    def on_run_start(self) -> None:
-        """Begin the fit; look up what there is to do around an epoch."""
-        super().on_run_start()
-        self._plain = _is_plain(self.trainer)
-        if self._plain and self._combined_loader is not None:
-            self._hooks = Hooks(self.trainer, "on_train_epoch_start", "on_train_epoch_end")
-            [loader] = self._combined_loader.flattened
-            self._sampler = getattr(loader, "sampler", None)
-            self.epoch_loop.bind(loader, self._turn)
-            self._spans = EpochsPerCall(self.trainer, loader, self.epoch_loop.validates)
-
-    def on_iteration_done(self) -> None:
-        """End an epoch: none that comes after it continues a stopped one."""
-        super().on_iteration_done()
-        self.epoch_loop.plain = self._plain
-
-    def on_advance_start(self) -> None:
-        """Begin an epoch."""
-        if not self.epoch_loop.plain:
-            super().on_advance_start()
-            return
-        self._sampler.set_epoch(self.epoch_progress.current.processed)
-        self.epoch_progress.increment_ready()
-        self._hooks("on_train_epoch_start")
-        self.epoch_progress.increment_started()
-        self.epoch_loop.span = self._spans.length()
-
-    def _turn(self) -> None:
-        """Go from one epoch of a span to the next."""
-        progress = self.epoch_progress
-        progress.increment_processed()
-        progress.increment_completed()
-        self._sampler.set_epoch(progress.current.processed)
-        progress.increment_ready()
-        progress.increment_started()
-
-    def advance(self) -> None:
-        """Run through an epoch."""
-        if self.epoch_loop.plain and self._data_fetcher is not None:
-            self.epoch_loop.run(self._data_fetcher)
+    def _train(self, batches: list[Any], index: int, compiled: bool, outputs: CallOutputs) -> None:
+        """Train on one batch, or on several by a compiled function."""
+        step = self.global_step
+        losses = self._taken_compiled(batches) if compiled else None
+        if losses is None:
+            self._waiting.extendleft(reversed(batches[1:]))
+            batches = batches[:1]
+            steps = not self._should_accumulate()
+            result = self._eager.take(batches[0], index, steps)
+            losses = [result["loss"]] if result else []
+            outputs.clear()
+            outputs.update(result)
         else:
-            super().advance()
+            self._count_batches(len(batches) - 1, index)
+            outputs["loss"] = losses[-1]
+        accumulate = self.trainer.accumulate_grad_batches
+        outputs.losses += losses
+        outputs.steps += [step + i // accumulate for i in range(len(losses))]
+        outputs.batches += batches
+        self.batch, self._open = batches[-1], True
+        self.batch_progress.increment_processed()
+        if self.batch_progress.is_last_batch:
+            self.update_lr_schedulers("epoch", update_plateau_schedulers=False)
 
-    def on_advance_end(self) -> None:
-        """End an epoch."""
-        if not self.epoch_loop.plain:
-            super().on_advance_end()
-            return
-        connector, batches = self.trainer._logger_connector, self.epoch_loop
-        connector.epoch_end_reached()
-        self.epoch_progress.increment_processed()
-        self._hooks("on_train_epoch_end")
-        if was_logged(batches._results):
-            connector.on_epoch_end()
-            batches._batches_that_stepped -= 1  # the charts' axis: an epoch ends with its last step
-            connector.update_train_epoch_metrics()
-            batches._batches_that_stepped += 1
-        self.epoch_progress.increment_completed()
+    def _taken_compiled(self, batches: list[Any]) -> list[Any] | None:
+        """Train on batches by a compiled function; return their losses, None if it cannot."""
+        try:
+            losses: list[Any] | None = self._compiled.take(batches)
+            return losses
+        except NotCompiledError as obstacle:
+            self._say(f"{obstacle}; these steps run eagerly")
+            self._compiled = None
+            return None
+
+    def _count_batches(self, more: int, index: int) -> None:
+        """Count the batches of a compiled function after its first."""
+        progress, trainer = self.batch_progress, self.trainer
+        is_last = index + more + 1 == trainer.num_training_batches
+        progress.increment_by(more, is_last_batch=is_last)
+        self._batches_that_stepped += -(-(more + 1) // trainer.accumulate_grad_batches) - 1
+
+    def _end_batch(self) -> None:
+        """Finish a batch after its hooks: what Lightning does with the values of `self.log`."""
+        connector, logged = self.trainer._logger_connector, bool(self._results)
+        if logged:
+            connector.on_batch_end()
+        else:
+            self._results.batch = None
+        self.batch_progress.increment_completed()
+        if logged:
+            connector.update_train_step_metrics()
+        self._open = False
+
+    def _count_step(self) -> None:
+        """Count on the axis of the charts, as `on_advance_end` does at the end of a call."""
+        if not self._should_accumulate():
+            self._batches_that_stepped += 1
+
+    def _turn_to_next_epoch(self) -> None:
+        """End an epoch and begin the next one, where nobody has work in between."""
+        self._end_batch()
+        self._count_step()
+        epochs: Any = self.trainer.fit_loop.epoch_progress
+        self.trainer._logger_connector.epoch_end_reached()
+        epochs.increment_processed()
+        epochs.increment_completed()
+        self.on_iteration_done()
+        _set_sampler_epoch(self._loader, epochs.current.processed)
+        epochs.increment_ready()
+        epochs.increment_started()
+        self.reset()
+        if self._randomness:
+            self._randomness.start_call(self.global_step)
+        self._seeded = True
+        self._batches = iter(self._loader)
+
+    def _hook(self, name: str, *arguments: Any) -> None:
+        call._call_callback_hooks(self.trainer, name, *arguments)
+        call._call_lightning_module_hook(self.trainer, name, *arguments)
 
 
-def _is_plain(trainer: Any) -> bool:
-    """Say whether an epoch is nothing but batches from one loader, on one device."""
-    module, loaders = trainer.lightning_module, trainer.fit_loop._combined_loader.flattened
-    return (
-        not module.automatic_optimization
-        and type(trainer.strategy) is SingleDeviceStrategy
-        and isinstance(trainer.profiler, PassThroughProfiler)
-        and len(loaders) == 1
-        and hasattr(loaders[0], "batches")  # src/kindling/loader.py, or what can stand for it
-        and not trainer.reload_dataloaders_every_n_epochs
-        and not is_written(module, "on_train_batch_start", pl.LightningModule)  # it may say -1
-    )
+def _rest(fetcher: Any) -> Iterator[Any]:
+    """Yield the batches that a fetcher has not given yet; `iter` would begin again."""
+    with suppress(StopIteration):
+        while True:
+            yield next(fetcher)[0]

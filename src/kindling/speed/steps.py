@@ -1,191 +1,148 @@
-"""Who takes the optimizer steps of an execution: one class a way, all with the same results.
+"""Train on one batch as Lightning's automatic optimization does, everything looked up once."""
 
-`Execution` asks for a way once a fit, and hands it the batches of each call.
-"""
-
-from typing import Any, Protocol
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.profilers import PassThroughProfiler
-from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.loops.optimization.automatic import Closure, ClosureResult
+from lightning.pytorch.plugins import Precision
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
-from torch.autograd import graph
-from torch.optim import Optimizer, optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from src.kindling.speed.fused import update_of
-from src.kindling.speed.hooks import Hooks, is_written
-
-# A module here is a BaseModule, whose Execution imports this file.
+from src.kindling.speed.hooks import Hooks, overrides
 
 
-class StepBackend(Protocol):
-    """A way of taking several optimizer steps."""
-
-    def take(self, groups: list[list[Any]]) -> Tensor:
-        """Take one step for each group of batches: gradients averaged, clipped, applied.
-
-        Each step is counted (`count_steps`) and followed by its schedule's. Afterwards the
-        parameters hold the gradient of the last step.
-
-        Returns:
-            Losses [S], each the mean over its group before the step, detached, on the device.
-        """
-
-
-class TrainerSteps:
-    """Steps by way of Lightning, with all that its strategies, precisions and hooks do around one.
+class CallOutputs(dict[str, Any]):
+    """The `outputs` of `on_train_batch_end` after a call of several steps: those of the last batch.
 
     Args:
-        module: the BaseModule, attached to its Trainer.
+        outputs: what Lightning passes for the last batch.
+        losses: of each batch of the call, as `outputs["loss"]` has it.
+        steps: the optimizer step of each of these losses, from 0.
+        batches: the batches of the call.
     """
 
-    def __init__(self, module: Any) -> None:
-        self.module, self.accumulate = module, module.execution.accumulate
-        self.schedulers = step_schedulers(module)
-
-    def take(self, groups: list[list[Any]]) -> Tensor:
-        """Take one step for each group; see `Stepper`."""
-        return torch.stack([self._step(group) for group in groups])
-
-    def _step(self, group: list[Any]) -> Tensor:
-        """Take one step; return the loss before it."""
-        optimizer: Any = self.module.optimizers()  # counts its steps by itself
-        losses: list[Tensor] = []  # LBFGS asks again; the first answers are those of this step
-
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            total = torch.zeros((), device=self.module.device)
-            for part, batch in enumerate(group):
-                start_batch(self.module, part)
-                # Divided by `accumulate` in a shorter last group too, as Lightning does.
-                loss = self.module.training_loss(batch) / self.accumulate
-                self.module.manual_backward(loss)
-                total += loss.detach()
-            losses.append(total)
-            return total
-
-        optimizer.step(closure)
-        for scheduler in self.schedulers:
-            scheduler.step()
-        mean: Tensor = losses[0] * (self.accumulate / len(group))
-        return mean
+    def __init__(
+        self, outputs: dict[str, Any], losses: list[Tensor], steps: list[int], batches: list[Any]
+    ) -> None:
+        super().__init__(outputs)
+        self.losses, self.steps, self.batches = losses, steps, batches
 
 
 class EagerSteps:
-    """Steps as a hand-written loop takes them: the same arithmetic, everything looked up once.
+    """Batch by batch: the same arithmetic, hooks and counts as in Lightning's own loop.
 
     Args:
-        module: the BaseModule, attached to its Trainer, which they `suit`.
+        trainer: the Trainer in its fit, for which `honored.obstacle` found none.
     """
 
-    def __init__(self, module: Any) -> None:
-        self.module, self.trainer = module, module.trainer
-        self.accumulate, self.randomness = module.execution.accumulate, module.randomness
-        self.optimizer = self.trainer.optimizers[0]
-        self.parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
-        self.update = update_of(self.optimizer)
-        self.optimizer._opt_called = True  # else a schedule warns that its step came first
-        self.schedulers = step_schedulers(module)
+    def __init__(self, trainer: Any) -> None:
+        self.trainer, self.module = trainer, trainer.lightning_module
+        self.progress = trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer
+        self.scheduled = trainer.fit_loop.epoch_loop.scheduler_progress
         self.hooks = Hooks(
-            self.trainer, "on_before_backward", "on_after_backward", "on_before_optimizer_step"
+            trainer,
+            "on_before_zero_grad",
+            "on_before_backward",
+            "on_after_backward",
+            "on_before_optimizer_step",
         )
-
-    @staticmethod
-    def suit(module: Any) -> bool:
-        """Say whether Lightning and torch would do nothing around a step of this module."""
-        trainer = module.trainer
-        return (
-            type(trainer.strategy) is SingleDeviceStrategy
-            and trainer.scaler is None
-            and isinstance(trainer.profiler, PassThroughProfiler)
-            and len(trainer.optimizers) == 1
-            and not _has_hooks(trainer.optimizers[0])
-            and not is_written(module, "backward", pl.LightningModule)
-            and not is_written(module, "manual_backward", pl.LightningModule)
+        precision = trainer.precision_plugin
+        changed = type(precision).forward_context is not Precision.forward_context
+        self.context: Any = precision.train_step_context if changed else nullcontext
+        self.takes_index = is_param_in_hook_signature(
+            self.module.training_step, "batch_idx", min_args=2
         )
+        self.clips = overrides(self.module, "configure_gradient_clipping", pl.LightningModule)
+        self.refresh()
 
-    def take(self, groups: list[list[Any]]) -> Tensor:
-        """Take one step for each group; see `Stepper`."""
-        first = self.trainer.global_step  # asked once: Lightning looks it up in its loops
-        with torch.no_grad():
-            steps = enumerate(groups, start=first)
-            losses = [self._step(step, group) for step, group in steps]
-            return torch.stack(losses) if len(losses) > 1 else losses[0][None]  # a view: no kernel
+    def refresh(self) -> None:
+        """Look up, before a call, what a callback may have changed since the last one."""
+        trainer = self.trainer
+        self.optimizer, self.accumulate = trainer.optimizers[0], trainer.accumulate_grad_batches
+        self.parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
+        self.schedules = [
+            (config.scheduler, config.frequency)
+            for config in trainer.lr_scheduler_configs
+            if config.interval == "step" and not config.reduce_on_plateau
+        ]
 
-    def _step(self, step: int, group: list[Any]) -> Tensor:
-        """Take one step, counted from 0; return the loss before it."""
-        losses: list[Tensor] = []  # LBFGS asks again; the first answers are those of this step
+    def take(self, batch: Any, index: int, steps: bool) -> dict[str, Any]:
+        """Train on a batch.
 
-        def closure() -> Tensor:
-            for parameter in self.parameters:
-                parameter.grad = None
-            total = self._backward(group[0], step, 0)
-            for part, batch in enumerate(group[1:], start=1):
-                total = total + self._backward(batch, step, part)
-            losses.append(total)
+        Args:
+            batch: the batch, on the device.
+            index: its number in the epoch.
+            steps: whether it is the last of those whose gradients make one optimizer step.
+
+        Returns:
+            What Lightning passes to `on_train_batch_end`.
+        """
+        self._arguments = (batch, index) if self.takes_index else (batch,)
+        self._zeroes, self._steps = index % self.accumulate == 0, steps
+        if steps:
+            count = self.progress.step
+            count.increment_ready()
+            self.optimizer.step(self._closure)
+            count.increment_completed()
+            for scheduler, frequency in self.schedules:
+                if (index + 1) % frequency == 0:
+                    self.scheduled.increment_ready()
+                    scheduler.step()
+                    self.scheduled.increment_completed()
+        else:
+            self._closure()
+        return self._outputs
+
+    @torch.enable_grad()
+    def _closure(self) -> Tensor | None:
+        """Compute the gradients; Lightning's order of hooks."""
+        loss = self._training_step()
+        if self._zeroes:
+            self._zero_grad()
+        if loss is not None:
+            self.hooks("on_before_backward", loss)
+            self.module.backward(loss)
+            self.hooks("on_after_backward")
+        if self._steps:
             self.hooks("on_before_optimizer_step", self.optimizer)
-            return total
+            self._clip()
+        return None if loss is None else loss.detach()
 
-        self.update(closure)
-        count_steps(self.trainer, 1)
-        for scheduler in self.schedulers:
-            scheduler.step()
-        mean = losses[0]
-        return mean if self.accumulate == 1 else mean * (self.accumulate / len(group))
+    def _training_step(self) -> Tensor | None:
+        attributes = vars(self.module)
+        attributes["_current_fx_name"] = "training_step"  # for `self.log`: see hooks.py
+        with self.context():
+            output = self.module.training_step(*self._arguments)
+        attributes["_current_fx_name"] = None
+        extra: Mapping[str, Any] = {}
+        if type(output) is not Tensor:
+            result = ClosureResult.from_training_step_output(output, self.accumulate)
+            output, extra = result.closure_loss, result.extra
+        elif self.accumulate != 1:
+            output = output / self.accumulate
+        if output is None:
+            Closure.warning_cache.warn(
+                "`training_step` returned `None`. If this was on purpose, ignore this warning..."
+            )
+        self._outputs = {} if output is None else {"loss": output.detach(), **extra}
+        loss: Tensor | None = output
+        return loss
 
-    def _backward(self, batch: Any, step: int, part: int) -> Tensor:
-        """Add the gradient of one batch; return its share of the loss."""
-        if self.randomness is not None:
-            self.randomness.start_batch(step, part)
-        loss: Tensor = self.module.training_loss(batch)
-        if self.accumulate != 1:
-            loss = loss / self.accumulate
-        self.hooks("on_before_backward", loss)
-        _run_backward(loss)
-        self.hooks("on_after_backward")
-        return loss.detach()
+    def _zero_grad(self) -> None:
+        count = self.progress.zero_grad
+        count.increment_ready()
+        self.hooks("on_before_zero_grad", self.optimizer)
+        count.increment_started()
+        for parameter in self.parameters:
+            parameter.grad = None
+        count.increment_completed()
 
-
-def start_batch(module: Any, part: int) -> None:
-    """Start the random numbers of one batch of the step that comes next."""
-    if module.randomness is not None:
-        module.randomness.start_batch(module.trainer.global_step, part)
-
-
-def step_schedulers(module: Any) -> list[Any]:
-    """Return the module's schedules that advance once an optimizer step."""
-    schedulers = module.lr_schedulers() or []
-    schedulers = schedulers if isinstance(schedulers, list) else [schedulers]
-    return [s for s in schedulers if not isinstance(s, ReduceLROnPlateau)]
-
-
-def count_steps(trainer: Any, steps: int) -> None:
-    """Move `trainer.global_step` on by steps that no Lightning optimizer has counted."""
-    progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-    for counts in (progress.total, progress.current):
-        counts.ready += steps
-        counts.completed += steps
-
-
-def _run_backward(loss: Tensor) -> None:
-    """Add the gradients of a loss, as `loss.backward()` does.
-
-    Whose checks of what it was given, in Python, take 40 us beside a network that fills the
-    processor's cache; a loss that is one number of torch's own kind needs none of them.
-    """
-    if type(loss) is Tensor and loss.dim() == 0 and loss.requires_grad:
-        slopes = (torch.ones_like(loss),)
-        graph._engine_run_backward(
-            (loss,), slopes, False, False, (), allow_unreachable=True, accumulate_grad=True
-        )
-    else:
-        loss.backward()  # type: ignore[no-untyped-call]
-
-
-def _has_hooks(chosen: Optimizer) -> bool:
-    # There is no public way to ask.
-    own = (chosen._optimizer_step_pre_hooks, chosen._optimizer_step_post_hooks)
-    shared = (optimizer._global_optimizer_pre_hooks, optimizer._global_optimizer_post_hooks)
-    return any(map(bool, (*own, *shared)))
+    def _clip(self) -> None:
+        value, algorithm = self.trainer.gradient_clip_val, self.trainer.gradient_clip_algorithm
+        if value is not None or self.clips:
+            self.module.configure_gradient_clipping(
+                self.optimizer, gradient_clip_val=value, gradient_clip_algorithm=algorithm
+            )

@@ -1,6 +1,6 @@
 """The optimizers' updates as functions of tensors, so that a compiler sees the whole step.
 
-Each computes what `torch.optim` does, on the state that `torch.optim` keeps. The numbers that
+Each computes what `torch.optim` does, on the state that `torch.optim` keeps. The scalars that
 follow from settings, schedule and step count are worked out outside, in double precision as torch
 does, and come in as tensors: a schedule that moves them needs no new compilation.
 Letters: P values of a block of parameters, S tensors of state.
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-Group = dict[str, Any]  # one of an optimizer's `param_groups`
+ParamGroup = dict[str, Any]  # one of an optimizer's `param_groups`
 State = Sequence[Tensor]  # S tensors, each [P]
 
 
@@ -27,23 +27,23 @@ class Update:
         group: the optimizer's settings for these parameters.
     """
 
-    names: tuple[str, ...] = ()  # of the S tensors, in the optimizer's own state
+    state_names: tuple[str, ...] = ()  # of the S tensors, in the optimizer's own state
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: ParamGroup) -> None:
         self.maximize, self.decays = bool(group["maximize"]), bool(group["weight_decay"])
 
-    def numbers(self, group: Group, step: int, fresh: bool) -> list[float]:
-        """Return the numbers of a step.
+    def scalars(self, group: ParamGroup, step: int, uninitialized: bool) -> list[float]:
+        """Return the scalars of a step.
 
         Args:
             group: the settings as they are at that step.
             step: which step of these parameters it is, from 1.
-            fresh: whether the state is still empty.
+            uninitialized: whether the state is still empty.
         """
         raise NotImplementedError
 
     def __call__(
-        self, p: Tensor, g: Tensor, state: State, numbers: Sequence[Tensor]
+        self, p: Tensor, g: Tensor, state: State, scalars: Sequence[Tensor]
     ) -> tuple[Tensor, State]:
         """Return parameters and state after a step along the gradient g, all [P]."""
         raise NotImplementedError
@@ -56,21 +56,23 @@ class Update:
 class SGD(Update):
     """Gradient descent, with momentum or without."""
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: ParamGroup) -> None:
         super().__init__(group)
         self.nesterov = bool(group["nesterov"])
-        self.names = ("momentum_buffer",) if group["momentum"] else ()
+        self.state_names = ("momentum_buffer",) if group["momentum"] else ()
 
-    def numbers(self, group: Group, step: int, fresh: bool) -> list[float]:
+    def scalars(self, group: ParamGroup, step: int, uninitialized: bool) -> list[float]:
         """Return lr, weight decay, momentum and the gradient's share in the buffer."""
-        share = 1.0 if fresh else 1 - group["dampening"]  # the first gradient is not dampened
+        share = (
+            1.0 if uninitialized else 1 - group["dampening"]
+        )  # the first gradient is not dampened
         return [group["lr"], group["weight_decay"], group["momentum"], share]
 
     def __call__(
-        self, p: Tensor, g: Tensor, state: State, numbers: Sequence[Tensor]
+        self, p: Tensor, g: Tensor, state: State, scalars: Sequence[Tensor]
     ) -> tuple[Tensor, State]:
         """Return parameters and state after a step along the gradient g, all [P]."""
-        lr, weight_decay, momentum, share = numbers
+        lr, weight_decay, momentum, share = scalars
         g = self._gradient(p, g, weight_decay)
         if not state:
             return p - lr * g, ()
@@ -81,14 +83,14 @@ class SGD(Update):
 class Adam(Update):
     """Adam, and AdamW, whose group says `decoupled_weight_decay`."""
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: ParamGroup) -> None:
         super().__init__(group)
         self.decoupled = bool(group["decoupled_weight_decay"])
-        self.names = ("exp_avg", "exp_avg_sq")
+        self.state_names = ("exp_avg", "exp_avg_sq")
         if group["amsgrad"]:
-            self.names += ("max_exp_avg_sq",)
+            self.state_names += ("max_exp_avg_sq",)
 
-    def numbers(self, group: Group, step: int, fresh: bool) -> list[float]:
+    def scalars(self, group: ParamGroup, step: int, uninitialized: bool) -> list[float]:
         """Return step size, weight decay, 1 - beta1, beta2, 1 - beta2, the correction, eps."""
         (beta1, beta2), lr, decay = group["betas"], group["lr"], group["weight_decay"]
         size, correction = lr / (1 - beta1**step), (1 - beta2**step) ** 0.5
@@ -96,10 +98,10 @@ class Adam(Update):
         return [size, decay, 1 - beta1, beta2, 1 - beta2, correction, group["eps"]]
 
     def __call__(
-        self, p: Tensor, g: Tensor, state: State, numbers: Sequence[Tensor]
+        self, p: Tensor, g: Tensor, state: State, scalars: Sequence[Tensor]
     ) -> tuple[Tensor, State]:
         """Return parameters and state after a step along the gradient g, all [P]."""
-        size, decay, new, kept_square, new_square, correction, eps = numbers
+        size, decay, new, kept_square, new_square, correction, eps = scalars
         if self.decoupled:
             g = -g if self.maximize else g
             p = p * decay if self.decays else p
@@ -116,16 +118,16 @@ class Adam(Update):
 class RMSprop(Update):
     """RMSprop, centered or not, with momentum or without."""
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: ParamGroup) -> None:
         super().__init__(group)
         self.centered, self.momentum = bool(group["centered"]), group["momentum"] > 0
-        self.names = ("square_avg",)
+        self.state_names = ("square_avg",)
         if self.centered:
-            self.names += ("grad_avg",)
+            self.state_names += ("grad_avg",)
         if self.momentum:
-            self.names += ("momentum_buffer",)
+            self.state_names += ("momentum_buffer",)
 
-    def numbers(self, group: Group, step: int, fresh: bool) -> list[float]:
+    def scalars(self, group: ParamGroup, step: int, uninitialized: bool) -> list[float]:
         """Return lr, weight decay, alpha, 1 - alpha, momentum, eps."""
         alpha = group["alpha"]
         return [
@@ -138,10 +140,10 @@ class RMSprop(Update):
         ]
 
     def __call__(
-        self, p: Tensor, g: Tensor, state: State, numbers: Sequence[Tensor]
+        self, p: Tensor, g: Tensor, state: State, scalars: Sequence[Tensor]
     ) -> tuple[Tensor, State]:
         """Return parameters and state after a step along the gradient g, all [P]."""
-        lr, weight_decay, alpha, new, momentum, eps = numbers
+        lr, weight_decay, alpha, new, momentum, eps = scalars
         g = self._gradient(p, g, weight_decay)
         square = alpha * state[0] + new * g * g
         after: tuple[Tensor, ...] = (square,)
@@ -159,18 +161,18 @@ class RMSprop(Update):
 class Adagrad(Update):
     """Adagrad."""
 
-    names = ("sum",)
+    state_names = ("sum",)
 
-    def numbers(self, group: Group, step: int, fresh: bool) -> list[float]:
+    def scalars(self, group: ParamGroup, step: int, uninitialized: bool) -> list[float]:
         """Return the step's lr, weight decay, eps."""
         lr = group["lr"] / (1 + (step - 1) * group["lr_decay"])
         return [lr, group["weight_decay"], group["eps"]]
 
     def __call__(
-        self, p: Tensor, g: Tensor, state: State, numbers: Sequence[Tensor]
+        self, p: Tensor, g: Tensor, state: State, scalars: Sequence[Tensor]
     ) -> tuple[Tensor, State]:
         """Return parameters and state after a step along the gradient g, all [P]."""
-        lr, weight_decay, eps = numbers
+        lr, weight_decay, eps = scalars
         g = self._gradient(p, g, weight_decay)
         total = state[0] + g * g
         return p - lr * g / (total.sqrt() + eps), (total,)
@@ -185,7 +187,7 @@ UPDATES: dict[type[Optimizer], type[Update]] = {
 }  # these exactly: a subclass may step otherwise
 
 
-def empty_state(optimizer: Optimizer, group: Group, p: Tensor) -> dict[str, Tensor]:
+def empty_state(optimizer: Optimizer, group: ParamGroup, p: Tensor) -> dict[str, Tensor]:
     """Return a parameter's state before its first step, in the optimizer's own format.
 
     A twin of the optimizer makes it: by a step of nothing from nothing.

@@ -129,7 +129,7 @@ def test_learning_rate_and_throughput_are_logged(build: Build) -> None:
         (torch.zeros(5, 2), 5),
         ((torch.zeros(5, 2), torch.zeros(5)), 5),
         ([torch.zeros(5, 2), torch.zeros(5)], 5),
-        ([(torch.zeros(5, 2), torch.zeros(5)), (torch.zeros(3, 2), torch.zeros(3))], 8),
+        ([[torch.zeros(5, 2), torch.zeros(5)], torch.zeros(3)], 5),
         ({"x": torch.zeros(4, 2)}, 4),
     ],
 )

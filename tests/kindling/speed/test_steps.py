@@ -1,4 +1,4 @@
-"""Several steps an execution must be the same steps: bit for bit what Lightning's own loop does."""
+"""The recipes with several steps per call: bit for bit what Lightning's own loop does."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from src.kindling.build import Experiment
-from src.kindling.errors import InputError
+from tests.kindling.callbacks.test_training_metrics import Kept
 
 pytestmark = pytest.mark.usefixtures("own_models")
 
@@ -44,7 +44,7 @@ def trained(build: Build, *overrides: str) -> tuple[Experiment, list[torch.Tenso
     ],
     ids=lambda overrides: ",".join(overrides) or "recipe",
 )
-def test_weights_steps_and_schedule_are_those_of_one_step_an_execution(
+def test_weights_steps_and_schedule_are_those_of_one_step_per_call(
     build: Build, overrides: tuple[str, ...]
 ) -> None:
     one, expected = trained(build, *overrides)
@@ -56,10 +56,26 @@ def test_weights_steps_and_schedule_are_those_of_one_step_an_execution(
         assert rates[0] == rates[1], steps
 
 
-def test_a_validation_amid_an_execution_is_refused(build: Build) -> None:
-    build(*SHORT, "trainer.val_check_interval=4", "steps_per_execution=2")
-    with pytest.raises(InputError, match="val_check_interval=3 is no multiple of the 2 batches"):
-        build(*SHORT, "trainer.val_check_interval=3", "steps_per_execution=2")
+@pytest.mark.parametrize(("every", "expected"), [("5", [4, 13, 22, 31]), ("9", [8, 17, 26, 35])])
+def test_a_validation_comes_at_its_batch_and_a_point_at_its_step(
+    every: str, expected: list[int], build: Build
+) -> None:
+    kept = []
+    for steps in (1, 100):
+        words = (
+            "trainer.check_val_every_n_epoch=1",
+            "trainer.log_every_n_steps=1",
+            f"trainer.val_check_interval={every}",
+        )
+        experiment = build(*SHORT, "data.batch_size=100", *words, f"steps_per_execution={steps}")
+        experiment.trainer.loggers = [logger := Kept()]
+        experiment.trainer.fit(experiment.model, datamodule=experiment.data)
+        points = [(step, point.get("train/loss"), point.get("val/loss"))
+                  for step, point in logger.points]  # fmt: skip
+        kept.append(points)
+    assert kept[0] == kept[1]
+    assert [step for step, loss, _ in kept[0] if loss is not None] == list(range(36))
+    assert [step for step, _, loss in kept[0] if loss is not None] == expected
 
 
 def test_max_steps_is_kept_to_the_step(build: Build) -> None:
