@@ -102,7 +102,7 @@ def trained(marks: Marks, *overrides: str) -> str:
     Raises:
         RuntimeError: it failed, or did not come past the marks.
     """
-    original, epochs_of_module = BaseModule.on_train_epoch_start, BaseModule.quiet_epochs
+    original, epochs_of_module = BaseModule.on_train_epoch_start, BaseModule.epochs_until_next
 
     def hook(module: Any) -> None:
         marks.at_epoch_start(module.trainer.current_epoch, module.trainer.global_step)
@@ -119,7 +119,7 @@ def trained(marks: Marks, *overrides: str) -> str:
         _Terminal(open(os.devnull, "wb")) as screen,
         mock.patch.object(sys, "__stderr__", screen),
         mock.patch.object(BaseModule, "on_train_epoch_start", hook),
-        mock.patch.object(BaseModule, "quiet_epochs", quiet),
+        mock.patch.object(BaseModule, "epochs_until_next", quiet),
         redirect_stdout(printed),
         redirect_stderr(printed),
     ):

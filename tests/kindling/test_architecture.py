@@ -152,16 +152,7 @@ def test_every_room_of_the_engine_has_its_place_among_the_arrows():
     assert {room(name) for name in TREES} - {None} <= ARROWS.keys()
 
 
-MODEL = pytest.mark.xfail(strict=True, reason="speed: the base module imports the speed corner")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=MODEL if name in ("model", "factories") else [])
-        for name in sorted({room(name) for name in TREES} - {None})
-    ],
-)
+@pytest.mark.parametrize("name", sorted({room(name) for name in TREES} - {None}))
 def test_the_arrows_of_a_room_point_downward(name):
     modules = [module for module in TREES if room(module) == name]
     permitted = allowed([name]) | {None}
@@ -186,10 +177,7 @@ def test_the_engine_names_nothing_of_yours(name):
     assert found == [], "the engine reaches what is yours through conf/ alone"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks={"speed": MODEL}.get(name, [])) for name in OPTIONAL],
-)
+@pytest.mark.parametrize("name", OPTIONAL)
 def test_only_its_users_import_a_room_that_may_be_deleted(name):
     users = {
         user for user, imported in graph().items() if any(room(i) == name for i in imported)
@@ -198,7 +186,6 @@ def test_only_its_users_import_a_room_that_may_be_deleted(name):
     assert strangers == set()
 
 
-@MODEL
 def test_one_arrow_enters_speed_and_only_when_it_is_needed():
     found = {
         (name, imported, at_once)

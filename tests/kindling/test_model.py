@@ -1,5 +1,6 @@
-"""What a validation logs by a short way is what Lightning's `log_dict` makes of it."""
+"""The module that models extend behaves as any LightningModule does."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -7,10 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.kindling import model
 from src.kindling.build import Experiment
 from src.kindling.model import BaseModule
-from tests.kindling.callbacks.test_training_metrics import Kept
 
 pytestmark = pytest.mark.usefixtures("own_models")
 
@@ -18,40 +17,46 @@ Build = Callable[..., Experiment]
 SMALL = "model.hidden_features=8"
 
 
-def fitted(build: Build, *overrides: str) -> tuple[list[Any], list[dict[str, Tensor]]]:
-    """Fit; return the points of validations, and what callbacks and loggers were last told."""
-    words = ("trainer.max_epochs=4", "trainer.check_val_every_n_epoch=2", "logger=none")
-    experiment, kept = build(*words, *overrides), Kept()
-    experiment.trainer.loggers = [kept]
+def fitted(build: Build, *overrides: str) -> Experiment:
+    experiment = build("trainer.max_epochs=2", "logger=none", *overrides)
     experiment.trainer.fit(experiment.model, datamodule=experiment.data)
-    told = (experiment.trainer.callback_metrics, experiment.trainer.logged_metrics)
-    return (
-        [(step, list(point.items())) for step, point in kept.points if "val/loss" in point],
-        [{name: m[name] for name in m if name.startswith("val/")} for m in told],
-    )
+    return experiment
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        (SMALL, "steps_per_execution=2"),
-        (SMALL, "steps_per_execution=1", "trainer.val_check_interval=2"),
-        ("model=line",),  # in float64, and with a metric of its weights
-    ],
-    ids=" ".join,
-)
-def test_a_validation_logs_what_lightning_would(
-    build: Build, overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_model_can_be_copied_after_its_fit(steps: int, build: Build) -> None:
+    model = fitted(build, SMALL, f"steps_per_execution={steps}").model
+    same = copy.deepcopy(model).state_dict()
+    assert all(torch.equal(value, same[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("words", [["steps_per_execution=4"], ["compile=true"]])
+def test_an_own_training_step_and_configure_optimizers_train(
+    words: list[str], build: Build, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    points, told = fitted(build, *overrides)
-    monkeypatch.setattr(model, "_is_number", lambda value: False)
-    expected_points, expected = fitted(build, *overrides)
-    assert points == expected_points
-    assert len(points) > 1
-    for mine, theirs in zip(told, expected, strict=True):
-        assert list(mine) == list(theirs)
-        for name, value in mine.items():
-            assert (value.dtype, value.item()) == (theirs[name].dtype, theirs[name].item())
+    def training_step(self: Any, batch: Any, batch_idx: int) -> Tensor:
+        return self.loss(self(batch[0]), batch[1])
+
+    def configure_optimizers(self: Any) -> Any:
+        groups = [{"params": [p], "lr": rate} for p, rate in zip(self.parameters(), [0.1] * 4)]
+        return [torch.optim.SGD(groups)]
+
+    weights = []
+    for override in ([], words):
+        experiment = build(
+            SMALL, "trainer.max_epochs=2", "logger=none", "steps_per_execution=1", *override
+        )
+        own = {"training_step": training_step, "configure_optimizers": configure_optimizers}
+        kind = type(experiment.model)
+        experiment.model.__class__ = type("Own", (kind,), own)
+        before = [p.detach().clone() for p in experiment.model.parameters()]
+        experiment.trainer.fit(experiment.model, datamodule=experiment.data)
+        weights.append([p.detach() for p in experiment.model.parameters()])
+        assert not any(map(torch.equal, before, weights[-1]))
+    assert all(map(torch.equal, *weights))
+    said = [line for line in capsys.readouterr().err.splitlines() if "compile=true" in line]
+    assert len(said) == ("compile=true" in words)
+    assert all("Own.training_step is not compiled" in line for line in said)
 
 
 def test_a_metric_that_is_no_number_is_refused_by_name(

@@ -34,6 +34,10 @@ class Seeding(Callback):
         # read the checkpoint, whose state of the loader it would ignore: let it do so again.
         trainer.fit_loop._combined_loader = None
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Seed before a run that is resumed inside an epoch fetches its next batch."""
+        self.randomness.start_call(trainer.global_step)
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Seed before the first batch of the epoch is fetched."""
         self.randomness.start_call(trainer.global_step)
@@ -53,6 +57,18 @@ class Seeding(Callback):
         """Seed before the next batch is fetched: the validation may have drawn random numbers."""
         if trainer.state.fn == TrainerFn.FITTING:
             self.randomness.start_call(trainer.global_step)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Read the step of a run of an earlier version, which counted K > 1 as manual steps."""
+        loops = checkpoint.get("loops", {}).get("fit_loop", {})
+        manual = loops.get("epoch_loop.manual_optimization.optim_step_progress")
+        automatic = loops.get("epoch_loop.automatic_optimization.optim_progress")
+        if not pl_module.automatic_optimization or not manual or not automatic:
+            return
+        if manual["total"]["completed"] > automatic["optimizer"]["step"]["total"]["completed"]:
+            automatic["optimizer"]["step"] = manual
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Restore the default treatment of small numbers."""

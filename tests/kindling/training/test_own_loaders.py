@@ -57,10 +57,15 @@ def test_own_loaders_train_validate_and_test(build: Build) -> None:
     assert round(metrics["test/accuracy"] * 100, 3).is_integer()
 
 
-def test_several_steps_an_execution_say_what_they_need(build: Build) -> None:
-    experiment = build("trainer.max_epochs=3", "steps_per_execution=4", "logger=none")
-    with pytest.raises(ValueError, match="set steps_per_execution=1"):
+def test_own_loaders_train_the_same_with_several_steps_per_call(build: Build) -> None:
+    weights = []
+    for steps in (1, 4, 100):
+        words = ("trainer.max_epochs=3", f"steps_per_execution={steps}", "logger=none")
+        experiment = build(*words)
         experiment.trainer.fit(experiment.model, datamodule=Streamed())
+        weights.append([p.detach() for p in experiment.model.parameters()])
+    for several in weights[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(weights[0], several, strict=True))
 
 
 class Augmented(TensorDataset):
