@@ -18,7 +18,8 @@ SMALL = "model.hidden_features=8"
 
 
 def fitted(build: Build, *overrides: str) -> Experiment:
-    experiment = build("trainer.max_epochs=2", "logger=none", *overrides)
+    words = ("trainer.max_epochs=2", "trainer.check_val_every_n_epoch=1", "logger=none")
+    experiment = build(*words, *overrides)
     experiment.trainer.fit(experiment.model, datamodule=experiment.data)
     return experiment
 
@@ -38,7 +39,7 @@ def test_an_own_training_step_and_configure_optimizers_train(
         return self.loss(self(batch[0]), batch[1])
 
     def configure_optimizers(self: Any) -> Any:
-        groups = [{"params": [p], "lr": rate} for p, rate in zip(self.parameters(), [0.1] * 4)]
+        groups = [{"params": [p], "lr": 0.1} for p in self.parameters()]
         return [torch.optim.SGD(groups)]
 
     weights = []
