@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
+from torch.utils.data import DataLoader, TensorDataset
 
 from src.kindling.build import Experiment
-from tests.kindling.training.test_own_loaders import Streamed
 
 Build = Callable[..., Experiment]
 pytestmark = pytest.mark.xdist_group("compiled")  # one process imports the compiler
@@ -127,7 +127,8 @@ def test_loaders_of_ones_own_are_compiled_too(
 ) -> None:
     eager, compiled = [build(*SHORT, *words.split(), f"compile={c}") for c in ("false", "true")]
     for experiment in (eager, compiled):
-        experiment.trainer.fit(experiment.model, datamodule=Streamed())
+        rows = TensorDataset(*experiment.data.split("train"))
+        experiment.trainer.fit(experiment.model, DataLoader(rows, 100, shuffle=True))
     assert_compiled(capsys)
     torch.testing.assert_close(left(compiled), left(eager), rtol=1e-9, atol=1e-12)
 
