@@ -121,6 +121,7 @@ def test_a_run_goes_on_the_other_way_round_from_its_checkpoint(
 
 
 @pytest.mark.usefixtures("uncompiled")
+@pytest.mark.filterwarnings("ignore")  # of Lightning, about the loader
 @pytest.mark.parametrize("words", ["", "steps_per_execution=1 trainer.accumulate_grad_batches=2"])
 def test_loaders_of_ones_own_are_compiled_too(
     words: str, build: Build, capsys: pytest.CaptureFixture[str]
