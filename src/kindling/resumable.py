@@ -246,16 +246,16 @@ def make_resumable(data: pl.LightningDataModule, seed: int, shares: bool = True)
         seed: of the run.
         shares: whether ranks share the samples, as with Lightning's `use_distributed_sampler`.
     """
-    original: Callable[[], Any] = data.train_dataloader
+    original: Callable[..., Any] = data.train_dataloader
 
     @wraps(original)
-    def train_dataloader() -> Any:
+    def train_dataloader(*arguments: Any, **named: Any) -> Any:  # the module may call it itself
         trainer, options = data.trainer, {"seed": seed}
         if trainer is not None:
             options["in_order"] = bool(getattr(trainer, "overfit_batches", 0))
             if shares:
                 options |= {"rank": trainer.global_rank, "world_size": trainer.world_size}
-        return _wrapped(original(), options)
+        return _wrapped(original(*arguments, **named), options)
 
     data.train_dataloader = train_dataloader  # type: ignore[method-assign]
 

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.trainer.states import TrainerFn
 from pydantic import PositiveInt
 
+from src.kindling.callbacks.freezing import freeze_only, frozen
 from src.kindling.files.checkpoint import AtomicCheckpointIO
 
 
@@ -24,8 +25,8 @@ class Checkpointing(Checkpoint):
     epoch has ended, never inside its last batch, so that a resumed run starts between epochs.
 
     In addition to Lightning's content, each checkpoint holds what the following steps depend on:
-    the latest metrics (for monitors), gradients of an unfinished accumulation (on one process), and
-    the length of the history on disk.
+    the latest metrics (for monitors), gradients of an unfinished accumulation (on one process),
+    which parameters and BatchNorm statistics are frozen, and the length of the history on disk.
 
     Args:
         monitor: the metric that decides which checkpoint is best; None means the model's own
@@ -51,6 +52,7 @@ class Checkpointing(Checkpoint):
         self._resumed = False
         self._metrics: dict[str, Any] = {}  # both from the checkpoint of a resumed run
         self._gradients: dict[str, Any] = {}
+        self._frozen: list[str] | None = None  # None in a new run, and in older checkpoints
 
     # Saving -----------------------------------------------------------------------------------
 
@@ -140,9 +142,21 @@ class Checkpointing(Checkpoint):
         if trainer.fit_loop.epoch_loop._should_accumulate():  # no public name tells
             gradients = {n: p.grad for n, p in pl_module.named_parameters() if p.grad is not None}
             state["gradients"] = {name: grad.cpu().clone() for name, grad in gradients.items()}
+        state["frozen"] = frozen(pl_module)
         state["history"] = history(trainer)
 
     # Resuming ---------------------------------------------------------------------------------
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Restore the loops' counters now, and the position of the training loader with them.
+
+        Lightning does so after `configure_optimizers`. Where that asks for
+        `estimated_stepping_batches`, the loader is set up by then, and would not be told.
+        """
+        if trainer.state.fn == TrainerFn.FITTING:
+            trainer.fit_loop.load_state_dict(checkpoint["loops"]["fit_loop"])
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best score of a resumed run, and what its next steps depend on."""
@@ -150,6 +164,7 @@ class Checkpointing(Checkpoint):
         self._kept = [(score, name) for score, name in state_dict.get("kept", [])]
         self._metrics = state_dict.get("metrics", {})
         self._gradients = state_dict.get("gradients", {})
+        self._frozen = state_dict.get("frozen")
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restore the latest metrics, which Lightning has just cleared."""
@@ -161,8 +176,13 @@ class Checkpointing(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restore gradients of an unfinished accumulation, and a decision to stop early.
 
-        Any sooner, the loop would skip the end of the epoch that was being stopped.
+        Any sooner, the loop would skip the end of the epoch that was being stopped. What is frozen
+        is restored too: BaseFinetuning freezes the backbone of a resumed run a second time, and
+        does not unfreeze it where the epoch for that has passed.
         """
+        if self._frozen is not None:
+            freeze_only(pl_module, self._frozen)
+        self._frozen = None
         for name, parameter in pl_module.named_parameters():
             if name in self._gradients:
                 parameter.grad = self._gradients[name].to(parameter.device)

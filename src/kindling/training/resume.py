@@ -52,28 +52,15 @@ class Resumption:
     notices: list[str]
 
     def check_fit(self, built: "Experiment") -> None:
-        """Refuse a checkpoint whose weights or optimizer state do not fit the configuration.
-
-        Only `configure_optimizers` of BaseModule is tried here. A module's own may need its
-        Trainer, and a callback such as BaseFinetuning may have added parameter groups: Lightning
-        restores those itself.
+        """Refuse a checkpoint whose weights or optimizer states do not fit the configuration.
 
         Raises:
             InputError: naming what does not fit.
         """
-        if self.checkpoint is None:
-            return
-        trial = {**self.content, "state_dict": dict(self.content["state_dict"])}
-        try:
-            built.model.on_load_checkpoint(trial)
-            built.model.configure_model()
-            built.model.load_state_dict(trial["state_dict"], strict=built.model.strict_loading)
-            for optimizer in _tried_optimizers(built):
-                [state] = trial["optimizer_states"]
-                optimizer.load_state_dict(state)
-        except (RuntimeError, ValueError, LookupError, TypeError) as error:
-            line = " ".join(str(error).split())
-            raise InputError(f"{self.checkpoint} does not fit this configuration: {line}") from None
+        from src.kindling.training import resume_fit
+
+        if self.checkpoint is not None:
+            resume_fit.check_fit(self.checkpoint, self.content, built.model, built.trainer)
 
     def apply(self, built: "Experiment") -> Path | None:
         """Restore a run's files to the time of the checkpoint, and apply the changed settings.
@@ -141,18 +128,6 @@ def newest_whole(run: Path) -> tuple[Path | None, Any, list[str]]:
         more = "; and no other is whole" if len(notices) > 1 else ""
         raise InputError(f"{notices[0]}{more}")
     return None, None, [f"{run} has no checkpoint yet: it starts from its first step"]
-
-
-def _tried_optimizers(built: "Experiment") -> list[Any]:
-    from lightning.pytorch.callbacks import BaseFinetuning
-
-    from src.kindling.model import BaseModule
-
-    trainer: Any = built.trainer
-    own = type(built.model).configure_optimizers is not BaseModule.configure_optimizers
-    if own or any(isinstance(callback, BaseFinetuning) for callback in trainer.callbacks):
-        return []
-    return [built.model.optimizer_factory(built.model.parameters())]
 
 
 def _forget_lost_best(run: Path, content: Any) -> list[str]:
