@@ -21,16 +21,39 @@ def allowed_targets() -> set[tuple[str, str, Any]]:
         InputError: conf/ names no `_target_`, so it is not this project's.
     """
     found = set()
+    for top, _, place, value in _instructions("**/*.yaml"):
+        found.add((top or place[0], place[-1], value))
+    if "_target_" not in {key for _, key, _ in found}:
+        raise InputError(f"{CONF}: no YAML names a _target_")
+    return found
+
+
+def option(group: str, target: str) -> str | None:
+    """Return the option of a group whose YAML gives the group this `_target_`; None if none does.
+
+    Where several do, it is the one that has the stem of the target's module, if one has.
+    """
+    found = [
+        path.stem
+        for top, path, place, value in _instructions(f"{group}/*.yaml")
+        if value == target and place == (("_target_",) if top else (group, "_target_"))
+    ]
+    stem = target.split(".")[-2] if "." in target else target
+    return stem if stem in found else next(iter(found), None)
+
+
+def _instructions(pattern: str) -> Iterator[tuple[str | None, Path, tuple[Any, ...], Any]]:
+    """Yield what YAMLs tell Hydra to build: the group by its folder, the file, the keys, the value.
+
+    The group is None where the YAML sets keys of the whole configuration.
+    """
     for folder in conf_folders():
-        for path in sorted(folder.rglob("*.yaml")):
+        for path in sorted(folder.glob(pattern)):
             text = path.read_text(encoding="utf-8")
             top = None if "@package _global_" in text else path.parent.name
             for place, value in nodes(_content(text, path)):
                 if is_instruction(place) and isinstance(value, str | bool):
-                    found.add((top or place[0], place[-1], value))
-    if "_target_" not in {key for _, key, _ in found}:
-        raise InputError(f"{CONF}: no YAML names a _target_")
-    return found
+                    yield top, path, place, value
 
 
 def _content(text: str, path: Path) -> Any:

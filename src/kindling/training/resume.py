@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from src.kindling import layout
-from src.kindling.config import masking
+from src.kindling.config import masking, targets
 from src.kindling.errors import InputError, first_line, short_repr
 from src.kindling.files import bounded
 from src.kindling.layout import BEST, LAST, PREVIOUS, Plain
@@ -183,19 +183,27 @@ def with_overrides(saved: Plain, overrides: Sequence[str]) -> Plain:
     given = {_key(o): o for o in overrides if _key(o) not in NOT_OF_THE_RUN}
     if not given:
         return saved
-    held, model = layout.flat(saved), f"model={layout.model_stem(saved)}"
-    recipe = layout.flat(_composed([model]))
+    held, options = layout.flat(saved), _options(saved)
+    recipe = layout.flat(_composed(options))
     own = {key: o for key, o in given.items() if key in held and key not in recipe}
     others = {key: o for key, o in given.items() if key not in own}
     as_saved = [f"{key}={json.dumps(held[key])}" for key in others if key in held]
-    before = layout.flat(_composed([model, *as_saved]))
-    after = layout.flat(_composed([*([] if "model" in given else [model]), *others.values()]))
+    before = layout.flat(_composed([*options, *as_saved]))
+    kept_options = [o for o in options if "model" not in given and _key(o) not in given]
+    after = layout.flat(_composed([*kept_options, *others.values()]))
     groups = [key for key in others if (layout.CONF / key).is_dir() and key != "trainer"]
     replaced = tuple(f"{group}." for group in groups)
     gone = before.keys() - after.keys()
     kept = {k: v for k, v in held.items() if k not in gone and not k.startswith(replaced)}
     new = {k: v for k, v in after.items() if v != before.get(k, ...) or k.startswith(replaced)}
     return _nested(kept | new | {key: _value(override) for key, override in own.items()})
+
+
+def _options(saved: Plain) -> list[str]:
+    """Return the options that a run's model and data are of: ["model=fizzbuzz", ...]."""
+    found = {group: targets.option(group, saved[group]["_target_"]) for group in ("model", "data")}
+    found["model"] = found["model"] or layout.model_stem(saved)  # the error names it
+    return [f"{group}={option}" for group, option in found.items() if option]
 
 
 def _key(override: str) -> str:

@@ -11,7 +11,7 @@ from tests.conftest import Command
 from tests.kills import differences
 
 HERE = "tests.kindling.training.own_optimizers"
-KINDS = ("Groups", "Two", "Gan", "Tuned")
+KINDS = ("Groups", "Tuned")
 TRAINED = ("trainer.accelerator=cpu", "trainer.max_epochs=5", "trainer.log_every_n_steps=1")
 
 
@@ -79,8 +79,6 @@ def test_a_stopped_run_resumes_to_the_same_bits(
 
 MISFITS = {
     "Groups model.groups=1": "different number of parameter groups",
-    "Two model.groups=1": "it holds the state of 2 optimizers, and the model configures 1",
-    "Gan model.groups=1": "it holds the state of 2 optimizers, and the model configures 1",
     "Tuned callbacks=default": "different number of parameter groups",
     "Groups model.width=9": "size mismatch for backbone.0.weight",
 }
@@ -106,6 +104,6 @@ def test_a_misfit_is_one_line_and_the_run_stays_as_it_was(
         command.here("train", f"--config-dir={conf}", "resume=latest", change, "allow_changes=true")
     said = capsys.readouterr().err
     assert (stop.value.code, said.count("\n")) == (2, 1), said
-    assert f"last.ckpt does not fit this configuration: {MISFITS[misfit]}"[:60] in said
+    assert "last.ckpt does not fit this configuration: " in said
     assert MISFITS[misfit] in said
     assert list(content(command.latest)) == before
