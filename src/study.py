@@ -2,11 +2,13 @@
 
 import importlib.util
 import sys
+from pathlib import Path
 
 from omegaconf import DictConfig
 
 from src.kindling.cli import command, composition
 from src.kindling.errors import InputError
+from src.kindling.layout import Plain
 from src.kindling.studies import command_line
 
 _arguments: list[str] = []  # of this command line
@@ -14,13 +16,28 @@ _training: list[str] = []  # those of src.train, with search words
 
 
 @command.command("study")
-def _study(settings: DictConfig) -> None:
-    """Start a study, join it, or show it."""
+def _study(config: DictConfig) -> None:
+    """Start a study, join it, or show it; compare the settings that it confirms."""
     if importlib.util.find_spec("optuna") is None:
         raise InputError("src.study needs Optuna; pip install -e '.[study]' installs it")
     from src.kindling.studies import start
 
-    start.run(composition.resolved(settings), list(_training), list(_arguments))
+    confirmed = start.run(composition.resolved(config), list(_training), list(_arguments))
+    if confirmed is not None:
+        print(_comparison(*confirmed))
+
+
+def _comparison(folder: Path, by: Plain) -> str:
+    """Return the table of src.compare over the runs of a folder."""
+    if importlib.util.find_spec("src.kindling.results") is None:
+        return f"compare the runs in {folder}"
+    from src.kindling.results.comparison import compare
+    from src.kindling.results.comparison_text import as_text
+    from src.kindling.results.runs import select
+
+    chosen = {"runs": [str(folder)], "model": None, "last": None, "log_dir": str(folder)}
+    runs, skipped = select(chosen | by)
+    return "\n".join([as_text(compare(runs, by["metric"], by["mode"]), 100), *skipped])
 
 
 def main() -> None:

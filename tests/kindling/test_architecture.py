@@ -46,7 +46,7 @@ DOORS = ["training", "restore", "results", "studies", "cli"]
 # Rooms that a copier may delete, and the only files outside them that import them.
 OPTIONAL = {
     "speed": {"src.kindling.build"},
-    "results": {"src.compare", "src.report"},
+    "results": {"src.compare", "src.report", "src.study"},
     "studies": {"src.study"},
     "figures": {"src.kindling.callbacks.figures", "src.figures"},
 }

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from pathlib import Path
 
 from src.kindling.config.settings import node_problems
 from src.kindling.errors import InputError
@@ -12,13 +13,16 @@ from src.kindling.studies.recipe import Recipe
 from src.kindling.studies.settings import limits
 
 
-def run(settings: Plain, words: list[str], arguments: list[str]) -> None:
+def run(settings: Plain, words: list[str], arguments: list[str]) -> tuple[Path, Plain] | None:
     """Work on a study until it has its trials, and show it.
 
     Args:
         settings: the resolved configuration of src.study.
         words: the overrides of src.train, those with search words too.
         arguments: the whole command line.
+
+    Returns:
+        With `study.confirm`, the folder of the runs to be compared, and by which metric and mode.
 
     Raises:
         InputError: a setting is wrong.
@@ -42,6 +46,12 @@ def run(settings: Plain, words: list[str], arguments: list[str]) -> None:
     finally:
         if not is_one_of_several:
             print(summary.text(opened.study, opened.definition, opened.recipe), flush=True)
+    if is_one_of_several or not opened.settings.confirm:
+        return None
+    from src.kindling.studies.confirm import confirm
+
+    by = {"metric": opened.definition.metrics[0], "mode": opened.definition.modes[0]}
+    return confirm(opened), by
 
 
 def checked_recipe(told: Plain, words: list[str]) -> Recipe:

@@ -280,3 +280,20 @@ def test_a_metric_that_is_not_validated_falls_back_to_the_training_loss(
     command.here("study", "study.name=n", *words, "optimizer.lr=interval(1e-5,1e-4)",
                  "study.trials=1", "~callbacks.figures")  # fmt: skip
     assert load("n").metric_names == ["train/loss"]
+
+
+def test_the_best_and_the_recipe_are_trained_again_with_other_seeds_and_compared(
+    command: Command,
+) -> None:
+    words = ("study.name=c", *QUICK, RATES, "study.trials=3", "study/pruner=none")
+    printed = command.here("study", *words, "study.confirm=2", "study.confirm_top=1")
+    runs = sorted((command.log_dir / "study" / "c" / "confirm").glob("trial-*/seed-*"))
+    assert {run.name for run in runs} == {"seed-100000", "seed-100001"}
+    assert (runs[0].parent.name, len(runs)) in (("trial-0000", 2), ("trial-0000", 4))
+    for run in runs:
+        assert yaml.safe_load((run / "config.yaml").read_text())["seed"] == int(run.name[5:])
+    assert "best first, by the lowest train/loss" in printed
+    starts = [json.loads((run / "run.json").read_text())["start"] for run in runs]
+    command.here("study", "study.name=c", "study.trials=3", "study.confirm=2",
+                 "study.confirm_top=1")  # fmt: skip
+    assert [json.loads((run / "run.json").read_text())["start"] for run in runs] == starts
