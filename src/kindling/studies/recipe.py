@@ -37,6 +37,7 @@ class Recipe:
             override.partition("=")[0] == "seed" for override in overrides
         ) or any(d.key == "seed" for d in dimensions)
         self._composed: dict[tuple[tuple[str, Value], ...], DictConfig] = {}
+        self._chosen: dict[tuple[tuple[str, Value], ...], Plain] = {}  # options of groups
 
     @property
     def dimensions(self) -> list[Dimension]:
@@ -53,9 +54,13 @@ class Recipe:
         if key not in self._composed:
             words = [*self.overrides, *(f"{group}={option}" for group, option in options.items())]
             try:
-                self._composed[key] = hydra.compose("train", words, return_hydra_config=True)
+                composed = hydra.compose("train", words, return_hydra_config=True)
             except (HydraException, OmegaConfBaseException) as error:
                 raise InputError(composition.explain(error, "train", words)) from None
+            chosen: Any = OmegaConf.to_container(composed.hydra.runtime.choices)
+            OmegaConf.set_struct(composed, False)
+            composed.pop("hydra")  # large, and copied for each trial
+            self._composed[key], self._chosen[key] = composed, chosen
         return self._composed[key]
 
     def present(self, options: dict[str, Value]) -> list[Dimension]:
@@ -71,8 +76,6 @@ class Recipe:
         """
         groups = {d.key for d in self.groups}
         config = copy.deepcopy(self.config({k: v for k, v in drawn.items() if k in groups}))
-        OmegaConf.set_struct(config, False)
-        config.pop("hydra")
         for key, value in drawn.items():
             if key not in groups:
                 OmegaConf.update(config, key, space.parsed(key, value), merge=True)
@@ -83,9 +86,7 @@ class Recipe:
     def own_values(self) -> dict[str, Value]:
         """Return the recipe's own value of each searched key, where it can be drawn."""
         config = self.config({})
-        choices = OmegaConf.to_container(config.hydra.runtime.choices)
-        assert isinstance(choices, dict)
-        own = {d.key: choices.get(d.key) for d in self.groups}
+        own = {d.key: self._chosen[()].get(d.key) for d in self.groups}
         own |= {d.key: OmegaConf.select(config, d.key) for d in self.present({})}
         return {
             d.key: own[d.key] for d in self.dimensions if d.key in own and d.contains(own[d.key])
@@ -137,7 +138,7 @@ class Recipe:
 
 def _keys(config: DictConfig) -> list[str]:
     content: Any = OmegaConf.to_container(config)
-    return [key for key in composition.flat_keys(content) if not key.startswith("hydra")]
+    return list(composition.flat_keys(content))
 
 
 def _with_word(line: str, words: dict[str, Dimension]) -> str:
