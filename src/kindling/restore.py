@@ -20,6 +20,7 @@ from src.kindling.config import untrusted
 from src.kindling.config.settings import validate
 from src.kindling.errors import InputError
 from src.kindling.files.checkpoint import check_size, load_checkpoint
+from src.kindling.files.run_record import folders_advice
 from src.kindling.layout import Plain
 from src.kindling.process import garbage
 from src.kindling.process.devices import FOR_GPUS, runs_on_cpu
@@ -37,7 +38,7 @@ def load(checkpoint: Path) -> tuple[Plain, Any, Any]:
     garbage.resume_gc()
     quiet_lightning()
     content = _content(checkpoint)
-    settings = untrusted.check(content.get("config"), checkpoint)
+    settings = untrusted.check(content.get("config"), checkpoint, folders_advice)
     validate(settings)
     with _file_errors():
         check_size(lambda: build_model(settings), checkpoint)

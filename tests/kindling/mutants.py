@@ -111,9 +111,31 @@ MUTATIONS = [
     ),
     *_of(
         "src/kindling/process/signals.py",
-        "tests/kindling/process/test_signals.py",
+        "tests/kindling/process/test_signals.py -k worker_process or first_rank or in_training",
         ("signal.set_wakeup_fd(-1)", "pass"),
         ("os.register_at_fork(after_in_child=_restore_in_worker)", "pass"),
+        ("signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL", "signal.SIG_DFL"),
+        ('told = os.environ.get("LOCAL_RANK", "0") != "0"', "told = False"),
+        ('"SIGHUP": 129, ', ""),
+    ),
+    *_of(
+        "src/kindling/process/requeue.py",
+        "tests/kindling/training/test_slurm.py -k usr1 or another_signal",
+        ('signals.pending_signal() == getattr(signal, "SIGUSR1", None)', "True"),
+        ("signals.say(ask(number))", "pass"),
+    ),
+    *_of(
+        "src/kindling/callbacks/checkpointing.py",
+        "tests/kindling/training/test_own_optimizers.py -k same_bits",
+        ("freeze_only(pl_module, self._frozen)", "pass"),
+        ('trainer.fit_loop.load_state_dict(checkpoint["loops"]["fit_loop"])', "pass"),
+    ),
+    *_of(
+        "src/kindling/training/resume_fit.py",
+        "tests/kindling/training/test_own_optimizers.py -k misfit",
+        ("if outline.optimizers and len(states) != len(outline.optimizers):", "if False:"),
+        ("optimizer.load_state_dict(state)", "pass"),
+        ("estimated_stepping_batches = 1000", ""),
     ),
     *_of(
         "src/kindling/files/checkpoint_archive.py",
@@ -134,8 +156,17 @@ MUTATIONS = [
     ),
     *_of(
         "src/kindling/training/resume_changes.py",
-        "tests/kindling/training/test_resume.py",
+        "tests/kindling/training/test_resume_changes.py",
         ('state["wait_count"] < new', "True"),
+        ('state["stopping_reason"] = 0', "pass"),
+        (
+            '("callbacks.checkpointing.monitor", "callbacks.checkpointing.mode")',
+            '("callbacks.checkpointing.monitor",)',
+        ),
+        ("update(best_score=None, kept=[])", "update(best_score=None)"),
+        ('group["lr"] = scaled(group["lr"])', 'group["lr"] = new'),
+        ('scaled(group.get("initial_lr", old or new))', "new"),
+        ('[scaled(rate) for rate in schedule["base_lrs"]]', 'schedule["base_lrs"]'),
     ),
     *_of(
         "src/kindling/config/untrusted.py",

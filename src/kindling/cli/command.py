@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.kindling.cli import arguments, composition, sweep
-from src.kindling.errors import InputError, first_line
+from src.kindling.errors import InputError, first_line, printable
 from src.kindling.layout import CONF, Plain, added_folders
 from src.kindling.process import garbage, ranks
 
@@ -135,12 +135,7 @@ def _exit(line: str, status: int) -> typing.NoReturn:
         import traceback
 
         traceback.print_exc()
-    # Text from a file or an argument stays on the line, and cannot control the terminal.
-    print(
-        "error:",
-        "".join(c if c.isprintable() else " " for c in line)[:2000],
-        file=sys.stderr,
-    )
+    print("error:", printable(" ".join(line.splitlines()), 2000), file=sys.stderr)
     sys.exit(status)
 
 

@@ -1,7 +1,6 @@
 """What may be rebuilt from a file that anybody may have written: a checkpoint, a run directory."""
 
-import json
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +8,14 @@ from src.kindling.config import masking, signatures
 from src.kindling.config.settings import adapter
 from src.kindling.config.targets import allowed_targets, is_allowed, is_instruction, nodes
 from src.kindling.errors import InputError, short_repr
-from src.kindling.layout import Plain, folder_arguments
+from src.kindling.layout import Plain
 
 PLAIN = (dict, list, tuple, str, bool, int, float, type(None))
 GROUPS = ("model", "data", "optimizer", "scheduler", "trainer")  # nothing runs without these
-LARGEST_RECORD = 1 << 20  # bytes of a run.json
 MOST, DEEPEST = 10_000, 20  # values, and levels, of a configuration: one of this project has 100, 4
 
 
-def check(settings: Any, source: Path) -> Plain:
+def check(settings: Any, source: Path, advice: Callable[[Path], str] = lambda source: "") -> Plain:
     """Return a configuration that was read from a checkpoint or run directory, if it is harmless.
 
     What tells Hydra what to build (`_target_` and other keys with an underscore) must be in the
@@ -25,6 +23,11 @@ def check(settings: Any, source: Path) -> Plain:
     adds to it: a name that only begins like one can lead anywhere (`module.torch.load`). The rest
     must be plain values, and the only interpolations environment variables that conf/ names at the
     same key. Nothing is imported before that is known.
+
+    Args:
+        settings: what was read.
+        source: the file that it was read from.
+        advice: returns the end of the error line about a `_target_` that is not in conf/.
 
     Raises:
         InputError: naming what is not allowed.
@@ -37,7 +40,7 @@ def check(settings: Any, source: Path) -> Plain:
             raise InputError(f"{source} holds a configuration that is too large to be one")
         if is_instruction(place) and not is_allowed(place, value, allowed):
             shown = f"{short_repr(value)} as {short_repr(place[-1])[1:-1]} of {place[0]}"
-            raise InputError(f"{source} names {shown}, as no file in conf/ does{_advice(source)}")
+            raise InputError(f"{source} names {shown}, as no file in conf/ does{advice(source)}")
         if (place[:1] + place[-1:] + (value,) if isinstance(value, str) else ()) in variables:
             continue
         if problem := _violation(value):
@@ -58,28 +61,6 @@ def _violation(value: Any) -> str | None:
     if isinstance(value, PLAIN):
         return None
     return f"holds a {type(value).__name__}, which is not plain data"
-
-
-def _advice(source: Path) -> str:
-    """Return how to give again the folders that a run was trained with, as its run.json has them.
-
-    A stranger's run.json is no reason to trust a folder; those inside the run are not named.
-    """
-    for run in (source.parent, source.parent.parent):
-        with suppress(OSError, ValueError, AttributeError, RecursionError):
-            record = run / "run.json"
-            if not record.is_file() or record.stat().st_size > LARGEST_RECORD:
-                continue
-            held = json.loads(record.read_text(encoding="utf-8")).get("config_dirs")
-            folders = [f for f in held or [] if isinstance(f, str) and not _is_inside(f, run)]
-            if folders:
-                words = " ".join(folder_arguments(folders))
-                return f"; if that folder is yours, add {words}, which the run was trained with"
-    return ""
-
-
-def _is_inside(folder: str, run: Path) -> bool:
-    return Path(folder).resolve().is_relative_to(run.resolve())
 
 
 # Sizes --------------------------------------------------------------------------------------------

@@ -19,9 +19,10 @@ from typing import Any, TextIO
 
 from src.kindling import layout
 from src.kindling.config import masking
+from src.kindling.errors import first_line
 from src.kindling.files import bounded, run_lock
 from src.kindling.files.atomic_write import write_text
-from src.kindling.process import signals
+from src.kindling.process import ranks, signals
 
 PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "tensorboard", "numpy")
 READER_GONE = (errno.EPIPE, errno.EIO)  # of standard output: `| head -1`, a closed terminal
@@ -132,14 +133,15 @@ def _log_failure(log: TextIO, failed: Any) -> None:
 
 @contextlib.contextmanager
 def recorded_by_first(run: Path) -> Iterator[None]:
-    """Leave a launched rank's traceback in run.log, and the rest to rank 0, which speaks for all.
+    """Leave a launched rank's traceback in run.log, and its line for rank 0, which speaks for all.
 
     Raises:
         SystemExit: with status 1, if the rank has failed.
     """
     try:
         yield
-    except Exception:
+    except Exception as error:
+        ranks.report_failure(f"{type(error).__name__}: {first_line(error)}")
         with bounded.open_append(run / "run.log") as log:
             rank = os.environ.get("LOCAL_RANK", "?")
             log.write(f"rank {rank}:\n{traceback.format_exc()}")
@@ -174,6 +176,26 @@ def status(run: Path, record: dict[str, Any]) -> str:
 def is_finished(run: Path) -> bool:
     """Return whether run.json says that the run came to its end."""
     return bounded.record_or_nothing(run).get("status") == "finished"
+
+
+def folders_advice(source: Path) -> str:
+    """Say how to add the folders that a run was trained with, as its run.json names them.
+
+    A stranger's run.json is no reason to trust a folder; those inside the run are not named.
+
+    Args:
+        source: the run's config.yaml, or a checkpoint of it.
+
+    Returns:
+        The end of an error line; empty if there are none.
+    """
+    for run in (source.parent, source.parent.parent):
+        held = bounded.record_or_nothing(run).get("config_dirs")
+        given = [f for f in held if isinstance(f, str)] if isinstance(held, list) else []
+        if folders := [f for f in given if not Path(f).resolve().is_relative_to(run.resolve())]:
+            words = " ".join(layout.folder_arguments(folders))
+            return f"; if that folder is yours, add {words}, which the run was trained with"
+    return ""
 
 
 def started(run: Path) -> tuple[float, str]:

@@ -15,8 +15,9 @@ from typing import Any
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from pydantic import PositiveFloat
+from torch.distributed import DistStoreError
 
-from src.kindling.process import signals
+from src.kindling.process import ranks, signals
 
 LAUNCHER = "KINDLING_LAUNCHER"  # tells a rank which process has started it
 POLL = 0.2  # seconds between two looks at the ranks
@@ -78,6 +79,8 @@ class _Launcher(_SubprocessScriptLauncher):
             if LAUNCHER in os.environ and _is_stopped(os.getppid()):
                 os.kill(os.getppid(), signal.SIGCONT)  # let rank 0 say that it was waited for
             lost = self._lost() if isinstance(error, Exception) else None
+            if lost is None and isinstance(error, DistStoreError):
+                lost = self._missing()
             self._end_all()
             if lost:
                 raise ConnectionError(lost) from error
@@ -101,11 +104,18 @@ class _Launcher(_SubprocessScriptLauncher):
         while self.procs and time.monotonic() < deadline:
             for rank, process in enumerate(self.procs, start=1):
                 if status := process.poll():
+                    if line := ranks.reported_failure(rank):
+                        return f"rank {rank}: {line}"
                     return f"rank {rank} {_ending(status)}, so the others ended too"
                 if _is_stopped(process.pid):
                     return f"rank {rank} is stopped and gave no answer for {self.timeout:g} s"
             time.sleep(POLL)
         return None
+
+    def _missing(self) -> str:
+        """Say which ranks did not join this process, and which setting limits the wait."""
+        who = " or ".join(f"rank {rank}" for rank in range(1, len(self.procs) + 1)) or "rank 0"
+        return f"trainer.strategy.timeout={self.timeout:g}: {who} did not join in these seconds"
 
     def _end_all(self) -> None:
         """Give the ranks a moment to end by themselves; then end them, stopped ones too."""

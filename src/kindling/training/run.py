@@ -74,6 +74,7 @@ def run(
     if assignment is not None:
         return _assigned(settings, overrides, assignment)
     try:
+        slurm.check_tasks(settings)
         slurm.wait_for_first_task(settings, overrides)
         if settings["resume"] is not None:
             return _resume(settings, overrides)
@@ -143,7 +144,8 @@ def _resume(
     """Continue a run in its own directory, with its own configuration."""
     log_dir, allow_changes = str(command_line["log_dir"]), bool(command_line["allow_changes"])
     path = ranks.inherited_run() or run_directory.find(str(command_line["resume"]), log_dir)
-    saved = untrusted.check(bounded.read_config(path / "config.yaml"), path / "config.yaml")
+    file = path / "config.yaml"
+    saved = untrusted.check(bounded.read_config(file), file, run_record.folders_advice)
     settings = resume.with_overrides(saved, overrides) | {"log_dir": log_dir}
     masking.check_complete(settings)
     validate(masking.with_variables(settings))

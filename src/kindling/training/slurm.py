@@ -38,6 +38,28 @@ def requeued_run(log_dir: str, overrides: Sequence[str]) -> Path | None:
     return run
 
 
+def check_tasks(settings: Plain) -> None:
+    """Refuse to train in fewer processes than were asked for, as Lightning would under SLURM.
+
+    It starts none by itself there, but in a job named bash or interactive.
+
+    Raises:
+        InputError: the job has another number of tasks than the run is to have processes.
+    """
+    devices, tasks = settings["trainer"]["devices"], os.environ.get("SLURM_NTASKS", "")
+    per_node = len(devices) if isinstance(devices, list) else devices
+    if not isinstance(per_node, int) or not tasks.isdigit() or ranks.is_launched():
+        return
+    if job() is None or os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+        return
+    processes = per_node * settings["trainer"]["num_nodes"]
+    if processes > 1 and processes != int(tasks):
+        raise InputError(
+            f"trainer.devices={devices}: {processes} processes, and this SLURM job has {tasks}"
+            f" task(s); srun --ntasks={processes} starts as many"
+        )
+
+
 def wait_for_first_task(settings: Plain, overrides: Sequence[str]) -> None:
     """Wait for the run directory of srun's first task, if this is another one of the same run.
 

@@ -14,6 +14,7 @@ from tests.kindling.process.test_signals import LONG, assert_same
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 PAIR = ("trainer=ddp_cpu", "data.batch_size=64", "trainer.check_val_every_n_epoch=5")
+PAIR += ("steps_per_execution=1",)
 
 
 def train(folder: Path, *settings: str) -> tuple[Forked, int]:
@@ -82,3 +83,38 @@ def test_a_signal_stops_both_after_the_same_step_and_saves_once(
     assert straight.wait() == 0
     for name in ("best", "last"):
         assert_same(*(run / f"checkpoints/{name}.ckpt" for run in (forked.run, straight.run)))
+
+
+def failing_on_rank_1() -> None:
+    """Let a step of rank 1 fail."""
+    from src.kindling.model import BaseModule
+
+    def failing(self: BaseModule, batch: object) -> object:
+        if self.trainer.global_rank == 1:
+            raise ValueError("rows of rank 1 are odd")
+        return loss(self, batch)
+
+    loss, BaseModule.training_loss = BaseModule.training_loss, failing
+
+
+def test_a_failure_of_another_rank_is_the_line_on_the_console(tmp_path: Path) -> None:
+    forked = Forked(tmp_path, *LONG, *PAIR, ranks=2, first=failing_on_rank_1)
+    assert forked.wait(60) == 1
+    assert "rank 1: ValueError: rows of rank 1 are odd (traceback: " in forked.err, forked.err
+    assert forked.err.count("\n") == 1
+    assert "rows of rank 1 are odd" in (forked.run / "run.log").read_text()
+    assert not list(forked.run.glob(".rank-*"))
+
+
+def rank_1_never_comes() -> None:
+    """Let rank 1 wait for something else."""
+    if os.environ.get("LOCAL_RANK") == "1":
+        time.sleep(600)
+
+
+def test_a_rank_that_never_comes_is_named_with_the_setting(tmp_path: Path) -> None:
+    waits = ("trainer.strategy.timeout=2",)
+    forked = Forked(tmp_path, *LONG, *PAIR, *waits, ranks=2, first=rank_1_never_comes)
+    assert forked.wait(60) == 1
+    assert "trainer.strategy.timeout=2: rank 1 did not join in these seconds" in forked.err
+    assert forked.err.count("\n") == 1

@@ -27,6 +27,13 @@ pytestmark = [
 LINES = ("callbacks.progress.seconds_per_line=0.01", "model.hidden_features=64")
 LONG = ("train", "trainer.accelerator=cpu", "trainer.max_epochs=100000", *LINES)
 STATUS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 0)]
+HANGUP = pytest.param(
+    signal.SIGHUP,
+    129,
+    marks=pytest.mark.skipif(
+        signal.getsignal(signal.SIGHUP) == signal.SIG_IGN, reason="under nohup it is ignored"
+    ),
+)
 
 
 def resuming(forked: Forked) -> str:
@@ -63,7 +70,7 @@ def test_importing_the_project_takes_no_signal() -> None:
     assert (done.stdout, done.stderr) == ("True\n", "")
 
 
-@pytest.mark.parametrize(("number", "status"), STATUS[1:2])
+@pytest.mark.parametrize(("number", "status"), [*STATUS[1:2], HANGUP])
 def test_in_training_the_step_is_finished_and_saved(
     number: signal.Signals, status: int, tmp_path: Path
 ) -> None:
@@ -108,6 +115,61 @@ def test_a_stop_where_a_validation_is_due_loses_none(tmp_path: Path) -> None:
     straight = Forked(tmp_path / "straight", *words)
     assert (resumed.wait(), straight.wait()) == (0, 0)
     assert list(differences(straight.run, resumed.run)) == []
+
+
+# Worker processes, and further ranks --------------------------------------------------------------
+
+FORKED = """
+import os, signal, time
+from src.kindling.process import signals
+signals.install_handlers()
+go, told = os.pipe()
+if not (worker := os.fork()):
+    if {handles}:
+        signal.signal(signal.SIGTERM, lambda *_: None)
+    os.write(told, b".")
+    time.sleep(3)
+    os._exit(7)
+os.read(go, 1)
+os.kill(worker, signal.{name})
+print(os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]), flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "handles", "ended"),
+    [
+        ("SIGINT", False, "7\n"),  # it reaches all processes of a terminal: the loader ends them
+        ("SIGTERM", False, "-15\n"),
+        ("SIGTERM", True, "7\n"),  # a byte in the pipe of its parent would end that one
+    ],
+)
+def test_a_worker_process_keeps_its_signals_to_itself(name: str, handles: bool, ended: str) -> None:
+    code = FORKED.format(name=name, handles=handles)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, ended, "")
+
+
+ENDED = """
+import os, signal
+from src.kindling.process import signals
+signals.install_handlers()
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+@pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
+def test_the_first_rank_speaks_for_all(rank: str, lines: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ENDED],
+        cwd=ROOT,
+        env=environment(LOCAL_RANK=rank),
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (143, "")
+    assert done.stderr.count("interrupted before anything was saved\n") == lines
+    assert done.stderr.count("\n") == lines
 
 
 def assert_same(one: Path, other: Path) -> None:

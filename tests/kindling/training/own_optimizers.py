@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.callbacks import BaseFinetuning
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Adam, Optimizer
+from torch.optim import SGD, Adam, Optimizer
 from torch.utils.data import DataLoader, TensorDataset
 
 
@@ -57,6 +57,51 @@ class Groups(Body):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+
+class Two(Body):
+    """An optimizer for the backbone, another for the head, by manual optimization."""
+
+    def __init__(self, width: int = 8, groups: int = 2) -> None:
+        super().__init__(width, groups)
+        self.automatic_optimization = False
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        optimizers: Any = self.optimizers(use_pl_optimizer=True)
+        for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
+            optimizer.zero_grad()
+            self.manual_backward(self.error(batch))
+            optimizer.step()
+
+    def configure_optimizers(self) -> Any:
+        if self.groups == 1:
+            return Adam(self.parameters(), 0.01)
+        return [Adam(self.backbone.parameters(), 0.01), SGD(self.head.parameters(), 0.1, 0.9)]
+
+
+class Gan(Two):
+    """A generator of rows and a critic, which take turns within a step; `toggle_optimizer`."""
+
+    def __init__(self, width: int = 8, groups: int = 2) -> None:
+        super().__init__(width, groups)
+        self.generator = nn.Linear(2, 3)
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        critic, generator = self.optimizers()  # type: ignore[misc]
+        made = self.generator(torch.randn(len(batch[0]), 2))
+        for optimizer, sign in ((critic, 1.0), (generator, -1.0)):
+            self.toggle_optimizer(optimizer)
+            optimizer.zero_grad()
+            real, fake = (self.head(self.backbone(rows)).mean() for rows in (batch[0], made))
+            self.manual_backward(sign * (fake - real))
+            optimizer.step()
+            self.untoggle_optimizer(optimizer)
+            made = self.generator(torch.randn(len(batch[0]), 2))
+
+    def configure_optimizers(self) -> Any:
+        critic = [*self.backbone.parameters(), *self.head.parameters()]
+        both = [Adam(critic, 0.01), Adam(self.generator.parameters(), 0.01)]
+        return (both, []) if self.groups == 2 else both[0]
 
 
 class Tuned(Body):

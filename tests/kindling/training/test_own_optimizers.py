@@ -11,7 +11,7 @@ from tests.conftest import Command
 from tests.kills import differences
 
 HERE = "tests.kindling.training.own_optimizers"
-KINDS = ("Groups", "Tuned")
+KINDS = ("Groups", "Two", "Gan", "Tuned")
 TRAINED = ("trainer.accelerator=cpu", "trainer.max_epochs=5", "trainer.log_every_n_steps=1")
 
 
@@ -79,6 +79,8 @@ def test_a_stopped_run_resumes_to_the_same_bits(
 
 MISFITS = {
     "Groups model.groups=1": "different number of parameter groups",
+    "Two model.groups=1": "it holds the state of 2 optimizers, and the model configures 1",
+    "Gan model.groups=1": "it holds the state of 2 optimizers, and the model configures 1",
     "Tuned callbacks=default": "different number of parameter groups",
     "Groups model.width=9": "size mismatch for backbone.0.weight",
 }

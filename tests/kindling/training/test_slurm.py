@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from src.kindling.process import requeue
+from src.kindling.process import requeue, signals
 from tests.conftest import ROOT, Command, environment
 from tests.forked import Forked
-from tests.kindling.process.test_signals import LONG
+from tests.kindling.process.test_signals import LONG, endless_set_up
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc"),
@@ -22,6 +22,12 @@ pytestmark = [
 QUICK = ("model=line", "trainer.accelerator=cpu")
 JOB = {"SLURM_JOB_ID": "77", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}
 JOB |= {"SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost"}
+
+
+def in_a_job_without_end() -> None:
+    """Take the signals as src/__init__.py does, and never come to the first step."""
+    signals.install_handlers(last=requeue.requeue)
+    endless_set_up()
 
 
 @pytest.fixture
@@ -56,6 +62,31 @@ def test_usr1_saves_and_queues_the_job_again_which_goes_on(
     assert f"continuing in {first.run}" in again.out
     assert len(list((tmp_path / "logs/train/quadrants").iterdir())) == 1
     assert json.loads((first.run / "run.json").read_text())["status"] == "finished"
+
+
+def test_usr1_before_anything_is_saved_queues_the_job_again(scontrol: Path, tmp_path: Path) -> None:
+    forked = Forked(tmp_path, *LONG, first=in_a_job_without_end)
+    forked.wait_until(lambda: "endless" in forked.out)
+    forked.send(signal.SIGUSR1)
+    assert forked.wait(60) == 0
+    assert scontrol.read_text() == "requeue 77\n"
+    assert "job 77 is requeued and will continue\n" in forked.out
+    assert not list(forked.logs.rglob("*"))
+
+
+def test_another_signal_queues_nothing_again(scontrol: Path, tmp_path: Path) -> None:
+    forked = Forked(tmp_path, *LONG, first=in_a_job_without_end)
+    forked.wait_until(lambda: "endless" in forked.out)
+    forked.send(signal.SIGTERM)
+    assert forked.wait(60) == 143
+    assert not scontrol.exists()
+
+
+def test_fewer_tasks_than_processes_are_refused(scontrol: Path, command: Command) -> None:
+    done = command("train", *QUICK, "trainer=ddp_cpu", status=2)
+    assert "trainer.devices=2: 2 processes, and this SLURM job has 1 task(s)" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not command.log_dir.exists()
 
 
 def test_a_task_of_an_array_has_the_number_that_scontrol_knows(
