@@ -3,7 +3,6 @@
 import importlib
 import inspect
 import logging
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -185,7 +184,7 @@ def _speed_up(trainer: pl.Trainer, settings: Plain) -> None:
     """Let the Trainer take several steps per call: the one way into src/kindling/speed."""
     if find_spec(SPEED) is None:
         place = SPEED.replace(".", "/")
-        print(f"{place} is not there: one step per call, the same weights", file=sys.stderr)
+        print(f"{place} is not there: one step per call, the same weights")
         return
     install = importlib.import_module(f"{SPEED}.install")
     install.install(trainer, settings["steps_per_execution"], compiles=settings["compile"])

@@ -70,12 +70,7 @@ def run(words: list[str], folder: Path, seconds: float = 240.0) -> str:
     return done.stdout
 
 
-MENDED = pytest.mark.xfail(strict=True, reason="speed: the base module imports the speed corner")
-
-
-@pytest.mark.parametrize(
-    "room", [pytest.param(room, marks=MENDED if room == "speed" else []) for room in ROOMS]
-)
+@pytest.mark.parametrize("room", ROOMS)
 def test_the_rest_is_collected_and_trains(room: str, tmp_path: Path) -> None:
     copy = copy_without(room, tmp_path)
     (copy / "import_all.py").write_text(IMPORT_ALL)
