@@ -1,85 +1,109 @@
 # Every command of the project; `make help` lists them. Arguments pass through:
-#   make train ARGS="model=two_layer_net seed=3"
+#   make train ARGS="model=MODEL seed=3"
 
 PYTHON ?= python3
 ARGS ?=
 NAME ?=
 KIND ?=
+KEEP ?=
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 
+# uv is faster than pip, where it is installed; both take the versions of the lock.
+UV := $(shell command -v uv 2>/dev/null)
+MAKE_VENV = $(if $(UV),$(UV) venv --quiet --clear --python $(PYTHON),$(PYTHON) -m venv --clear)
+PIP = $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(RUN) pip install --quiet \
+	--disable-pip-version-check) -c requirements.lock
+
 .DEFAULT_GOAL := help
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*/\1/p' Makefile)
 # The owner's tests and the contract of every model; folders that were deleted are left out.
 YOURS = $(wildcard tests/test_*.py tests/models tests/data tests/figures tests/guests)
 
-.PHONY: help setup train evaluate predict compare study report new update tour check schema test \
-	test-all test-gpu test-services test-browser screenshots soak mutants lint format typecheck \
-	bench tensorboard lock clean clean-logs
+# "##@" opens a group of the help, "##" puts a target into it, "#" among those that it only names.
+help: # list the targets
+	@awk -F ':.*## ' '/^##@ / {printf "%s%s\n", sep, substr($$0, 5); sep = "\n"} \
+		/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2} \
+		/^[a-z-]+:[^#]* # / {split($$0, part, ":"); more = more " " part[1]} \
+		END {printf "\nmore:%s\n", more}' Makefile
 
-help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
+##@ Run
 
 setup: $(VENV)/.dev ## create .venv with all dependencies, and the schemas that editors use
 	@$(RUN) src.kindling.cli.json_schema
 
-train: $(VENV)/.base ## train a model: ARGS="model=fizzbuzz seed=1 trainer.max_epochs=50"
+train: $(VENV)/.base ## train a model: ARGS="model=fizzbuzz seed=1"
 	@$(RUN) src.train $(ARGS)
 
 evaluate: $(VENV)/.base ## test a trained model: ARGS="run=latest"
 	@$(RUN) src.evaluate $(ARGS)
 
-predict: $(VENV)/.base ## ask a trained model: ARGS="run=latest numbers=1..30"
+predict: $(VENV)/.base ## ask a trained model: ARGS="run=latest output=answers.csv"
 	@$(RUN) src.predict $(ARGS)
 
-compare: $(VENV)/.base ## which settings are better, over seeds: ARGS="logs/train/fizzbuzz last=6"
+compare: $(VENV)/.base ## compare settings over seeds: ARGS="logs/train/fizzbuzz last=6"
 	@$(RUN) src.compare $(ARGS)
 
-study: $(VENV)/.study ## search settings: ARGS="study.name=x 'optimizer.lr=tag(log, interval(1e-4, 1e-1))'"
+study: $(VENV)/.study ## search settings: ARGS="study.name=x 'optimizer.lr=interval(0.01, 0.1)'"
 	@$(RUN) src.study $(ARGS)
 
 report: $(VENV)/.base ## a run, or several, as one HTML file: ARGS="run=latest"
 	@$(RUN) src.report $(ARGS)
 
-new: $(VENV)/.base ## a new model that trains at once: NAME=my_model KIND=classifier; alone, the kinds
-	@$(RUN) src.kindling.cli.new "$(NAME)" "$(KIND)"
-
-tour: $(VENV)/.base ## the tutorials, runnable: ARGS=autograd; without one, the list of chapters
+tour: $(VENV)/.base ## run the tutorials: ARGS=autograd; without it, list the chapters
 	@$(RUN) src.tour $(ARGS)
 
-check: $(VENV)/.base ## compose every YAML of conf/ and check it, without training
-	@$(RUN) src.kindling.cli.check
+tensorboard: $(VENV)/.base ## show all runs on http://localhost:6006: ARGS="--port 7007"
+	@# Not logs itself: it would follow the link logs/latest and show that run twice.
+	@$(RUN) tensorboard.main --logdir logs/train --host 127.0.0.1 $(ARGS)
 
-schema: $(VENV)/.base ## renew .schema/, from which editors complete and check the YAMLs
-	@$(RUN) src.kindling.cli.json_schema
+##@ Your own project
 
-test: $(VENV)/.dev ## run your tests and what every model promises (a minute): ARGS="-k fizzbuzz"
-	@$(RUN) pytest -m "not slow and not services" $(YOURS) $(ARGS)
+new: $(VENV)/.base ## write a model that trains at once: NAME=my_model KIND=classifier; alone, list kinds
+	@$(RUN) src.kindling.cli.new "$(NAME)" "$(KIND)"
 
-test-all: $(VENV)/.dev ## run all tests, the engine's too (minutes): ARGS="-k resume"
-	@$(RUN) pytest $(ARGS)
+mine: $(VENV)/.base ## turn this copy into your project: NAME=my-project KEEP=fizzbuzz (or nothing)
+	@$(RUN) src.kindling.cli.mine "$(NAME)" "$(KEEP)"
 
-test-gpu: $(VENV)/.dev ## run the tests that need a GPU, on a machine that has one
-	@$(RUN) pytest -n 0 -m gpu $(ARGS)
-
-test-services: $(VENV)/.services ## run the tests that need W&B, MLflow or system services
-	@$(RUN) pytest -n 0 -m services $(ARGS)
-
-update: ## bring src/kindling and its tests up to date, from the git remote called kindling
+update: ## bring the engine up to date from the git remote called kindling
 	@git remote get-url kindling >/dev/null 2>&1 || { echo "error: there is no git remote called\
 	 kindling; add it once: git remote add kindling URL" >&2; exit 2; }
 	@git fetch --quiet kindling && git restore --source=kindling/main -- src/kindling tests/kindling
 	@$(MAKE) --no-print-directory check test
 
-test-browser: $(VENV)/.browser ## the dashboards and a report in a real Chromium or Chrome, which must be there
+check: $(VENV)/.base ## compose and validate every YAML of conf/, without training
+	@$(RUN) src.kindling.cli.check
+
+schema: $(VENV)/.base # renew .schema/, from which editors complete and check the YAMLs
+	@$(RUN) src.kindling.cli.json_schema
+
+##@ Checks
+
+test: $(VENV)/.dev ## run your tests and the contract of every model (a minute): ARGS="-k fizzbuzz"
+	@$(RUN) pytest -m "not slow and not services" $(YOURS) $(ARGS)
+
+test-all: $(VENV)/.dev ## run all tests, the engine's too (minutes): ARGS="-k resume"
+	@$(RUN) pytest $(ARGS)
+
+test-gpu: $(VENV)/.dev # run the tests that need a GPU, on a machine that has one
+	@$(RUN) pytest -n 0 -m gpu $(ARGS)
+
+test-services: $(VENV)/.services # run the tests that need W&B, MLflow or system services
+	@$(RUN) pytest -n 0 -m services $(ARGS)
+
+test-browser: $(VENV)/.browser # the dashboards and a report in a real Chromium or Chrome, which must be there
 	@$(RUN) pytest tests/browser -o addopts= -o python_files='browser_*.py' $(ARGS)
 
-screenshots: $(VENV)/.browser ## renew the README's pictures of the dashboards and of a report
+screenshots: $(VENV)/.browser # renew the README's pictures of the dashboards and of a report
 	@PICTURES=.github $(RUN) pytest tests/browser -o addopts= -o python_files='browser_*.py' \
 		-k 'three_questions or what_it_shows'
 
-soak: $(VENV)/.dev ## the long tests (kills, faults, many steps), minutes each: ARGS="-k kills"
+soak: $(VENV)/.dev ## run the long tests of kills and faults (minutes each): ARGS="-k kills"
 	@$(RUN) pytest tests/soak -o addopts= -o python_files='soak_*.py' -o python_functions='soak_*' -s $(ARGS)
+
+mutants: $(VENV)/.dev # break the engine in many places; the tests must notice (an hour): ARGS="resume"
+	@$(RUN) tests.kindling.mutants $(ARGS)
 
 lint: $(VENV)/.dev ## check style and find common mistakes
 	@$(RUN) ruff check . $(ARGS)
@@ -92,22 +116,10 @@ format: $(VENV)/.dev ## rewrite the code in the project's style
 typecheck: $(VENV)/.dev ## check the types of src/
 	@$(RUN) mypy $(ARGS)
 
-mutants: $(VENV)/.dev ## break the engine in many places; the tests must notice (an hour): ARGS="resume"
-	@$(RUN) tests.kindling.mutants $(ARGS)
-
-bench: $(VENV)/.dev ## measure what it costs, beside hand-written loops (minutes): ARGS="fizzbuzz loader"
+bench: $(VENV)/.dev ## measure the overhead over hand-written loops (minutes): ARGS="fizzbuzz"
 	@$(RUN) tests.benchmarks $(ARGS)
 
-tensorboard: $(VENV)/.base ## show all runs on http://localhost:6006: ARGS="--port 7007"
-	@# Not logs itself: it would follow the link logs/latest and show that run twice.
-	@$(RUN) tensorboard.main --logdir logs/train --host 127.0.0.1 $(ARGS)
-
-lock: ## renew requirements.lock: ARGS="torch==2.13.0" holds a version
-	@rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock
-	@$(VENV)-lock/bin/python -m pip install --quiet $(ARGS) -e '.[dev,browser,study]'
-	@{ sed '/^[^#]/,$$d' requirements.lock; $(VENV)-lock/bin/python -m pip freeze --exclude-editable \
-		| sed 's/+.*//' | grep -v -i -E '^(nvidia|triton|cuda)'; } > $(VENV)-lock/requirements.lock
-	@mv $(VENV)-lock/requirements.lock . && rm -rf $(VENV)-lock
+##@ Maintenance
 
 clean: ## remove .venv, caches and build output
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -116,27 +128,34 @@ clean: ## remove .venv, caches and build output
 clean-logs: ## remove all runs
 	@find logs -mindepth 1 -maxdepth 1 ! -name .gitkeep -exec rm -rf {} +
 
+lock: # renew requirements.lock: ARGS="torch==2.13.0" holds a version
+	@rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock
+	@$(VENV)-lock/bin/python -m pip install --quiet $(ARGS) -e '.[dev,browser,study]'
+	@{ sed '/^[^#]/,$$d' requirements.lock; $(VENV)-lock/bin/python -m pip freeze --exclude-editable \
+		| sed 's/+.*//' | grep -v -i -E '^(nvidia|triton|cuda)'; } > $(VENV)-lock/requirements.lock
+	@mv $(VENV)-lock/requirements.lock . && rm -rf $(VENV)-lock
+
 # What users run, and what developers run on top. Made anew when the dependencies change.
 $(VENV)/.base: pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer\
 	 is needed, and $(PYTHON) is not; name one with make PYTHON=python3.12" >&2; exit 2; }
 	@echo "installing the locked dependencies into $(VENV) (minutes, once)"
-	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
-	@$(RUN) pip install --quiet --disable-pip-version-check -c requirements.lock -e .
+	@$(BIN)/python -c '' 2>/dev/null || $(MAKE_VENV) $(VENV)
+	@$(PIP) -e .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	@$(RUN) pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	@$(PIP) -e '.[dev]'
 	@touch $@
 
 $(VENV)/.services: $(VENV)/.dev
-	@$(RUN) pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev,wandb,mlflow]'
+	@$(PIP) -e '.[dev,wandb,mlflow]'
 	@touch $@
 
 $(VENV)/.study: $(VENV)/.base
-	@$(RUN) pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[study]'
+	@$(PIP) -e '.[study]'
 	@touch $@
 
 $(VENV)/.browser: $(VENV)/.dev
-	@$(RUN) pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[browser]'
+	@$(PIP) -e '.[browser]'
 	@touch $@

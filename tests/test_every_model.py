@@ -11,10 +11,11 @@ from hydra.utils import get_class, instantiate
 
 from src.kindling.build import Experiment
 from src.kindling.model import BaseModule
-from tests.conftest import compose, options
+from src.kindling.training.prediction import cast
+from tests.conftest import ROOT, compose, options
 
 Build = Callable[..., Experiment]
-MODELS = options("model")
+MODELS = options("model") if (ROOT / "conf" / "model").is_dir() else []  # all deleted, none new yet
 
 
 def extends_ours(model: str) -> bool:
@@ -26,19 +27,22 @@ OURS = [model for model in MODELS if extends_ours(model)]
 
 
 def first_batch(experiment: Experiment) -> Any:
+    """Return inputs and targets of the first step, also where one call takes several steps."""
     item = next(iter(experiment.data.train_dataloader()))
-    return (
-        item[0] if isinstance(item, list) else item
-    )  # a list where an execution has several steps
+    several = isinstance(item, list) and not isinstance(item[0], torch.Tensor)
+    return cast(item[0] if several else item, experiment.model)
 
 
 @pytest.mark.parametrize("model", OURS)
 def test_outputs_have_a_row_for_each_input_and_the_promised_width(model: str, build: Build) -> None:
     experiment = build(f"model={model}")
     inputs, _ = first_batch(experiment)
-    assert inputs.shape[1] == experiment.model.in_features
-    outputs = experiment.model.to(inputs.dtype)(inputs)
-    assert outputs.shape == (len(inputs), experiment.model.out_features)
+    if hasattr(experiment.model, "in_features"):
+        assert inputs.shape[1] == experiment.model.in_features
+    outputs = experiment.model(inputs)
+    assert len(outputs) == len(inputs)
+    if hasattr(experiment.model, "out_features"):
+        assert outputs.shape[1:] == (experiment.model.out_features,)
 
 
 @pytest.mark.parametrize("model", OURS)
@@ -66,7 +70,7 @@ def test_a_saved_model_is_restored_to_identical_outputs(
     experiment.trainer.fit(experiment.model, datamodule=experiment.data)
     net = experiment.model.eval()
     restored = type(net).load_from_checkpoint(tmp_path / "checkpoints" / "last.ckpt").eval()
-    inputs = inputs.to(next(net.parameters()).dtype)
+    inputs = cast(inputs, net)  # in the precision that was trained in
     with torch.inference_mode():
         assert torch.equal(restored(inputs), net(inputs))
 
@@ -82,8 +86,9 @@ def test_model_and_data_load_from_a_checkpoint_with_no_other_argument(
     assert dict(data.hparams) == dict(experiment.data.hparams)
     restored = type(experiment.model).load_from_checkpoint(checkpoint)
     assert dict(restored.hparams) == dict(experiment.model.hparams)
-    for mine, theirs in zip(data.split("train"), experiment.data.split("train"), strict=True):
-        assert torch.equal(mine, theirs)
+    if experiment.data.loads_from_splits("train"):
+        for mine, theirs in zip(data.split("train"), experiment.data.split("train"), strict=True):
+            assert torch.equal(mine, theirs)
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -11,15 +11,16 @@ import pytest
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
-TRAINING = {"setup", "train", "evaluate", "predict", "compare", "report", "tour", "tensorboard"}
-TRAINING |= {"new", "update"}
-CHECKING = {"check", "schema", "test", "test-all", "test-gpu", "test-services", "test-browser"}
-CHECKING |= {"lint", "format", "typecheck", "bench", "soak"}
-CLEANING = {"clean", "clean-logs"}
+GROUPS = ["Run", "Your own project", "Checks", "Maintenance"]
+RUN = {"setup", "train", "evaluate", "predict", "compare", "report", "tensorboard"}
+YOUR_OWN = {"new", "mine", "update", "check"}
+CHECKS = {"test", "test-all", "lint", "format", "typecheck"}
+RARE = {"schema", "test-gpu", "test-services", "test-browser", "screenshots", "mutants", "lock"}
 
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
+    arguments = ("UV=", *arguments)  # pip, whatever this machine has; a later UV=uv wins
     return subprocess.run(
         ["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True
     )
@@ -33,11 +34,33 @@ def clone(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_help_has_a_line_for_each_target(clone: Path) -> None:
+def test_help_shows_the_usual_targets_in_aligned_groups(clone: Path) -> None:
     said = make(clone, "help").stdout
-    lines = dict(line.split(maxsplit=1) for line in said.splitlines())
-    assert set(lines) >= TRAINING | CHECKING | CLEANING
+    *groups, more = said.strip().split("\n\n")
+    assert [group.splitlines()[0] for group in groups] == GROUPS
+    lines = [line for group in groups for line in group.splitlines()[1:]]
+    assert all(re.match(r"  [a-z-]{1,13} +(?<=^.{16})\S", line) for line in lines)
+    assert {line.split()[0] for line in lines} >= RUN | YOUR_OWN | CHECKS
+    assert len(lines) <= 25
+    assert all(len(line) <= 100 for line in lines)
+    assert set(more.removeprefix("more:").split()) >= RARE
     assert make(clone).stdout == said  # and it is what make alone says
+
+
+def test_every_target_is_run_even_if_a_file_has_its_name(clone: Path) -> None:
+    for name in ("test", "new", "train"):
+        (clone / name).touch()
+    fake_environment(clone)
+    assert "-m src.train" in make(clone, "train").stdout
+    assert "-m pytest" in make(clone, "test").stdout
+    assert (
+        "-m src.kindling.cli.new x classifier"
+        in make(clone, "new", "NAME=x", "KIND=classifier").stdout
+    )
+    assert (
+        "-m src.kindling.cli.mine x fizzbuzz"
+        in make(clone, "mine", "NAME=x", "KEEP=fizzbuzz").stdout
+    )
 
 
 def test_an_old_python_gets_one_line_that_says_which_is_needed(clone: Path) -> None:
@@ -76,6 +99,19 @@ def test_a_stale_environment_is_refreshed_and_a_fresh_one_left_alone(
     later = (clone / ".venv" / ".base").stat().st_mtime + 10
     os.utime(clone / changed, (later, later))
     assert re.search(installs, make(clone, "train").stdout)
+
+
+def test_uv_installs_where_it_is_there(clone: Path) -> None:
+    uv = clone / "uv"
+    uv.write_text('#!/bin/sh\necho "uv $*"\nmkdir -p .venv\n')
+    uv.chmod(0o755)
+    said = make(clone, "lint", f"UV={uv}").stdout
+    assert "uv venv --quiet --clear --python python3 .venv" in said
+    for extra in (".", ".[dev]"):
+        expected = (
+            f"uv pip install --quiet --python .venv/bin/python -c requirements.lock -e {extra}"
+        )
+        assert expected in said.splitlines()
 
 
 def test_a_quick_test_run_takes_the_folders_that_are_there(clone: Path) -> None:

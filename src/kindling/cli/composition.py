@@ -26,6 +26,7 @@ from src.kindling import layout
 from src.kindling.errors import InputError, first_line, nearest
 from src.kindling.layout import CONF, Plain, conf_folders
 
+NO_MODEL = ", and this project has none yet: make new NAME=my_model KIND=classifier writes one"
 SEVERAL_VALUES = r"(?:Ambiguous value for argument|Sweep parameters) '([^']+)'"
 
 
@@ -117,6 +118,9 @@ def explain(error: Exception, name: str | None, arguments: list[str]) -> str:
             f"{found.group(1)} is missing, and the configuration refers to it:"
             " the model and the data do not match"
         )
+    if "specify 'model'" in str(error):
+        models = option_names("model")
+        return f"model is missing{nearest('', models) if models else NO_MODEL}"
     return first_line(error)
 
 

@@ -19,7 +19,10 @@ FILES = {
 KINDS = {
     "classifier": "features -> one of several classes, rows in memory",
     "regressor": "features -> values, rows in memory",
+    "images": "images -> classes, a Dataset of your own with augmentation, BatchNorm",
+    "tokens": "a language model: text -> the next character, and predict continues a prompt",
     "lightning": "a LightningModule and a LightningDataModule of your own, with torch's DataLoader",
+    "gan": "a generator and a discriminator: manual optimization with two optimizers",
 }
 YAML_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "none", "default"}
 
@@ -35,6 +38,8 @@ def main(root: Path = CONF.parent) -> None:
     check_name(name, root)
     for path in write(root, name, kind):
         print(f"wrote {path}")
+    if set_default(root, name):
+        print("edited conf/train.yaml: this is the model that is trained when none is named")
     print(f"train it:   {command_line('train', model=name)}")
     print(f"edit first: src/data/{name}.py, where the rows come from; then src/models/{name}.py")
 
@@ -84,6 +89,15 @@ def write(root: Path, name: str, kind: str) -> list[str]:
             file.write(text.replace("Example", title).replace("example", name))
         written.append(place.format(name=name))
     return written
+
+
+def set_default(root: Path, name: str) -> bool:
+    """Make a model the default of `train` where there is none yet, and return whether it is."""
+    path = root / "conf" / "train.yaml"
+    before = path.read_text(encoding="utf-8")
+    after = before.replace("  - model: ???", f"  - model: {name}")
+    path.write_text(after, encoding="utf-8")
+    return after != before
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ PAGE = Path(__file__).with_suffix(".html")
 PNG = b"\x89PNG\r\n\x1a\n"
 LARGEST, MOST = 2**23, 50  # bytes per figure, figures per run
 RUNS = 100  # per page
-TRAINING = ("src.train", "kindling-train")
+TRAINING = re.compile(r"src\.train|[\w-]+-train")  # as a module, or as the project's script
 FLAGS = ("-m", "--multirun")
 Rows = list[list[str]]
 
@@ -190,7 +190,7 @@ def _reproducing(record: Plain) -> str | None:
     command = first.get("command") if isinstance(first, dict) else None
     words = [str(word) for word in command] if isinstance(command, list) else []
     names = [os.path.basename(word) for word in words]
-    start = next((i for i, name in enumerate(names, 1) if name in TRAINING), None)
+    start = next((i for i, name in enumerate(names, 1) if TRAINING.fullmatch(name)), None)
     if start is None or not all(map(_harmless, words[start:])):
         return None
     lines = [shlex.join(["python", "-m", "src.train", *words[start:]])]
