@@ -1,1 +1,1 @@
-"""LightningDataModules, one file a data set, each with a YAML of the same stem in conf/data/."""
+"""LightningDataModules, one file per data set, each with a YAML of the same stem in conf/data/."""

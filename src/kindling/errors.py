@@ -1,19 +1,19 @@
-"""What a user is told: one line without control characters, with the nearest valid choice."""
+"""Error messages for users: one line without control characters, with the nearest valid choice."""
 
 import difflib
 import reprlib
 from typing import Any
 
-_short = reprlib.Repr()  # values from files: they can be long, or contain themselves
+_short = reprlib.Repr()  # values from files can be long, or contain themselves
 _short.maxlevel, _short.maxstring, _short.maxother = 3, 100, 100
 
 
 class InputError(Exception):
-    """The user asked for something that cannot be done; the message is one line that says why."""
+    """Raised for invalid input; the message is one line with the reason."""
 
 
 def printable(text: str, most: int = 1000) -> str:
-    """Return text without control characters, shortened if it is too long.
+    """Return text without control characters, truncated if it is too long.
 
     Names, paths, and values from files can hold escape sequences that a terminal would execute, or
     characters that reverse the direction of the text; each becomes a question mark.
@@ -23,7 +23,7 @@ def printable(text: str, most: int = 1000) -> str:
 
 
 def nearest(word: str, choices: list[str]) -> str:
-    """Return `: did you mean 'x'?`, or the choices when none is near, or nothing."""
+    """Return `: did you mean 'x'?`, or the choices if none is close, or an empty string."""
     close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
     if not close:  # max_epoch instead of trainer.max_epochs
         ends = {choice.rsplit(".", 1)[-1]: choice for choice in reversed(choices)}
@@ -34,11 +34,11 @@ def nearest(word: str, choices: list[str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its type if there is none."""
+    """Return the first line of an error's message, or its type if it has no message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 
 
 def short_repr(value: Any) -> str:
-    """Return the `repr` of a value from a file, cut in depth and length."""
+    """Return the `repr` of a value from a file, limited in depth and length."""
     return _short.repr(value)

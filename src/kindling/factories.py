@@ -1,4 +1,4 @@
-"""Which of the configuration's factories a model takes: `optimizer=` and `scheduler=`."""
+"""Determine which factories a model uses, of `optimizer=` and `scheduler=`."""
 
 import inspect
 import re
@@ -7,19 +7,19 @@ from typing import Any
 from src.kindling.errors import InputError
 from src.kindling.model import BaseModule
 
-GROUPS = {"optimizer", "scheduler"}  # of conf/, and parameters of a model's constructor
+GROUPS = {"optimizer", "scheduler"}  # groups of conf/, and parameters of a model's constructor
 
 
 def taken_by(kind: type[Any]) -> set[str]:
-    """Return the groups whose factory the constructor of a class of models has a parameter for."""
+    """Return the factories that the constructor of a model class has a parameter for."""
     return GROUPS & inspect.signature(kind).parameters.keys()
 
 
 def used_by(kind: type[Any]) -> set[str]:
-    """Return which of the factories that it takes a class of models uses, as its code shows.
+    """Return the factories that a model class uses, according to its code.
 
-    A subclass of BaseModule has both parameters; with a `configure_optimizers` of its own it uses
-    the factories that it names there or in another of its methods that it names there.
+    A subclass of BaseModule has both parameters. If it overrides `configure_optimizers`, it uses
+    the factories named in that method, or in methods of its own that are called from there.
     """
     if not issubclass(kind, BaseModule):
         return taken_by(kind)
@@ -33,7 +33,7 @@ def used_by(kind: type[Any]) -> set[str]:
 
 
 def _names_in(methods: dict[str, Any], method: str) -> set[str]:
-    """Return the names in the code of a method, and of those methods that it names."""
+    """Return the names in the code of a method, and of the methods that it refers to."""
     found, waiting = {method}, [method]
     while waiting:
         code = getattr(methods.get(waiting.pop()), "__code__", None)
@@ -48,7 +48,7 @@ def check_overrides(model: Any, overrides: list[str]) -> None:
 
     Args:
         model: the LightningModule.
-        overrides: what the command line sets: ["optimizer=sgd", "optimizer.lr=0.1", ...].
+        overrides: those of the command line: ["optimizer=sgd", "optimizer.lr=0.1", ...].
 
     Raises:
         InputError: naming the first such setting.

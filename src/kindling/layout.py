@@ -1,4 +1,4 @@
-"""Where things are: conf/, the files of a run, the stem of a model, the words of a command."""
+"""Names and places: conf/, the files of a run, the stem of a model, the words of a command."""
 
 import re
 import shlex
@@ -12,7 +12,7 @@ Plain = dict[str, Any]
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 _own_folders: list[Path] = []
 
-# `_target_`s in checkpoints and run directories of older versions; None: the part is gone.
+# Renamed `_target_`s in checkpoints and run directories of older versions; None: removed.
 RENAMED: dict[str, str | None] = {
     "lightning.pytorch.loggers.MLFlowLogger": "src.kindling.loggers.mlflow.MLFlowLogger",
     "lightning.pytorch.loggers.WandbLogger": "src.kindling.loggers.wandb.WandbLogger",
@@ -40,7 +40,7 @@ RENAMED: dict[str, str | None] = {
 
 
 def with_new_targets(config: Any) -> Any:
-    """Return a stored configuration with each renamed `_target_` replaced, exact names only."""
+    """Replace renamed `_target_`s in a stored configuration; only exact names match."""
     if not isinstance(config, dict):
         return config
     return {
@@ -68,18 +68,18 @@ def _target(node: Any) -> str:
 
 
 def conf_folders() -> list[Path]:
-    """Return conf/, then the folders that the user adds to it (--config-dir, hydra.searchpath)."""
+    """Return conf/ and the folders that the user adds to it (--config-dir, hydra.searchpath)."""
     return [CONF, *_own_folders]
 
 
 def own_folders() -> list[Path]:
-    """Return the folders that the user adds to conf/, absolute."""
+    """Return the absolute paths of the folders that the user adds to conf/."""
     return list(_own_folders)
 
 
 @contextmanager
 def added_folders(folders: list[Path]) -> Iterator[None]:
-    """Let these folders count as the user's own conf/, in this process."""
+    """Add these folders to conf/ in this process, within the block."""
     before = own_folders()
     _own_folders[:] = folders
     try:
@@ -89,7 +89,7 @@ def added_folders(folders: list[Path]) -> Iterator[None]:
 
 
 def folder_arguments(folders: list[str]) -> list[str]:
-    """Return what to type so that a command finds these folders beside conf/."""
+    """Return the command-line arguments that add these folders to conf/."""
     first, more = folders[:1], folders[1:]
     searchpath = ",".join(f'"{folder}"' for folder in more)
     return [
@@ -99,7 +99,7 @@ def folder_arguments(folders: list[str]) -> list[str]:
 
 
 def model_stem(config: Plain) -> str:
-    """Return the name that the configured model has in conf/model/ and src/models/: `fizzbuzz`."""
+    """Return the name of the configured model in conf/model/ and src/models/: `fizzbuzz`."""
     return str(config["model"]["_target_"]).split(".")[-2]
 
 
@@ -113,7 +113,7 @@ def flat(node: Plain, prefix: str = "") -> Plain:
 
 
 def command_line(name: str, **settings: str) -> str:
-    """Return what to type for a command with these settings, quoted for Hydra and for a shell."""
+    """Return a command line with these settings, quoted for Hydra and for a shell."""
     folders = folder_arguments([str(folder) for folder in _own_folders])
     words = ["python", "-m", f"src.{name}", *folders]
     for key, value in settings.items():

@@ -1,4 +1,4 @@
-"""Optimizers that torch does not offer in one piece; the others stand in conf/optimizer/ alone."""
+"""Optimizers that PyTorch lacks; the others need only a YAML in conf/optimizer/."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,22 +9,22 @@ from torch import nn
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for the weight matrices, AdamW for everything else (biases, gains, embeddings of 1-D).
+    """Muon for weight matrices, AdamW for all other parameters (biases, gains, convolutions).
 
-    `torch.optim.Muon` takes matrices alone, because it orthogonalises their update. Here both
-    optimizers share this one's parameter groups and state, so that a schedule, gradient clipping
-    and a checkpoint see a single optimizer. One learning rate serves both: the update of a matrix
-    is scaled to the size that AdamW's would have.
+    `torch.optim.Muon` accepts only matrices, because it orthogonalizes their updates. Here both
+    optimizers share the param groups and the state of this one, so that schedules, gradient
+    clipping and checkpoints see a single optimizer. Both use the same learning rate: Muon's updates
+    are scaled to the size of AdamW's.
 
     Args:
-        params: the parameters; those with two dimensions go to Muon.
+        params: the parameters; Muon updates those with two dimensions.
         lr: learning rate of both.
         weight_decay: decoupled weight decay of both.
         momentum: Muon's momentum.
         betas: AdamW's averaging of gradient and squared gradient.
 
     Raises:
-        ValueError: no parameter was given, or a value is out of range.
+        ValueError: there are no parameters, or a value is out of range.
 
     Source: Jordan et al., "Muon: an optimizer for hidden layers" (2024); the scaling: Liu et al.,
     "Muon is scalable for LLM training" (2025).
@@ -53,9 +53,9 @@ class Muon(torch.optim.Optimizer):
         self._share()
 
     def _share(self) -> None:
-        # Each part works on one of this optimizer's groups and on this optimizer's state.
-        for part, group in zip(self._parts, self.param_groups, strict=True):
-            part.param_groups = [group]
+        # Each part updates one of this optimizer's param groups, using this optimizer's state.
+        for part, param_group in zip(self._parts, self.param_groups, strict=True):
+            part.param_groups = [param_group]
             part.state = self.state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -63,7 +63,7 @@ class Muon(torch.optim.Optimizer):
         self._share()
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update all parameters once; return the closure's loss, if there is a closure."""
+        """Update all parameters once; return the loss of the closure, if given."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -1,12 +1,13 @@
-"""What loggers are told about a run, beyond Lightning's own calls, and trackers that take it.
+"""The extended interface of loggers, beyond Lightning's, and a base for experiment trackers.
 
-A logger may define, each for itself:
+A logger may define any of these methods:
 
-- `check()`: raise an InputError before anything is made (not logged in, no server);
+- `check()`: raise an InputError before anything is created (not logged in, no server);
 - `log_picture(name, png, title, step)`, `log_histograms(model, step)`,
-  `log_precision_recall(name, true, probabilities, step)`: from callbacks/figures.py;
+  `log_precision_recall(name, true, probabilities, step)`: called by callbacks/figures.py;
 - `log_end(status, metrics)`: the run is "finished", "stopped", "failed" or "pruned";
-- `mark()` and `cut(mark)`: where its history is on disk, and back to there when a run is resumed.
+- `position()` and `truncate_to(position)`: the end of its history on disk when a checkpoint is
+  saved, and the return to it when the run is resumed.
 """
 
 import contextlib
@@ -31,15 +32,15 @@ CALLS = (
 def tracked(
     loggers: list[Any], hyperparameters: dict[str, Any], metrics: dict[str, float]
 ) -> Iterator[None]:
-    """Tell loggers how a run begins and how it ends, whatever ends it.
+    """Notify loggers of the start of a run and of its end, however it ends.
 
     Args:
-        loggers: the trainer's.
-        hyperparameters: the settings that runs are compared by.
-        metrics: the final ones, filled by the time that the run ends.
+        loggers: those of the trainer.
+        hyperparameters: settings to compare runs by.
+        metrics: the final metrics, filled in before the run ends.
     """
 
-    def at_once(failure: str | None) -> bool:  # the process ends without unwinding
+    def end_abruptly(failure: str | None) -> bool:  # the process exits without unwinding
         _end(loggers, "failed" if failure else "stopped", metrics)
         return False
 
@@ -47,7 +48,7 @@ def tracked(
         logger.log_hyperparams(hyperparameters)
     status = "failed"
     try:
-        with signals.at_exit(at_once):
+        with signals.at_exit(end_abruptly):
             yield
         status = "finished"
     except SystemExit:
@@ -62,18 +63,19 @@ def tracked(
 
 def _end(loggers: list[Any], status: str, metrics: dict[str, float]) -> None:
     for logger in loggers:
-        # A disk that is full for the history too must not hide what ended the run.
+        # A disk that is also full for the history must not hide the error that ended the run.
         with contextlib.nullcontext() if status == "finished" else contextlib.suppress(Exception):
             if hasattr(logger, "log_end"):
                 logger.log_end(status, metrics)
 
 
 def forgiven(logger: Any) -> Any:
-    """Return a logger whose failures cost one warning line, and never the run.
+    """Return a logger whose failures print one warning and never stop the run.
 
-    One that keeps its history in the run directory is returned as it is: an exact resume needs it.
+    A logger that stores its history in the run directory is returned unchanged: exact resuming
+    depends on it.
     """
-    if hasattr(logger, "mark"):
+    if hasattr(logger, "position"):
         return logger
     failed: list[str] = []
     for name in CALLS:
@@ -85,14 +87,14 @@ def forgiven(logger: Any) -> Any:
 def _forgiven(call: Callable[..., Any], name: str, failed: list[str]) -> Callable[..., Any]:
     @functools.wraps(call)
     def tried(*arguments: Any, **named: Any) -> Any:
-        if failed and call.__name__ != "log_end":  # an end may still get through
+        if failed and call.__name__ != "log_end":  # the end may still get through
             return None
         try:
             return call(*arguments, **named)
         except Exception as error:
             if not failed:
                 failed.append(name)
-                line = f"warning: {name}: {first_line(error)}; it gets no more of this run"
+                line = f"warning: {name}: {first_line(error)}; this run is no longer logged there"
                 print(line, file=sys.stderr)
             return None
 
@@ -100,19 +102,19 @@ def _forgiven(call: Callable[..., Any], name: str, failed: list[str]) -> Callabl
 
 
 class Tracker:
-    """Mixin for Lightning's logger of a tracker: one run there per run directory.
+    """Mixin for Lightning's logger of a tracker: one tracker run per run directory.
 
-    The tracker's id of the run, and how far its history has come, are in the run directory. A
-    resumed run continues the tracker's run, and leaves out the points that are there already: they
-    are the same, as a resumed run repeats the steps since its checkpoint exactly.
+    The run directory stores the tracker's run id and the last logged step of each metric. A resumed
+    run continues the tracker's run and skips the points that are already there: they are identical,
+    because a resumed run repeats the steps since its checkpoint exactly.
     """
 
     def open_state(self, run: Path, kind: str) -> str | None:
-        """Read `<run>/<kind>.json`; return the tracker's id of the run, None for a new run."""
+        """Read `<run>/<kind>.json`; return the tracker's run id, None for a new run."""
         self.run, self.kind = run, kind
         self.logged: dict[str, int] = {}  # metric -> last step
         damaged = (InputError, AttributeError, TypeError, ValueError, LookupError)
-        with contextlib.suppress(*damaged):  # or not there: then the tracker gets a new run
+        with contextlib.suppress(*damaged):  # if damaged or missing, the tracker starts a new run
             state = read_json(run / f"{kind}.json")
             logged = {str(name): int(step) for name, step in state["logged"].items()}
             self.logged = logged
@@ -120,18 +122,18 @@ class Tracker:
         return None
 
     def write_state(self) -> None:
-        """Write the tracker's id of the run, and how far its history has come."""
+        """Write the tracker's run id, and the last logged step of each metric."""
         text = json.dumps({"id": self.version, "logged": self.logged})  # type: ignore[attr-defined]
         temporary = self.run / f".{self.kind}.json"
-        temporary.write_text(text, encoding="utf-8")  # no fsync: it is written at every point
+        temporary.write_text(text, encoding="utf-8")  # without fsync: written at every point
         temporary.replace(self.run / f"{self.kind}.json")
 
     def is_new(self, name: str, step: int | None) -> bool:
-        """Say whether the tracker lacks a point."""
+        """Return whether the tracker does not have a point yet."""
         return name != "epoch" and (step is None or step > self.logged.get(name, -1))
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        """Log the points that the tracker lacks."""
+        """Log the points that the tracker does not have yet."""
         fresh = {name: value for name, value in metrics.items() if self.is_new(name, step)}
         if not fresh:
             return
@@ -141,9 +143,9 @@ class Tracker:
             self.write_state()
 
     def finalize(self, status: str = "success") -> None:
-        """Do nothing: Lightning calls this after a fit and after a test; `log_end` ends the run."""
+        """Do nothing: Lightning calls this after fit and after test; `log_end` ends the run."""
 
     def best_checkpoint(self) -> Path | None:
-        """Return the run's best checkpoint, if there is one."""
+        """Return the best checkpoint of the run; None if it has none."""
         path = self.run / "checkpoints" / "best.ckpt"
         return path if path.is_file() else None

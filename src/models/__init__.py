@@ -1,1 +1,1 @@
-"""LightningModules, one file a model, each with a YAML of the same stem in conf/model/."""
+"""LightningModules, one file per model, each with a YAML of the same stem in conf/model/."""

@@ -90,7 +90,7 @@ def test_a_tracker_that_fails_costs_one_line_and_still_hears_of_the_end(capsys: 
     with tracked([logger], {}, {}):
         for step in range(3):
             logger.log_metrics({"loss": 1.0}, step)
-    line = "warning: Kept: no route to host; it gets no more of this run\n"
+    line = "warning: Kept: no route to host; this run is no longer logged there\n"
     assert capsys.readouterr().err == line
     assert logger.told == [("begin", {}), ("finished", {})]
     assert isinstance(logger, Kept)

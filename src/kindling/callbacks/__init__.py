@@ -1,1 +1,1 @@
-"""Callbacks, one idea a file; conf/callbacks/ says which are on."""
+"""Callbacks, one idea per file; conf/callbacks/ enables them."""

@@ -232,7 +232,8 @@ def _plain(value: torch.Tensor) -> float | torch.Tensor:
 
 def history(trainer: Any) -> dict[str, Any]:
     """Flush the history to disk; return the position of each logger that can be truncated to it."""
-    return {type(log).__name__: log.mark() for log in trainer.loggers if hasattr(log, "mark")}
+    loggers = [logger for logger in trainer.loggers if hasattr(logger, "position")]
+    return {type(logger).__name__: logger.position() for logger in loggers}
 
 
 def has_stopped_early(trainer: Any) -> bool:

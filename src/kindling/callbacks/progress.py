@@ -1,4 +1,4 @@
-"""One progress bar for the whole run on a terminal; plain lines anywhere else."""
+"""Show one progress bar for the run on a terminal, and lines of text anywhere else."""
 
 import sys
 import time
@@ -16,7 +16,7 @@ class Progress(ProgressBar):
     """Count the optimizer steps of the run, with the latest loss and validation metrics.
 
     Args:
-        seconds_per_line: where the output is no terminal, the least time between two lines.
+        seconds_per_line: minimum time between lines if the output is not a terminal.
     """
 
     def __init__(self, seconds_per_line: PositiveFloat = 5.0) -> None:
@@ -27,11 +27,11 @@ class Progress(ProgressBar):
         self._shown_at = 0.0
 
     def disable(self) -> None:
-        """Say nothing: Lightning calls this on ranks other than 0."""
+        """Stop all output; Lightning calls this on ranks other than 0."""
         self._enabled = False
 
     def enable(self) -> None:
-        """Say something again."""
+        """Resume the output."""
         self._enabled = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -39,7 +39,7 @@ class Progress(ProgressBar):
         self._total = getattr(pl_module, "total_steps", None)
         self._shown_at = time.monotonic()
         if self._enabled and sys.__stderr__ is not None and sys.__stderr__.isatty():
-            # The real stderr: what is drawn over and over has no place in run.log.
+            # The real stderr, so that the redrawn bar does not fill run.log.
             self._bar = tqdm(
                 total=self._total,
                 initial=trainer.global_step,
@@ -57,7 +57,7 @@ class Progress(ProgressBar):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Move on; the text is renewed ten times a second at most."""
+        """Update the bar at most ten times per second, or print a line."""
         now = time.monotonic()
         if not self._enabled or now - self._shown_at < (
             0.1 if self._bar else self.seconds_per_line
@@ -83,7 +83,7 @@ class Progress(ProgressBar):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Close the bar, so that what is said next stands on a line of its own."""
+        """Close the bar, so that the next message starts on a new line."""
         self._close()
 
     def _close(self) -> None:

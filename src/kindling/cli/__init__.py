@@ -1,1 +1,1 @@
-"""The engine."""
+"""The command line: parsing, composition, sweeps, and checks of conf/."""

@@ -1,6 +1,6 @@
 """Compose every YAML of conf/ and check the result, without training: `make check`.
 
-A problem is said once, with the YAML that it stands in, however many compositions it spoils.
+Each problem is reported once, with the YAML that causes it, however many compositions it breaks.
 """
 
 import argparse
@@ -27,7 +27,7 @@ GLOBAL = "# @package _global_"  # a YAML whose keys are those of the whole run
 
 
 def main() -> None:
-    """Print a line a problem and how many compositions there were; exit with 0 or 2."""
+    """Print one line per problem and the number of compositions; exit with 0 or 2."""
     argparse.ArgumentParser(
         prog="python -m src.kindling.cli.check", description=__doc__
     ).parse_args()
@@ -39,9 +39,9 @@ def main() -> None:
 
 
 def check() -> tuple[int, list[str]]:
-    """Return how many compositions were checked, and what is wrong, a line a problem."""
+    """Check every composition; return how many there are, and one line per problem."""
     if problems := [line for path in yaml_files() for line in unreadable(path)]:
-        return 0, problems  # with one of them, whatever it is part of does not compose
+        return 0, problems  # nothing that includes an unreadable YAML composes
     count = 0
     found: dict[tuple[Path | None, str], str] = {}
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
@@ -49,8 +49,8 @@ def check() -> tuple[int, list[str]]:
             tried = [list(problems_of(path, overrides)) for overrides in compositions(path)]
             count += len(tried)
             if path.parent.name == "data" and not all(tried):
-                continue  # data need not go with every model, but with one
-            unused = [] if tried else [(path, "no model and option have this name: it is not used")]
+                continue  # a data set must match one model, not all
+            unused = [] if tried else [(path, "unused: its name is not MODEL_OPTION")]
             for where, text in itertools.chain(unused, *tried):
                 found.setdefault((where, text), f"{shown(where or path)}: {text}")
     return count, list(found.values())
@@ -60,7 +60,7 @@ def yaml_files() -> list[Path]:
     """Return every YAML of conf/, those of the commands first.
 
     Raises:
-        InputError: there is none.
+        InputError: conf/ holds no YAML.
     """
     if found := sorted(CONF.rglob("*.yaml"), key=lambda path: (len(path.parts), path)):
         return found
@@ -68,7 +68,7 @@ def yaml_files() -> list[Path]:
 
 
 def compositions(path: Path) -> list[list[str]]:
-    """Return the overrides that bring a YAML into a training run, a list a composition.
+    """Return the overrides that select a YAML in a training run, one list per composition.
 
     An option is tried with every model. A command's own YAML needs no override.
     """
@@ -80,7 +80,7 @@ def compositions(path: Path) -> list[list[str]]:
         return [[f"{group}={option}"]]
     if group in ("model", "experiment") or (group == "data" and option in models):
         return [[f"{'model' if group == 'data' else group}={option}"]]
-    if group.startswith("tuned/"):  # values for a pair, of the name MODEL_OPTION
+    if group.startswith("tuned/"):  # values for a pair, named MODEL_OPTION
         kind = path.parent.name
         pairs = [(model, other) for model in models for other in options(kind)]
         return [[f"model={m}", f"{kind}={o}"] for m, o in pairs if f"{m}_{o}" == option]
@@ -91,7 +91,7 @@ def options(group: str) -> list[str]:
     """Return the options of a group, found on disk.
 
     Raises:
-        InputError: there is none.
+        InputError: the group has no options.
     """
     if found := sorted(path.stem for path in (CONF / group).glob("*.yaml")):
         return found
@@ -105,10 +105,10 @@ def command_of(path: Path) -> str:
 
 
 def composed(path: Path, overrides: list[str]) -> Plain:
-    """Return the resolved configuration of a training run, or of a YAML that is a command's own.
+    """Return the resolved configuration of a training run, or of a command's own YAML.
 
     Raises:
-        HydraException, OmegaConfBaseException: it does not compose, or not resolve.
+        HydraException, OmegaConfBaseException: it does not compose or resolve.
     """
     container = OmegaConf.to_container(hydra.compose(command_of(path), overrides), resolve=True)
     assert isinstance(container, dict)
@@ -116,9 +116,9 @@ def composed(path: Path, overrides: list[str]) -> Plain:
 
 
 def problems_of(path: Path, overrides: list[str]) -> Iterator[tuple[Path | None, str]]:
-    """Yield what is wrong with one composition, and the YAML that it stands in, if it is known."""
+    """Yield the problems of one composition, each with the YAML that causes it, if known."""
     try:
-        whole = composed(path, overrides)
+        config = composed(path, overrides)
     except HydraException as error:
         named = re.match("In '([^']+)'", str(error))
         yield CONF / f"{named[1]}.yaml" if named else None, first_line(error)
@@ -127,11 +127,11 @@ def problems_of(path: Path, overrides: list[str]) -> Iterator[tuple[Path | None,
         key = str(error.full_key)
         yield defining_file(key, path), f"{key}: {first_line(error)}"
         return
-    nodes = {key: node for key, node in whole.items() if isinstance(node, dict)}
-    found = [line for key, node in nodes.items() for line in node_problems(key, node)]
-    for text in problems(whole) if "trainer" in whole else found:
+    nodes = {key: node for key, node in config.items() if isinstance(node, dict)}
+    lines = [line for key, node in nodes.items() for line in node_problems(key, node)]
+    for text in problems(config) if "trainer" in config else lines:
         key = re.split("[=:]", text)[0]
-        yield defining_file(key, path, at(whole, key)), text
+        yield defining_file(key, path, get(config, key)), text
 
 
 # Which YAML to blame ----------------------------------------------------------------------------
@@ -141,18 +141,18 @@ def defining_file(key: str, path: Path, value: Any = ABSENT) -> Path | None:
     """Return the YAML that sets a dotted key: the one being checked, or else the first that does.
 
     Args:
-        value: what the key has in the composition, where it resolves; a YAML with another value
-            is not the one.
+        value: the key's value in the composition, if it resolves; YAMLs that set another value are
+            skipped.
     """
     for other in [path, *yaml_files()]:
-        said = at(contents(other), key)
-        if said is not ABSENT and (value in (ABSENT, said) or "${" in str(said)):
+        stored = get(contents(other), key)
+        if stored is not ABSENT and (value in (ABSENT, stored) or "${" in str(stored)):
             return other
     return None
 
 
-def at(node: Any, key: str) -> Any:
-    """Return the value at a dotted key; ABSENT where there is none."""
+def get(node: Any, key: str) -> Any:
+    """Return the value of a dotted key; ABSENT if it is missing."""
     for part in key.split("."):
         node = node.get(part, ABSENT) if isinstance(node, dict) else ABSENT
     return node
@@ -160,20 +160,20 @@ def at(node: Any, key: str) -> Any:
 
 @functools.cache
 def contents(path: Path) -> Plain:
-    """Return what a YAML says, below the group that it says it of."""
+    """Return the content of a YAML, nested under its group."""
     text = path.read_text(encoding="utf-8")
-    said: Any = OmegaConf.to_container(OmegaConf.load(path))
+    content: Any = OmegaConf.to_container(OmegaConf.load(path))
     parts = path.parent.relative_to(CONF).parts
     for part in () if text.startswith(GLOBAL) else reversed(parts[parts[:1] == ("tuned",) :]):
-        said = {part: said}
-    return cast(Plain, said)
+        content = {part: content}
+    return cast(Plain, content)
 
 
 def unreadable(path: Path) -> Iterator[str]:
-    """Yield the line that says why a YAML cannot be read, if it cannot."""
+    """Yield one line if a YAML cannot be read."""
     try:
         if not OmegaConf.is_dict(OmegaConf.load(path)):
-            yield f"{shown(path)}: this holds no keys"
+            yield f"{shown(path)}: not a mapping of keys to values"
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         yield f"{shown(path)}, line {line}: {error.problem}"

@@ -1,4 +1,4 @@
-"""How a command runs: it composes its configuration, and reports what went wrong in one line."""
+"""Run a command: compose its configuration, and report an error in one line."""
 
 import functools
 import os
@@ -27,8 +27,8 @@ def command(name: str, words: str | None = None) -> Callable[[Task], "Command"]:
     """Make a function of a configuration into a command that composes conf/<name>.yaml.
 
     Args:
-        name: the command's, and its YAML's.
-        words: the key whose values may be given without it, as the files of `ls` are.
+        name: name of the command and of its YAML.
+        words: key whose values may be given without it, like the files of `ls`.
     """
     return functools.partial(Command, name=name, words=words)
 
@@ -36,15 +36,15 @@ def command(name: str, words: str | None = None) -> Callable[[Task], "Command"]:
 class Command:
     """A function of a configuration that runs as `python -m src.<name>`.
 
-    An error is one line: exit status 2 for bad input, 1 for a failure while running.
-    HYDRA_FULL_ERROR=1, or any `debug=`, shows the traceback as well. What the function returns
-    goes to the sweeper of a `--multirun`.
+    An error is one line, with exit status 2 for bad input and 1 for a failure while running.
+    HYDRA_FULL_ERROR=1 or any `debug=` also shows the traceback. In a `--multirun`, the sweeper
+    receives the return value.
     """
 
     def __init__(self, task: Task, name: str, words: str | None) -> None:
         self.task, self.name, self.words = task, name, words
-        self.values: Plain = {}  # of keys that Hydra would not understand
-        self.of_run: list[str] = []  # settings of a run that is resumed
+        self.values: Plain = {}  # values that Hydra cannot parse, by key
+        self.of_run: list[str] = []  # overrides of a resumed run's own configuration
         self.full_error: str | None = None
         self.failed = sweep.Failures()
         self.__doc__ = task.__doc__
@@ -56,11 +56,11 @@ class Command:
             words, self.values = arguments.split(self.name, self.words, sys.argv[1:])
             folders = composition.own_folders(self.name, words)
             with added_folders(folders), one_line_errors(self.name):
-                if not ranks.is_launched():  # Lightning adds settings of Hydra's
+                if not ranks.is_launched():  # Lightning adds Hydra settings for these ranks
                     arguments.check_settings(self.name, words)
-                arguments.complete_keys_alone(self.name, self.words)
+                arguments.strip_completion_line(self.name, self.words)
                 if not sweep.is_asked_for(self.name, words):
-                    words, self.of_run = arguments.of_a_resumed_run(self.name, words)
+                    words, self.of_run = arguments.split_resumed(self.name, words)
                 self.compose(words)
             self.failed.exit()
 
@@ -71,7 +71,7 @@ class Command:
             if sweep.is_asked_for(self.name, words):
                 sweep.check(self.name, words)
                 words = during.enter_context(sweep.without_files(words))
-            # Hydra then raises instead of exiting.
+            # Makes Hydra raise instead of exit.
             during.enter_context(_environment("HYDRA_FULL_ERROR", "1"))
             during.enter_context(_command_line(words))
             during.enter_context(self.failed)
@@ -79,7 +79,7 @@ class Command:
             main(self.run_job)()
 
     def run_job(self, config: DictConfig) -> Any:
-        """Run the function with the configuration of one job, perhaps in a launcher's process."""
+        """Run the function with the configuration of one job, possibly in a launcher's process."""
         debugging = HydraConfig.get().runtime.choices.get("debug") not in (None, "null")
         sources = [s for s in HydraConfig.get().runtime.config_sources if s.schema == "file"]
         folders = [path for s in sources if (path := Path(s.path)) != CONF]
@@ -96,7 +96,7 @@ class Command:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Explain what is wrong with a setting of a resumed run, which is composed by the task."""
+        """Explain an invalid setting of a resumed run, whose configuration the task composes."""
         try:
             yield
         except (HydraException, OmegaConfBaseException) as error:
@@ -110,7 +110,7 @@ def one_line_errors(name: str | None = None) -> Iterator[None]:
     """Turn an exception into one line on standard error and an exit status.
 
     Args:
-        name: the command, where errors of composition are to be explained.
+        name: the command, if composition errors are to be explained.
     """
     try:
         yield
@@ -123,7 +123,7 @@ def one_line_errors(name: str | None = None) -> Iterator[None]:
     except (HydraException, OmegaConfBaseException) as error:
         _exit(composition.explain(error, name, sys.argv[1:]), 2)
     except Exception as error:
-        if name is not None:  # Hydra could not compose, and had no error of its own for it
+        if name is not None:  # composition failed without an error of Hydra's own
             _exit(composition.explain(error, name, sys.argv[1:]), 2)
         log = getattr(error, "run_log", None)
         where = f" (traceback: {log})" if log else ""
@@ -158,7 +158,7 @@ def _set_environment(name: str, value: str | None) -> None:
 
 @contextmanager
 def _command_line(words: list[str]) -> Iterator[None]:
-    """Let Hydra see these arguments as those of the command line."""
+    """Present these arguments to Hydra as the command line."""
     before = sys.argv[1:]
     sys.argv[1:] = words
     try:
@@ -168,16 +168,16 @@ def _command_line(words: list[str]) -> Iterator[None]:
 
 
 def _check_text(config: DictConfig, words: str | None) -> None:
-    """Refuse a folder or a run that is not a string; a key that takes words may hold several.
+    """Refuse a log_dir or a run that is not a string; the key that takes words may be a list.
 
     Raises:
         InputError: naming the key.
     """
-    plain: Any = OmegaConf.to_container(config)
-    if "trainer" in plain and plain["resume"] is None:
-        return  # a new run's settings are checked together
-    for key in {"log_dir", "run", words} & plain.keys():
-        value = plain[key]
+    settings: Any = OmegaConf.to_container(config)
+    if "trainer" in settings and settings["resume"] is None:
+        return  # checked later, with all settings of the new run
+    for key in {"log_dir", "run", words} & settings.keys():
+        value = settings[key]
         several = key == words and isinstance(value, list)
         if not all(isinstance(v, str) and v for v in (value if several else [value])):
             kind = "a path (a string)" if key == "log_dir" else "the name of a run"

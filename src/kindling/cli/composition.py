@@ -1,4 +1,4 @@
-"""Compose a configuration with Hydra, and explain in one line what went wrong."""
+"""Compose a configuration with Hydra, and explain errors in one line."""
 
 import importlib.util
 import os
@@ -40,10 +40,10 @@ def initialized() -> AbstractContextManager[None]:
 
 
 def resolved(config: DictConfig) -> Plain:
-    """Return the configuration as plain data with every interpolation resolved.
+    """Return the configuration as a dictionary, with every interpolation resolved.
 
     Raises:
-        InputError: an interpolation names a key that is not there.
+        InputError: an interpolation refers to a missing key.
     """
     try:
         container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
@@ -53,14 +53,14 @@ def resolved(config: DictConfig) -> Plain:
     return typing.cast(Plain, container)
 
 
-# Folders of the user's own --------------------------------------------------------------------
+# The user's own folders -----------------------------------------------------------------------
 
 
 class OwnFolders(SearchPathPlugin):
     """Adds the user's own folders to everything that Hydra composes in this process."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Append the folders: an option in conf/ of the same name comes first."""
+        """Append the folders, so that an option of the same name in conf/ takes precedence."""
         for folder in layout.own_folders():
             search_path.append("a folder of the user's", f"file://{folder}")
 
@@ -69,10 +69,10 @@ Plugins.instance().register(OwnFolders)
 
 
 def own_folders(name: str, arguments: list[str]) -> list[Path]:
-    """Return the folders that a command line adds to conf/, or else the command's own YAML.
+    """Return the folders that the command line, or else the command's YAML, adds to conf/.
 
     Raises:
-        InputError: there is no such folder.
+        InputError: a folder does not exist.
     """
     parsed = get_args_parser().parse_args(arguments)
     named = [("--config-dir", parsed.config_dir)] if parsed.config_dir else []
@@ -91,7 +91,7 @@ def _searchpath(name: str, overrides: list[str]) -> list[str]:
 
 
 def _folder(key: str, place: str) -> Path:
-    """Return the folder that `file://...`, `pkg://...` or a path names, absolute."""
+    """Return the absolute path of a folder given as `file://...`, `pkg://...` or a path."""
     folder: str | None = place.removeprefix("file://")
     if place.startswith("pkg://"):
         with suppress(ImportError, ValueError):
@@ -102,20 +102,20 @@ def _folder(key: str, place: str) -> Path:
     return Path(os.path.abspath(folder))
 
 
-# What went wrong while composing ------------------------------------------------------------------
+# Errors of composition ----------------------------------------------------------------------------
 
 
 def explain(error: Exception, name: str | None, arguments: list[str]) -> str:
-    """Return in one line what Hydra or OmegaConf found wrong, with the nearest valid choice."""
+    """Explain an error of Hydra or OmegaConf in one line, with the nearest valid choice."""
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: not readable as key=value ({first_line(error)}); quote the value"
+        return f"{error.override}: cannot be parsed as key=value ({first_line(error)}); quote it"
     if found := re.search(SEVERAL_VALUES, str(error)):
         return _several_values(found.group(1))
     if name and (problems := unknown(name, arguments)):
         return "; ".join(problems)
     if found := re.search(r"Interpolation key '([^']+)' not found", str(error)):
         return (
-            f"{found.group(1)} is missing, and the configuration refers to it:"
+            f"{found.group(1)}: missing, but the configuration refers to it;"
             " the model and the data do not match"
         )
     if "specify 'model'" in str(error):
@@ -143,7 +143,7 @@ def option_names(group: str) -> list[str]:
 
 
 def default_options(name: str) -> dict[str, Any]:
-    """Return what a command's YAML chooses for each of its groups."""
+    """Return the default option of each group in a command's YAML."""
     entries = yaml.safe_load((CONF / f"{name}.yaml").read_text())["defaults"]
     return {
         group: option
@@ -154,7 +154,7 @@ def default_options(name: str) -> dict[str, Any]:
 
 
 def option_problems(name: str, argument: str) -> list[str]:
-    """Return what is wrong with `group=option` or `group=[option,option]`; nothing for a key."""
+    """Return the problems of `group=option` or `group=[option,option]`; an empty list for a key."""
     group, _, value = argument.partition("=")
     if group not in group_names():
         return []
@@ -168,7 +168,7 @@ def option_problems(name: str, argument: str) -> list[str]:
 
 
 def unknown(name: str, arguments: list[str]) -> list[str]:
-    """Return which options and keys the arguments name that do not exist."""
+    """Return one line per option or key in the arguments that does not exist."""
     problems = [problem for a in arguments for problem in option_problems(name, a)]
     groups = group_names()
     chosen = [
@@ -177,7 +177,7 @@ def unknown(name: str, arguments: list[str]) -> list[str]:
     try:
         with initialized():
             content = OmegaConf.to_container(hydra.compose(name, chosen))
-    except (HydraException, OmegaConfBaseException):  # what does not compose is reported alone
+    except (HydraException, OmegaConfBaseException):  # reported by itself
         return problems
     known = [*groups, *flat_keys(content)]
     keys = {a: a.partition("=")[0] for a in arguments if "=" in a and a[0].isalpha()}
@@ -188,7 +188,7 @@ def unknown(name: str, arguments: list[str]) -> list[str]:
 
 
 def wrong_values(name: str, arguments: list[str]) -> list[str]:
-    """Return which values are wrong among arguments that compose, as far as a quick look tells."""
+    """Return the invalid values among arguments that compose, without importing any code."""
     if name != "train" or {"--multirun", "-m"} & {*sys.argv}:  # a sweep's values are lists
         return []
     from src.kindling.config.settings import problems
@@ -201,7 +201,7 @@ def wrong_values(name: str, arguments: list[str]) -> list[str]:
 
 
 def flat_keys(node: Any, prefix: str = "") -> Iterator[str]:
-    """Yield the dotted keys of nested settings, those of groups too."""
+    """Yield the dotted keys of nested settings, including those of the groups."""
     for key, value in node.items():
         yield f"{prefix}{key}"
         if isinstance(value, dict):

@@ -8,7 +8,7 @@ from pathlib import Path
 from src.kindling.errors import InputError, nearest
 from src.kindling.layout import CONF, command_line
 
-TEMPLATES = Path(__file__).with_name("templates")  # a folder per kind, about a model called example
+TEMPLATES = Path(__file__).with_name("templates")  # one folder per kind, for a model named example
 FILES = {
     "model.py.txt": "src/models/{name}.py",
     "data.py.txt": "src/data/{name}.py",
@@ -28,7 +28,7 @@ YAML_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "none", "defaul
 
 
 def main(root: Path = CONF.parent) -> None:
-    """Write the files that the command line asks for, or list the kinds."""
+    """Write the files for the name and kind on the command line; without any, list the kinds."""
     name, kind = [*(word.strip() for word in sys.argv[1:]), "", ""][:2]
     if not name and not kind:
         print("make new NAME=my_model KIND=KIND writes a model that trains at once. Kinds:")
@@ -45,31 +45,31 @@ def main(root: Path = CONF.parent) -> None:
 
 
 def check_kind(kind: str) -> None:
-    """Refuse a kind that has no templates.
+    """Refuse a kind without templates.
 
     Raises:
-        InputError: naming the nearest.
+        InputError: naming the nearest kind.
     """
     if kind not in KINDS:
         raise InputError(f"KIND={kind}: there is no such kind{nearest(kind, list(KINDS))}")
 
 
 def check_name(name: str, root: Path) -> None:
-    """Refuse a name that Python, YAML or this project could not use.
+    """Refuse a name that is invalid or taken in Python, YAML or this project.
 
     Raises:
-        InputError: saying why.
+        InputError: with the reason.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise InputError(f"NAME={name}: use lowercase letters, digits and _: my_model")
     if keyword.iskeyword(name) or name in YAML_WORDS:
-        raise InputError(f"NAME={name}: this is a word of Python or YAML; try {name}_model")
+        raise InputError(f"NAME={name}: reserved in Python or YAML; try {name}_model")
     if name == "example" or name in _stems_of_the_engine(root):
         raise InputError(f"NAME={name}: the engine uses this name; try {name}_model")
     for place in FILES.values():
         path = place.format(name=name)
         if (root / path).exists():
-            raise InputError(f"NAME={name}: {path} exists, and is not overwritten; try {name}_2")
+            raise InputError(f"NAME={name}: {path} already exists; try {name}_2")
 
 
 def _stems_of_the_engine(root: Path) -> set[str]:
@@ -78,7 +78,7 @@ def _stems_of_the_engine(root: Path) -> set[str]:
 
 
 def write(root: Path, name: str, kind: str) -> list[str]:
-    """Write the files of a kind under a name, and return where they are."""
+    """Write the files of a kind under a name, and return their paths."""
     title = "".join(part.capitalize() for part in name.split("_"))
     written = []
     for template, place in FILES.items():

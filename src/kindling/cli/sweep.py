@@ -1,4 +1,4 @@
-"""What `--multirun` adds to Hydra's: every job is checked before the first, and fails alone."""
+"""Extend Hydra's `--multirun`: check all jobs before the first one starts, and isolate failures."""
 
 import os
 import sys
@@ -24,7 +24,7 @@ HYDRAS_OWN = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
 def is_asked_for(name: str, arguments: list[str]) -> bool:
-    """Return whether a command line has several jobs, by `--multirun` or by `hydra.mode`."""
+    """Return whether a command line asks for a sweep, by `--multirun` or by `hydra.mode`."""
     parsed = get_args_parser().parse_args(arguments)
     if parsed.multirun:
         return True
@@ -46,16 +46,16 @@ def _configuration(name: str, overrides: list[str]) -> DictConfig:
 
 
 def check(name: str, arguments: list[str]) -> None:
-    """Refuse a sweep before any of it is done, if one of its jobs is wrong in itself.
+    """Refuse a sweep before it starts if any of its jobs is invalid.
 
-    A sweeper that is not Hydra's own chooses values while it runs: its jobs are checked one by one.
+    Other sweepers than Hydra's own choose values as they go: their jobs are checked one at a time.
 
     Args:
-        name: the command's, and its YAML's.
+        name: name of the command and of its YAML.
         arguments: the command line.
 
     Raises:
-        InputError, HydraException: a job cannot be composed, or a value is wrong.
+        InputError, HydraException: a job does not compose, or a value is invalid.
     """
     overrides = get_args_parser().parse_args(arguments).overrides
     with composition.initialized():
@@ -63,9 +63,9 @@ def check(name: str, arguments: list[str]) -> None:
         if sweeper._target_ != HYDRAS_OWN:
             return
         swept = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
-        loader = GlobalHydra.instance().config_loader()  # what glob(*) chooses from
+        loader = GlobalHydra.instance().config_loader()  # resolves glob(*)
         parsed = OverridesParser.create(loader).parse_overrides([*swept, *overrides])
-        for [*job] in BasicSweeper.split_arguments(parsed, None)[0]:  # what Hydra itself will do
+        for [*job] in BasicSweeper.split_arguments(parsed, None)[0]:  # as Hydra itself does
             settings = composition.resolved(hydra.compose(name, job))
             if "trainer" in settings and settings["resume"] is None:
                 _check_job(settings, job)
@@ -82,13 +82,13 @@ def _check_job(settings: Plain, job: list[str]) -> None:
 
 @contextmanager
 def without_files(arguments: list[str]) -> Iterator[list[str]]:
-    """Yield a command line with which Hydra keeps no files; each run keeps its configuration."""
+    """Yield a command line with which Hydra writes no files; runs store their own configuration."""
     with TemporaryDirectory(prefix="kindling-") as folder:
         yield [*arguments, f"hydra.sweep.dir='{folder}'"]
 
 
 class JobFailedError(Exception):
-    """A job has failed in a process that a launcher started; it has printed why."""
+    """Raised when a job fails in a launcher's process, which has printed the reason."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -96,17 +96,17 @@ class JobFailedError(Exception):
 
 
 class Failures:
-    """Counts the jobs of a sweep that fail, and lets the others have their turn."""
+    """Record the failed jobs of a sweep, and let the other jobs run."""
 
     def __init__(self) -> None:
         self.process, self.statuses = os.getpid(), list[int]()
 
     @contextmanager
     def job(self) -> Iterator[None]:
-        """Note that the job in this block has failed.
+        """Record a failure of the job in this block.
 
         Raises:
-            JobFailedError: to Hydra, which brings it to the process that the sweep began in.
+            JobFailedError: in a launcher's process; Hydra re-raises it in the sweep's own process.
         """
         try:
             yield
@@ -116,20 +116,20 @@ class Failures:
             if os.getpid() != self.process:
                 raise JobFailedError(stop.code) from None
             if stop.code != 1:
-                raise  # bad input is as bad for the next job, and a signal is meant for all
+                raise  # bad input affects every job, and a signal stops the sweep
             self.statuses.append(stop.code)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> bool:
-        """Note that a job has failed in another process."""
+        """Record a failure of a job in another process."""
         if isinstance(error, JobFailedError):
             self.statuses.append(error.status)
-            print("error: a job failed, and has printed why", file=sys.stderr)
+            print("error: a job failed; the reason is printed above", file=sys.stderr)
         return isinstance(error, JobFailedError)
 
     def exit(self) -> None:
-        """End with the status of the first job that failed; its line has been printed."""
+        """Exit with the status of the first failed job, whose error has been printed."""
         if self.statuses:
             sys.exit(self.statuses[0])

@@ -1,1 +1,1 @@
-"""The engine."""
+"""Validation of configurations: keys, values, allowed targets, secrets."""

@@ -1,7 +1,7 @@
-"""Keep secrets out of all that is stored: configurations, checkpoints, event files, run.json.
+"""Keep secrets out of all stored files: configurations, checkpoints, event files, run.json.
 
-An environment variable that conf/ names is stored by its name, `${oc.env:NAME}`, and read where it
-is used. Any other value that looks like a secret is stored as `***`.
+An environment variable that conf/ refers to is stored by name, `${oc.env:NAME}`, and resolved when
+it is used. Any other value that looks like a secret is stored as `***`.
 """
 
 import os
@@ -22,7 +22,7 @@ KEYS = re.compile(
     re.IGNORECASE,
 )
 VALUES = re.compile(
-    r"^(hf_|gh[pousr]_|github_pat_|glpat-|sk-|xox[abprs]-|AKIA|eyJ)[\w.-]{12,}$"  # of services
+    r"^(hf_|gh[pousr]_|github_pat_|glpat-|sk-|xox[abprs]-|AKIA|eyJ)[\w.-]{12,}$"  # API tokens
     r"|://[^/\s:@]+:[^/\s@]+@"  # user:password@host
 )
 
@@ -31,7 +31,7 @@ VALUES = re.compile(
 
 
 def environment_of_conf() -> set[tuple[str, str, str]]:
-    """Return the values in conf/ that name environment variables: ("logger", "token", "${...}")."""
+    """Return the references to environment variables in conf/: ("logger", "token", "${...}")."""
     found = set()
     for path in (path for folder in conf_folders() for path in folder.rglob("*.yaml")):
         if "${oc.env:" not in (text := path.read_text(encoding="utf-8")):
@@ -51,9 +51,9 @@ def _names_variables(value: Any) -> bool:
 
 
 def keep_variables(raw: Any, resolved: Any, known: set[tuple[str, str, str]] | None = None) -> Any:
-    """Return resolved settings with the environment variables of conf/ as in `raw`, by name.
+    """Return resolved settings, with the environment variables of conf/ as references, as in `raw`.
 
-    Only groups keep them: the top-level keys are read at once.
+    Only groups keep references: the top-level keys are used at once.
     """
     known = environment_of_conf() if known is None else known
 
@@ -70,7 +70,7 @@ def keep_variables(raw: Any, resolved: Any, known: set[tuple[str, str, str]] | N
 
 
 def with_variables(node: Any) -> Any:
-    """Return settings with the values of environment variables; one that is not set stays."""
+    """Substitute environment variables in settings; a reference to an unset one stays."""
     if isinstance(node, dict):
         return {key: with_variables(value) for key, value in node.items()}
     if isinstance(node, list):
@@ -100,7 +100,7 @@ def masked(node: Any, key: str = "") -> Any:
 
 
 def masked_words(words: Sequence[str]) -> list[str]:
-    """Return the words of a command line, masked in the same way."""
+    """Mask the words of a command line in the same way."""
     return [_masked_word(*word.partition("=")) for word in words]
 
 
@@ -109,19 +109,19 @@ def _masked_word(key: str, equals: str, value: str) -> str:
 
 
 def as_stored(arguments: Plain, settings: Plain) -> Plain:
-    """Return the arguments of a constructor with no more of a secret than their settings hold."""
+    """Return a constructor's arguments with secrets replaced by what their settings store."""
     hidden = {k: v for k, v in settings.items() if v == MASK or _names_variables(v)}
     return {key: hidden.get(key, value) for key, value in arguments.items()}
 
 
 def check_complete(settings: Plain) -> None:
-    """Refuse settings that were read back with a masked value.
+    """Refuse stored settings that contain a masked value.
 
     Raises:
-        InputError: naming the key and how to give its value.
+        InputError: naming the key and how to set its value.
     """
     if lost := [key for key, value in flat(settings).items() if value == MASK]:
         raise InputError(
-            f"{lost[0]}: its value looked like a secret and was not stored; give it again, or name"
+            f"{lost[0]}: its value looked like a secret and was not stored; set it again, or use"
             f" an environment variable in conf/: ${{oc.env:NAME}}"
         )

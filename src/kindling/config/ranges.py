@@ -1,7 +1,7 @@
-"""What torch and Lightning refuse beyond their annotations, which they would say seconds later.
+"""Ranges that torch and Lightning enforce beyond their annotations, checked before they load.
 
-A test holds every line against the library: what is refused here is refused there as well, or does
-there what nobody can mean.
+A test compares every line with the library, which must refuse the same values or accept them with
+an effect that nobody can want.
 """
 
 from typing import Annotated, Any, Literal
@@ -10,8 +10,8 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Batches = Share | NonNegativeInt  # a share of them, or so many
-OrUnlimited = Annotated[int, Field(ge=-1)]  # -1: without limit
+Batches = Share | NonNegativeInt  # a fraction or a number of batches
+OrUnlimited = Annotated[int, Field(ge=-1)]  # -1: no limit
 
 DURATION = r"^\d+:\d\d?:\d\d?:\d\d?$"
 PATTERNS = {DURATION: 'must be "DD:HH:MM:SS" in quotes'}
@@ -27,7 +27,7 @@ OPTIMIZER = {
     "initial_accumulator_value": NonNegativeFloat,
 }
 TRAINER = {
-    # A package that adds an accelerator or strategy to Lightning's adds its name here.
+    # For a package that registers an accelerator or strategy with Lightning, add its name here.
     "accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"],
     "strategy": Literal[
         "auto",
@@ -58,7 +58,7 @@ TRAINER = {
         "xla",
         "xla_debug",
     ],
-    # More than one machine has is refused once torch has counted; no machine has as many as these.
+    # No machine has more devices than this; Lightning checks against the actual number.
     "devices": Annotated[int, Field(ge=1, le=1024)] | Literal[-1] | str | list[NonNegativeInt],
     "num_nodes": Annotated[int, Field(ge=1, le=100_000)],
     "max_epochs": OrUnlimited,
@@ -81,8 +81,8 @@ TRAINER = {
 }
 
 
-# What build.py decides itself, and what to use instead.
-DECIDED = {
+# Trainer arguments that build.py sets itself -> the settings to use instead.
+SET_BY_RUN = {
     "logger": "logger=none, or another option of logger=",
     "callbacks": "an option of callbacks=, a YAML in conf/callbacks/",
     "enable_checkpointing": "callbacks=none, or ~callbacks.checkpointing",
@@ -93,13 +93,13 @@ DECIDED = {
 }
 
 
-def decided(target: str, argument: str) -> str | None:
-    """Return what to use in place of an argument that the builder sets itself; None for others."""
-    return DECIDED.get(argument) if target == "lightning.pytorch.Trainer" else None
+def replacement(target: str, argument: str) -> str | None:
+    """Return the setting to use in place of an argument that build.py sets; None for others."""
+    return SET_BY_RUN.get(argument) if target == "lightning.pytorch.Trainer" else None
 
 
 def tighter_annotation(target: str, argument: str) -> Any:
-    """Return an annotation to hold an argument to, besides its own; Any where there is none."""
+    """Return an annotation that an argument must also match; Any if there is none."""
     if target.startswith("torch.optim."):
         return OPTIMIZER.get(argument, Any)
     return TRAINER.get(argument, Any) if target == "lightning.pytorch.Trainer" else Any

@@ -1,7 +1,7 @@
-"""What a configuration may be: its schema is the code that it configures.
+"""Validate a configuration: its schema is the code that it configures.
 
-A key is right if the constructor that its `_target_` names takes it, and a value is right if it
-fits that argument's annotation.
+A key is valid if the constructor named by `_target_` accepts it; a value is valid if it matches the
+argument's annotation.
 """
 
 import inspect
@@ -18,17 +18,19 @@ from src.kindling.errors import InputError, first_line, nearest
 from src.kindling.layout import CONF, Plain
 
 Signature = Callable[[str, frozenset[str]], inspect.Signature]
-UNKNOWN = ""  # in place of a line, where the source alone does not tell whether there is a problem
-WORDS = {"Input should be": "must be", "array": "list", "an object": "a dictionary"}
-INTERNAL_ERRORS = ("is_instance_of", "needs_python_object")  # objects, where text was given
+UNKNOWN = ""  # instead of a line: the source alone does not show whether there is a problem
+INTERNAL_ERRORS = (
+    "is_instance_of",
+    "needs_python_object",
+)  # about Python objects, which a YAML cannot contain
 
 
 class TrainSettings(BaseModel):
-    """The top-level keys of a training run; conf/train.yaml says what each does."""
+    """The top-level keys of a training run; conf/train.yaml describes each of them."""
 
     model_config = ConfigDict(extra="forbid")
 
-    # The groups, which have constructors of their own to be checked against.
+    # The groups, which are checked against their own constructors.
     model: Plain
     data: Plain
     optimizer: Plain
@@ -40,11 +42,11 @@ class TrainSettings(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     log_dir: Annotated[str, Field(min_length=1)]
     resume: str | None
-    allow_changes: bool = False  # where a default stands, files of older versions have no such key
+    allow_changes: bool = False  # keys with a default are missing from files of older versions
     init_from: str | None = None
     steps_per_execution: PositiveInt
     compile: bool
-    # Far more than any machine has; a number without end would end the process.
+    # Far more than any machine has; an absurd number would crash the process.
     threads: Annotated[int, Field(gt=0, le=1024)] | None
 
 
@@ -52,26 +54,26 @@ def validate(config: Plain) -> None:
     """Check a resolved training configuration against the code that it configures.
 
     Raises:
-        InputError: naming every key that is wrong, and why.
+        InputError: naming every invalid key, with the reason.
     """
     if found := problems(config):
         raise InputError("; ".join(found))
 
 
 def problems(config: Plain, quick: bool = False) -> list[str]:
-    """Return what is wrong with a resolved training configuration, a line a key.
+    """Return the problems of a resolved training configuration, one line per key.
 
-    The top-level keys come first; where one is wrong, the groups' keys that repeat it (`data.seed`)
-    are not told as well, and nothing is imported to look further.
+    Top-level keys come first. If one is invalid, the groups' keys that repeat it (`data.seed`) are
+    not reported again, and no code is imported to find more problems.
 
     Args:
         config: the configuration.
-        quick: leave out what only the imported code can tell.
+        quick: skip the checks that need the code to be imported.
     """
     try:
         TrainSettings.model_validate(config, strict=True)
     except ValidationError as error:
-        wrong = {str(each["loc"][0]) for each in error.errors()}
+        wrong = {str(detail["loc"][0]) for detail in error.errors()}
         groups = {key: node for key, node in config.items() if isinstance(node, dict)}
         return _top_level_problems(error.errors()) + [
             line
@@ -80,12 +82,12 @@ def problems(config: Plain, quick: bool = False) -> list[str]:
             if line != UNKNOWN and line.partition("=")[0].rpartition(".")[2] not in wrong
         ]
     if missing := _trainer_keys() - config["trainer"].keys():
-        return [f"trainer.{key} is missing" for key in sorted(missing)]
+        return [f"trainer.{key}: missing" for key in sorted(missing)]
     found = _constructor_problems(config, signatures.from_source)
     known = [line for line in found if line != UNKNOWN] or targets.problems(config)
     if known or UNKNOWN not in found or quick:
         return known
-    # Importing takes seconds.
+    # Last, because importing takes seconds.
     return [line for line in _constructor_problems(config, _imported) if line != UNKNOWN]
 
 
@@ -105,7 +107,7 @@ def node_problems(where: str, node: Plain) -> list[str]:
 
 
 def _trainer_keys() -> set[str]:
-    """Return the keys that every trainer has; a file from elsewhere may lack them."""
+    """Return the keys that every trainer needs, which a file from elsewhere may lack."""
     return set(yaml.safe_load((CONF / "trainer" / "default.yaml").read_text(encoding="utf-8")))
 
 
@@ -113,14 +115,14 @@ def _top_level_problems(errors: list[Any]) -> list[str]:
     by_key: dict[str, list[Any]] = {}
     for error in errors:
         by_key.setdefault(str(error["loc"][0]), []).append(error)
-    return [_top_level_problem(key, its) for key, its in by_key.items()]
+    return [_top_level_problem(key, details) for key, details in by_key.items()]
 
 
 def _top_level_problem(key: str, errors: list[Any]) -> str:
     if errors[0]["type"] == "extra_forbidden":
         return f"{key}: there is no such key{nearest(key, list(TrainSettings.model_fields))}"
     if errors[0]["type"] == "missing":
-        return f"{key} is missing"
+        return f"{key}: missing"
     return f"{key}={_shown(errors[0]['input'])}: {_join_messages(errors)}"
 
 
@@ -129,7 +131,7 @@ def _imported(target: str, names: frozenset[str]) -> inspect.Signature:
 
 
 def _problems(where: str, node: Any, signature: Signature) -> Iterator[str]:
-    """Yield what is wrong with a node of the configuration and those below it, or UNREAD."""
+    """Yield the problems of a node of the configuration and of those below it, or UNKNOWN."""
     if isinstance(node, list):
         for index, item in enumerate(node):
             yield from _problems(f"{where}[{index}]", item, signature)
@@ -151,8 +153,8 @@ def _problems(where: str, node: Any, signature: Signature) -> Iterator[str]:
     for key, value in node.items():
         if key.startswith("_"):
             continue
-        if instead := ranges.decided(str(node["_target_"]), key):
-            yield f"{where}.{key}: this is decided by the run itself: use {instead}"
+        if instead := ranges.replacement(str(node["_target_"]), key):
+            yield f"{where}.{key}: set by the run itself; use {instead}"
         elif key not in parameters and not takes_any:
             yield f"{where}.{key}: there is no such key{nearest(key, list(parameters))}"
         elif isinstance(value, dict) and "_target_" in value:
@@ -178,22 +180,22 @@ def _value_problems(
 
 
 def adapter(annotation: Any) -> TypeAdapter[Any] | None:
-    """Return what holds values to an annotation; None where pydantic cannot tell what fits it."""
+    """Return a validator for an annotation; None if pydantic cannot make one."""
     try:
         return TypeAdapter(
             annotation, config=ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
         )
-    except Exception:  # a foreign annotation can fail in any way
+    except Exception:  # annotations of other packages can fail in any way
         return None
 
 
 def misfit(value: Any, annotation: Any) -> str | None:
-    """Say why a value does not fit an annotation; None if it does."""
+    """Return why a value does not match an annotation; None if it does."""
     if (fits := adapter(annotation)) is None:
         return None
     try:
-        # Strictly, so that `no` is not taken for a number or `"3"` for 3; as JSON, because a YAML
-        # has lists where an annotation may say tuple.
+        # Strict, so that neither `no` nor `"3"` counts as a number; as JSON, because YAML has only
+        # lists, even where an annotation is a tuple.
         fits.validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         return _join_messages(error.errors())
@@ -201,18 +203,18 @@ def misfit(value: Any, annotation: Any) -> str | None:
 
 
 def _join_messages(errors: list[Any]) -> str:
-    """Return pydantic's words as the end of one sentence.
+    """Join pydantic's messages into the end of one sentence.
 
-    A union gives an error a member; members that stand for objects say nothing to a user, and of
-    the others those that are right but for a part say most.
+    A union reports one error per member. Members that are Python objects mean nothing to a user;
+    among the others, those that match except for one item are the most helpful.
     """
     errors = [error for error in errors if _place(error)] or errors
-    said = [_message(error) for error in errors if error["type"] not in INTERNAL_ERRORS]
-    if not said:
-        return "this is not what is expected here"
-    if not all(text.startswith("must be ") for text in said):
-        return " or ".join(dict.fromkeys(said))
-    choices = ", ".join(dict.fromkeys(text.removeprefix("must be ") for text in said))
+    messages = [_message(error) for error in errors if error["type"] not in INTERNAL_ERRORS]
+    if not messages:
+        return "not a valid value here"
+    if not all(text.startswith("must be ") for text in messages):
+        return " or ".join(dict.fromkeys(messages))
+    choices = ", ".join(dict.fromkeys(text.removeprefix("must be ") for text in messages))
     *others, last = choices.split(", ")
     return f"must be {', '.join(others)} or {last}" if others else f"must be {last}"
 
@@ -239,7 +241,7 @@ def _message(error: Any) -> str:
 
 
 def _place(error: Any) -> str:
-    """Return which item of a list an error is about, as `[0]`; nothing where it is about all."""
+    """Return the item of a list that an error is about, as `[0]`; empty for the entire value."""
     return "".join(f"[{part}]" for part in error["loc"] if isinstance(part, int))
 
 

@@ -1,7 +1,7 @@
-"""What a constructor takes: read from its source, which costs no import of torch, or else imported.
+"""Read the signature of a constructor from its source, without importing torch, or else import it.
 
-A name is followed through the `import` lines of source files to where it is defined. Annotations
-are put together again from what they are made of: Python's own types, typing's and pydantic's.
+A name is followed through the `import` lines of source files to its definition. Annotations are
+rebuilt from their parts: Python's own types, and those of typing and pydantic.
 """
 
 import ast
@@ -17,19 +17,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-UNREAD: Any = object()  # in place of an annotation or default that the source alone does not tell
+UNREAD: Any = object()  # instead of an annotation or default that the source alone does not show
 LIGHT = {"pydantic", "annotated_types", "typing_extensions", *sys.stdlib_module_names}
-WRAPPERS = {"_defaults_from_env_vars"}  # Lightning's: it leaves the Trainer's arguments as they are
-# Classes of these are more to pydantic than a class that no text is an instance of.
+WRAPPERS = {"_defaults_from_env_vars"}  # Lightning's, which does not change the Trainer's signature
+# Bases whose subclasses pydantic validates by more than isinstance.
 SPECIAL = {"Enum", "IntEnum", "StrEnum", "TypedDict", "NamedTuple", "Protocol", "BaseModel"}
 
 
 class UnreadableError(Exception):
-    """The source does not tell; to import it might."""
+    """Raised when the source does not show a signature; importing the code might."""
 
 
 def from_object(found: Any) -> inspect.Signature:
-    """Return what a class or function takes; annotations for type checkers alone are left out."""
+    """Return the signature of a class or function; unresolvable annotations become Any."""
     function: Any = inspect.unwrap(found.__init__ if inspect.isclass(found) else found)
     from_source: dict[str, Any] = {}
     for name, annotation in getattr(function, "__annotations__", {}).items():
@@ -44,10 +44,10 @@ def from_object(found: Any) -> inspect.Signature:
 
 
 def locate(target: str) -> Any:
-    """Import what a dotted name stands for.
+    """Import the object that a dotted name refers to.
 
     Raises:
-        ImportError, AttributeError, ValueError: there is no such thing.
+        ImportError, AttributeError, ValueError: it does not exist.
     """
     module, _, name = target.rpartition(".")
     return getattr(importlib.import_module(module), name)
@@ -55,14 +55,14 @@ def locate(target: str) -> Any:
 
 @functools.cache
 def from_source(target: str, names: frozenset[str]) -> inspect.Signature:
-    """Return what a class or function takes, from its source; UNREAD where that does not tell.
+    """Return the signature of a class or function from its source, with UNREAD for unknown parts.
 
     Args:
         target: its dotted name.
-        names: the parameters whose annotations are wanted; a few are read in less time than all.
+        names: parameters whose annotations are needed; reading a few is faster than reading all.
 
     Raises:
-        UnreadableError: it has no source, or is made in a way that the source does not show.
+        UnreadableError: it has no source, or is created in a way that the source does not show.
         AttributeError: its module has no such name.
     """
     module, _, name = target.rpartition(".")
@@ -82,7 +82,7 @@ def from_source(target: str, names: frozenset[str]) -> inspect.Signature:
 
 @dataclass(frozen=True)
 class Source:
-    """A module that is not imported: its name, and the statements that give its names a meaning."""
+    """A module that is not imported: its name, and the statements that bind its names."""
 
     name: str
     is_package: bool
@@ -92,7 +92,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Definition:
-    """A class or function that is not made, and the module whose names it uses."""
+    """The definition of a class or function that is not imported, and its module."""
 
     source: Source
     node: ast.stmt
@@ -100,16 +100,16 @@ class Definition:
 
 @functools.cache
 def source_of(module: str) -> Source:
-    """Return a module's source, read but not run.
+    """Read the source of a module without running it.
 
     Raises:
-        UnreadableError: it has none in Python.
+        UnreadableError: it has no Python source.
     """
     top, *parts = module.split(".")
     if not all(map(str.isidentifier, (top, *parts))):
         raise UnreadableError(module)
     try:
-        spec = importlib.util.find_spec(top)  # of a top-level name this imports nothing
+        spec = importlib.util.find_spec(top)  # imports nothing for a top-level name
     except (ImportError, ValueError, AttributeError):
         spec = None
     roots = (spec and spec.submodule_search_locations) or ()
@@ -126,7 +126,7 @@ def source_of(module: str) -> Source:
 
 
 def statements(body: list[ast.stmt]) -> typing.Iterator[tuple[str, ast.stmt]]:
-    """Yield the names that statements give a meaning to, the later ones last."""
+    """Yield the names that statements bind, in order, each with its statement."""
     for node in body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             yield node.name, node
@@ -140,10 +140,10 @@ def statements(body: list[ast.stmt]) -> typing.Iterator[tuple[str, ast.stmt]]:
 
 
 def resolved(module: str, name: str) -> Any:
-    """Return what a name of a module stands for: an object, a Definition, or a module's name.
+    """Resolve a name in a module to an object, a Definition, or the name of a module.
 
     Raises:
-        UnreadableError: the source does not tell.
+        UnreadableError: the source does not show it.
     """
     if module.split(".")[0] in LIGHT:
         return getattr(importlib.import_module(module), name, UNREAD)
@@ -169,7 +169,7 @@ def resolved(module: str, name: str) -> Any:
 
 
 def may_bind(source: Source, name: str) -> bool:
-    """Say whether a module may yet have a name: below an `if`, by `*`, or made as it runs."""
+    """Return whether a module may still bind a name: in an `if`, by `*`, or at run time."""
     for node in ast.walk(ast.parse(source.text)):
         named = getattr(node, "asname", None) or getattr(node, "name", None)
         if isinstance(node, ast.Name) and (isinstance(node.ctx, ast.Store) or node.id == "globals"):
@@ -180,7 +180,7 @@ def may_bind(source: Source, name: str) -> bool:
 
 
 def origin(source: Source, node: ast.ImportFrom) -> str:
-    """Return the module that a `from ... import` of a source names."""
+    """Return the module that a `from ... import` statement refers to."""
     if not node.level:
         return node.module or ""
     parts = source.name.split(".")
@@ -188,14 +188,14 @@ def origin(source: Source, node: ast.ImportFrom) -> str:
     return ".".join([*parent, *([node.module] if node.module else [])])
 
 
-# What it takes ------------------------------------------------------------------------------------
+# Parameters ---------------------------------------------------------------------------------------
 
 
 def constructor(found: Definition) -> Definition:
-    """Return the `__init__` of a class, its own or the nearest that it inherits.
+    """Return the `__init__` of a class, its own or the nearest inherited one.
 
     Raises:
-        UnreadableError: the class is made by more than its body, or has no such base in Python.
+        UnreadableError: the class has a decorator, a `__new__`, or several bases to search.
     """
     node = found.node
     assert isinstance(node, ast.ClassDef)
@@ -213,7 +213,7 @@ def constructor(found: Definition) -> Definition:
 
 
 def parameters(function: Definition, names: frozenset[str]) -> typing.Iterator[inspect.Parameter]:
-    """Yield the parameters of a function, with annotations and defaults as far as they are read."""
+    """Yield the parameters of a function, with UNREAD for unknown annotations and defaults."""
     assert isinstance(function.node, ast.FunctionDef)
     arguments, kind = function.node.args, inspect.Parameter
 
@@ -223,10 +223,10 @@ def parameters(function: Definition, names: frozenset[str]) -> typing.Iterator[i
             argument.arg, how, default=value(default), annotation=read_if(wanted, function.source)
         )
 
-    plain = [*arguments.posonlyargs, *arguments.args]
-    absent: list[ast.expr | None] = [None] * (len(plain) - len(arguments.defaults))
+    positional = [*arguments.posonlyargs, *arguments.args]
+    absent: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
     defaults = [*absent, *arguments.defaults]
-    for index, (argument, default) in enumerate(zip(plain, defaults, strict=True)):
+    for index, (argument, default) in enumerate(zip(positional, defaults, strict=True)):
         first = index < len(arguments.posonlyargs)
         how = kind.POSITIONAL_ONLY if first else kind.POSITIONAL_OR_KEYWORD
         yield parameter(argument, default, how)
@@ -239,7 +239,7 @@ def parameters(function: Definition, names: frozenset[str]) -> typing.Iterator[i
 
 
 def value(default: ast.expr | None) -> Any:
-    """Return a default; UNREAD where it is not written out."""
+    """Return a default; UNREAD unless it is a literal."""
     if default is None:
         return inspect.Parameter.empty
     try:
@@ -249,7 +249,7 @@ def value(default: ast.expr | None) -> Any:
 
 
 def read_if(annotation: ast.expr | None, source: Source) -> Any:
-    """Return an annotation: Any where there is none, UNREAD where the source does not tell."""
+    """Return an annotation: Any if there is none, UNREAD if the source does not show it."""
     if annotation is None:
         return Any
     try:
@@ -258,16 +258,16 @@ def read_if(annotation: ast.expr | None, source: Source) -> Any:
         return UNREAD
 
 
-# What an annotation means -------------------------------------------------------------------------
+# Annotations --------------------------------------------------------------------------------------
 
 
 def annotated(node: ast.expr, source: Source) -> Any:
-    """Return the annotation that an expression makes.
+    """Evaluate an expression as an annotation.
 
     Raises:
-        UnreadableError: the source does not tell.
+        UnreadableError: the source does not show its meaning.
     """
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):  # quoted, for later
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):  # a forward reference
         try:
             return annotated(ast.parse(node.value, mode="eval").body, source)
         except SyntaxError:
@@ -276,12 +276,12 @@ def annotated(node: ast.expr, source: Source) -> Any:
         return of_class(evaluate(node, source))
     except UnreadableError:
         raise
-    except Exception as error:  # a subscript or call that its maker refuses, in any way
+    except Exception as error:  # an invalid subscript or call can raise anything
         raise UnreadableError(ast.unparse(node)) from error
 
 
 def evaluate(node: ast.expr, source: Source) -> Any:
-    """Return what an expression stands for, as far as annotations go."""
+    """Evaluate the kinds of expressions that annotations consist of."""
     if isinstance(node, ast.Name | ast.Attribute):
         return looked_up(node, source)
     if isinstance(node, ast.Constant):
@@ -308,12 +308,12 @@ def evaluate(node: ast.expr, source: Source) -> Any:
 
 
 def literal(node: ast.expr, source: Source) -> Any:
-    """Return one choice of a Literal: a value, or another Literal."""
+    """Evaluate one choice of a Literal: a value, or another Literal."""
     return evaluate(node, source) if isinstance(node, ast.Subscript) else ast.literal_eval(node)
 
 
 def looked_up(node: ast.expr, source: Source) -> Any:
-    """Return what a name, dotted or not, stands for in a source."""
+    """Resolve a name, dotted or not, in a module."""
     if isinstance(node, ast.Attribute):
         owner = looked_up(node.value, source)
         if isinstance(owner, str):  # a module
@@ -327,7 +327,7 @@ def looked_up(node: ast.expr, source: Source) -> Any:
 
 
 def of_class(found: Any) -> Any:
-    """Return a class to stand for one that is not made: no value of a YAML is an instance of it."""
+    """Return a placeholder for a class that is not imported: no YAML value is an instance of it."""
     if found is UNREAD or isinstance(found, str):
         raise UnreadableError(found)
     if not isinstance(found, Definition):
@@ -342,5 +342,5 @@ def of_class(found: Any) -> Any:
 
 @functools.cache
 def placeholder(module: str, name: str) -> type[Any]:
-    """Return a class with nothing but a name, always the same one."""
+    """Return an empty class with this name; the same class for the same name."""
     return type(name, (), {"__module__": module})

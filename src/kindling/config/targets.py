@@ -1,4 +1,4 @@
-"""Which `_target_`s a run may name: those that conf/, or a folder of the user's own, names too."""
+"""Check `_target_`s: a run may use those in conf/ and in the folders that the user adds to it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,22 +9,22 @@ import yaml
 from src.kindling.errors import InputError, first_line
 from src.kindling.layout import CONF, Plain, conf_folders
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times faster
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten times as fast
 
 
 def allowed_targets() -> set[tuple[str, str, Any]]:
-    """Return what conf/ tells Hydra to build, by group: ("model", "_target_", "a.b.Net").
+    """Return the instructions to Hydra in conf/, by group: ("model", "_target_", "a.b.Net").
 
-    Folders that the command adds to conf/ count as conf/.
+    Folders that the command adds to conf/ are included.
 
     Raises:
-        InputError: conf/ names no `_target_`, so it is not this project's.
+        InputError: conf/ contains no `_target_`, so it is not this project's.
     """
     found = set()
     for top, _, place, value in _instructions("**/*.yaml"):
         found.add((top or place[0], place[-1], value))
     if "_target_" not in {key for _, key, _ in found}:
-        raise InputError(f"{CONF}: no YAML names a _target_")
+        raise InputError(f"{CONF}: no YAML contains a _target_")
     return found
 
 
@@ -64,32 +64,32 @@ def _content(text: str, path: Path) -> Any:
 
 
 def is_instruction(place: tuple[Any, ...]) -> bool:
-    """Return whether the keys lead to what Hydra takes for itself, such as `_target_`."""
+    """Return whether the keys lead to an instruction to Hydra, such as `_target_`."""
     return bool(place) and isinstance(place[-1], str) and place[-1].startswith("_")
 
 
 def problems(settings: Plain) -> list[str]:
-    """Return what a run's settings name that its files could not be read back with.
+    """Return the settings that would keep a run's files from being read back, one line each.
 
-    A stored configuration is rebuilt only from what conf/ names: a `_target_` that was typed on the
-    command line would train once, and could then neither be resumed nor evaluated.
+    A stored configuration may use only the targets in conf/: a run with a `_target_` from the
+    command line would train once, and could then be neither resumed nor evaluated.
     """
     allowed = allowed_targets()
     return [
-        f"{_dotted(place)}={value}: no YAML in conf/{place[0]}/ names it, so the run could not be"
-        f" resumed or evaluated: write it to a YAML in conf/{place[0]}/, or in --config-dir=FOLDER"
+        f"{_dotted(place)}={value}: not in any YAML of conf/{place[0]}/, so the run could not be"
+        f" resumed or evaluated; add it to a YAML in conf/{place[0]}/, or in --config-dir=FOLDER"
         for place, value in nodes(settings)
         if is_instruction(place) and not is_allowed(place, value, allowed)
     ]
 
 
 def is_allowed(place: tuple[Any, ...], value: Any, allowed: set[tuple[str, str, Any]]) -> bool:
-    """Return whether conf/ gives this group the same instruction, letter for letter."""
+    """Return whether conf/ has exactly the same instruction in this group."""
     return isinstance(value, str | bool) and (place[0], place[-1], value) in allowed
 
 
 def nodes(node: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Yield all that a configuration holds, itself first, with the keys that lead to it."""
+    """Yield every value of a configuration, itself first, with the keys that lead to it."""
     yield place, node
     if isinstance(node, dict | list | tuple):
         for key, value in node.items() if isinstance(node, dict) else enumerate(node):

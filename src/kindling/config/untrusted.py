@@ -1,4 +1,4 @@
-"""What may be rebuilt from a file that anybody may have written: a checkpoint, a run directory."""
+"""Check what a file of unknown origin may build: a checkpoint, a run directory."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,19 +10,19 @@ from src.kindling.config.targets import allowed_targets, is_allowed, is_instruct
 from src.kindling.errors import InputError, short_repr
 from src.kindling.layout import Plain
 
-PLAIN = (dict, list, tuple, str, bool, int, float, type(None))
-GROUPS = ("model", "data", "optimizer", "scheduler", "trainer")  # nothing runs without these
-MOST, DEEPEST = 10_000, 20  # values, and levels, of a configuration: one of this project has 100, 4
+PLAIN_TYPES = (dict, list, tuple, str, bool, int, float, type(None))
+GROUPS = ("model", "data", "optimizer", "scheduler", "trainer")  # every run needs these
+MAX_VALUES, MAX_DEPTH = 10_000, 20  # of a configuration; one of this project has 100 and 4
 
 
 def check(settings: Any, source: Path, advice: Callable[[Path], str] = lambda source: "") -> Plain:
-    """Return a configuration that was read from a checkpoint or run directory, if it is harmless.
+    """Return a configuration from a checkpoint or run directory, if it is harmless.
 
-    What tells Hydra what to build (`_target_` and other keys with an underscore) must be in the
-    same group of this project's own conf/, letter for letter, or of a folder that this command
-    adds to it: a name that only begins like one can lead anywhere (`module.torch.load`). The rest
-    must be plain values, and the only interpolations environment variables that conf/ names at the
-    same key. Nothing is imported before that is known.
+    Instructions to Hydra (`_target_` and other keys with an underscore) must match one in the same
+    group of this project's conf/, or of a folder that this command adds to it, exactly: a name with
+    only the same beginning can lead anywhere (`module.torch.load`). All other values must be plain
+    data; the only interpolations allowed are environment variables that conf/ refers to at the same
+    key. Nothing is imported before these checks pass.
 
     Args:
         settings: what was read.
@@ -30,35 +30,35 @@ def check(settings: Any, source: Path, advice: Callable[[Path], str] = lambda so
         advice: returns the end of the error line about a `_target_` that is not in conf/.
 
     Raises:
-        InputError: naming what is not allowed.
+        InputError: naming the value that is not allowed.
     """
     if not isinstance(settings, dict):
         raise InputError(f"{source} holds no configuration")
     allowed, variables = allowed_targets(), masking.environment_of_conf()
     for count, (place, value) in enumerate(nodes(settings)):
-        if count > MOST or len(place) > DEEPEST:  # also what contains itself
+        if count > MAX_VALUES or len(place) > MAX_DEPTH:  # also catches cycles
             raise InputError(f"{source} holds a configuration that is too large to be one")
         if is_instruction(place) and not is_allowed(place, value, allowed):
             shown = f"{short_repr(value)} as {short_repr(place[-1])[1:-1]} of {place[0]}"
-            raise InputError(f"{source} names {shown}, as no file in conf/ does{advice(source)}")
+            raise InputError(f"{source} names {shown}, which is not in conf/{advice(source)}")
         if (place[:1] + place[-1:] + (value,) if isinstance(value, str) else ()) in variables:
             continue
         if problem := _violation(value):
             raise InputError(f"{source} {problem}")
     for group in GROUPS:
         if not isinstance(settings.get(group), dict) or "_target_" not in settings[group]:
-            raise InputError(f"{source} says no _target_ for {group}")
+            raise InputError(f"{source} has no _target_ for {group}")
     return settings
 
 
 def _violation(value: Any) -> str | None:
-    """Return what is wrong with one value of a configuration; None where nothing is."""
+    """Return the reason to refuse a value of a configuration; None if it is allowed."""
     if isinstance(value, dict):
         odd = [k for k in value if not (isinstance(k, str) and k.isprintable() and len(k) < 100)]
         return f"has an invalid key: {short_repr(odd[0])}" if odd else None
     if isinstance(value, str) and "${" in value:
         return f"holds {short_repr(value)}: an interpolation is not allowed here"
-    if isinstance(value, PLAIN):
+    if isinstance(value, PLAIN_TYPES):
         return None
     return f"holds a {type(value).__name__}, which is not plain data"
 
@@ -67,10 +67,10 @@ def _violation(value: Any) -> str | None:
 
 
 def arguments(kind: type[Any], held: Any, source: Path) -> Plain:
-    """Return a constructor's arguments that a checkpoint holds, if its annotations allow them.
+    """Return a constructor's arguments from a checkpoint, if they match its annotations.
 
     Raises:
-        ValueError: naming the argument that does not fit.
+        ValueError: naming the argument that does not match.
     """
     if not isinstance(held, dict):
         raise ValueError(f"{source} holds no arguments of a {kind.__name__}")
@@ -80,7 +80,7 @@ def arguments(kind: type[Any], held: Any, source: Path) -> Plain:
         try:
             if fits is not None:
                 fits.validate_python(value, strict=True)
-        except ValueError:  # pydantic's own is one
+        except ValueError:  # includes pydantic's ValidationError
             shown = f"{short_repr(name)}: {short_repr(value)}"
-            raise ValueError(f"{source} holds {shown}, which no {kind.__name__} takes") from None
+            raise ValueError(f"{source} holds {shown}, not valid for {kind.__name__}") from None
     return held

@@ -1,1 +1,1 @@
-"""Pictures for any model. Optional: without this folder, runs draw nothing."""
+"""Pictures for any model. This folder is optional: without it, runs draw no pictures."""

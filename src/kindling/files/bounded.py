@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 import yaml
 
-from src.kindling.config.untrusted import DEEPEST, MOST
+from src.kindling.config.untrusted import MAX_DEPTH, MAX_VALUES
 from src.kindling.errors import InputError, first_line
 from src.kindling.layout import Plain, with_new_targets
 
@@ -95,7 +95,7 @@ def _check_depth(text: str, path: Path) -> None:
     for event in yaml.parse(text, Loader):
         level += isinstance(event, yaml.CollectionStartEvent)
         level -= isinstance(event, yaml.CollectionEndEvent)
-        if level > DEEPEST:
+        if level > MAX_DEPTH:
             raise InputError(f"{path} holds more than a run would have written")
 
 
@@ -136,10 +136,10 @@ def bounded(content: Any, path: Path) -> Plain:
     """
     if not isinstance(content, dict):
         raise InputError(f"{path} does not hold keys and values")
-    left = itertools.count(MOST, -1)
+    left = itertools.count(MAX_VALUES, -1)
 
     def plain(node: Any, level: int) -> Any:
-        if next(left) < 0 or level > DEEPEST:  # also if it contains itself
+        if next(left) < 0 or level > MAX_DEPTH:  # also if it contains itself
             raise InputError(f"{path} holds more than a run would have written")
         if isinstance(node, dict):
             return {str(key)[:100]: plain(value, level + 1) for key, value in node.items()}

@@ -1,1 +1,1 @@
-"""The engine."""
+"""Loggers that a resumed run can continue, and trackers; see README.md."""

@@ -82,16 +82,16 @@ class CSVLogger(LightningCSVLogger):
         """Do nothing: config.yaml has them."""
 
     @rank_zero_only
-    def mark(self) -> int:
+    def position(self) -> int:
         """Put on disk what was written, and return how many rows there are."""
         self.save()
         return int(self.experiment.written)
 
-    def cut(self, mark: int | None) -> None:
+    def truncate_to(self, position: int | None) -> None:
         """Remove the rows that were written after a mark; None removes all."""
         path = Path(self.log_dir) / ExperimentWriter.NAME_METRICS_FILE
         columns, rows = _read(path)
-        if not mark:
+        if not position:
             path.unlink(missing_ok=True)
         elif columns:
-            write_atomically(path, _text(columns, rows[:mark], header=True))
+            write_atomically(path, _text(columns, rows[:position], header=True))

@@ -115,15 +115,15 @@ class TensorBoardLogger(LightningTensorBoardLogger):
         if self._experiment is not None:
             self.experiment.flush()
 
-    def mark(self) -> dict[str, int]:
+    def position(self) -> dict[str, int]:
         """Put on disk what was written, and return the size of each event file."""
         self.save()
         return {path.name: path.stat().st_size for path in self._files()}
 
-    def cut(self, mark: dict[str, int] | None) -> None:
+    def truncate_to(self, position: dict[str, int] | None) -> None:
         """Remove what was written after a mark, which no record crosses; None removes all."""
         for path in self._files():
-            size = (mark or {}).get(path.name, 0)
+            size = (position or {}).get(path.name, 0)
             if size == 0 or path.is_symlink():  # a link may lead to a file that is none of ours
                 path.unlink()
             elif path.stat().st_size > size:

@@ -1,1 +1,1 @@
-"""The engine."""
+"""Compare runs and report on them; see README.md."""

@@ -165,8 +165,8 @@ def truncate_history(trainer: Any, content: Any) -> None:
     marks = state_of(content, "Checkpointing").get("history", {}) if content else None
     for logger in trainer.loggers:
         name = type(logger).__name__
-        if hasattr(logger, "cut") and (marks is None or name in marks):
-            logger.cut(marks[name] if marks else None)
+        if hasattr(logger, "truncate_to") and (marks is None or name in marks):
+            logger.truncate_to(marks[name] if marks else None)
 
 
 # The settings -------------------------------------------------------------------------------------

@@ -45,9 +45,9 @@ WRONG = {
     "data=linear_regression": "the model and the data do not match",
     "logger=wandb": "pip install -e '.[wandb]'",
     "logger=mlflow": "pip install -e '.[mlflow]'",
-    "model.hidden_features=[": "model.hidden_features=[: not readable as key=value",
-    "log_dir='half": "not readable as key=value",
-    "data={a:1": "not readable as key=value",
+    "model.hidden_features=[": "model.hidden_features=[: cannot be parsed as key=value",
+    "log_dir='half": "cannot be parsed as key=value",
+    "data={a:1": "cannot be parsed as key=value",
     "=3": "=3: a setting is key=value",
     "model=": "model=: an option is needed: choose from fizzbuzz",
     "data=null": "data=null: an option is needed",
@@ -86,7 +86,7 @@ WRONG = {
     "callbacks.progress.seconds_per_line=-1": "greater than 0",
     "callbacks.checkpointing.mode=most": "'min' or 'max'",
     "trainer=ddp_cpu -m seed=1,2": "before or after all settings",
-    "trainer.max_epochs": "trainer.max_epochs: not readable as key=value",
+    "trainer.max_epochs": "trainer.max_epochs: cannot be parsed as key=value",
     "--max_epochs 5": "--max_epochs: there is no such flag; settings are key=value: max_epochs=5",
     "resume=nowhere": "nowhere: there is no such run directory",
     "resume=https://example.com/run": "only runs and checkpoints on this machine",
@@ -97,7 +97,7 @@ WRONG = {
     "trainer.devices=1025": "trainer.devices=1025",
     "trainer.num_nodes=2": "nothing says where the other machines are",
     "trainer.max_time=soon": 'trainer.max_time=soon: must be "DD:HH:MM:SS"',
-    "+trainer.logger=false": "trainer.logger: this is decided by the run itself: use logger=none",
+    "+trainer.logger=false": "trainer.logger: set by the run itself; use logger=none",
     "+trainer.enable_checkpointing=false": "use callbacks=none, or ~callbacks.checkpointing",
     "+trainer.callbacks=[]": "use an option of callbacks=",
     "+trainer.enable_progress_bar=false": "use ~callbacks.progress",
@@ -115,28 +115,28 @@ WRONG = {
     "seed=${oc.env:KINDLING_NOT_SET}": "KINDLING_NOT_SET",
     "optimizer.lr=${oc.env:HOME}": "optimizer.lr=",
     "log_dir=": "log_dir='': ",
-    "~seed": "~seed: nothing runs without seed",
-    "~trainer": "~trainer: nothing runs without trainer",
-    "~trainer.max_epochs": "trainer.max_epochs is missing",
+    "~seed": "~seed: every run needs seed",
+    "~trainer": "~trainer: every run needs trainer",
+    "~trainer.max_epochs": "trainer.max_epochs: missing",
     "~nothing": "'nothing' does not exist",
     "++model.depth=3": "model.depth: there is no such key",
     "++seed=x": "seed=x",
-    "hydra.run.dir=out": "log_dir= says where runs are kept",
-    "++hydra.job.chdir=true": "log_dir= says where runs are kept",
-    "hydra.output_subdir=.hydra": "log_dir= says where runs are kept",
-    "hydra/job_logging=default": "log_dir= says where runs are kept",
+    "hydra.run.dir=out": "log_dir= is the folder of runs",
+    "++hydra.job.chdir=true": "log_dir= is the folder of runs",
+    "hydra.output_subdir=.hydra": "log_dir= is the folder of runs",
+    "hydra/job_logging=default": "log_dir= is the folder of runs",
     "hydra/launcher=joblib": "hydra/launcher/joblib",
     "--config-name evaluate": "a command has one configuration",
     "-cp /tmp": "a command has one configuration",
     "--config-dir /nowhere": "/nowhere",
-    "--experimental-rerun job.pickle": "reads a pickle",
+    "--experimental-rerun job.pickle": "loads a pickle",
     "seed=0,1": "seed=0,1: several values need --multirun; a list is written seed=[0,1]",
     "seed=range(3)": "seed=range(3): several values need --multirun",
     "hydra.mode=MULTIRUN seed=1,-1": "seed=-1: must be greater than or equal to 0 (in the job",
     "--multirun seed=1,-1": "seed=-1: must be greater than or equal to 0 (in the job seed=-1",
     "--multirun model=fizzbuzz,fizbuzz": "did you mean 'fizzbuzz'?",
     "--multirun optimizer.lr=interval(0,1)": "INTERVAL_SWEEP",
-    "--multirun hydra.sweep.dir=out seed=1,2": "log_dir= says where runs are kept",
+    "--multirun hydra.sweep.dir=out seed=1,2": "log_dir= is the folder of runs",
 }
 NEEDS_PACKAGE = {"logger=wandb": "wandb", "logger=mlflow": "mlflow"}
 
@@ -293,7 +293,7 @@ def test_a_checkpoint_that_is_none_is_named(typed: Typed, tmp_path: Path) -> Non
 
 
 def test_an_empty_argument_is_none(typed: Typed) -> None:
-    assert ": not readable as key=value" in typed("train", "")
+    assert ": cannot be parsed as key=value" in typed("train", "")
 
 
 def test_a_sweep_of_several_processes_says_how_else(command: Command) -> None:

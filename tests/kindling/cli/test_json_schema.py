@@ -21,7 +21,7 @@ NAMED = {
     for path in sorted(CONF.rglob("*.yaml"))
     if (found := MODELINE.search(path.read_text(encoding="utf-8")))
 }
-BY_YAML, SCHEMAS = json_schema.made()
+BY_YAML, SCHEMAS = json_schema.generate()
 
 
 def shown(path: Path) -> str:

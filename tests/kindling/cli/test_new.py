@@ -91,11 +91,11 @@ BAD = {
     "my-model": "use lowercase letters",
     "../x": "use lowercase letters",
     "2x": "use lowercase letters",
-    "class": "a word of Python or YAML",
-    "null": "a word of Python or YAML",
+    "class": "reserved in Python or YAML",
+    "null": "reserved in Python or YAML",
     "loader": "the engine uses this name",
     "files": "the engine uses this name",
-    "fizzbuzz": "src/models/fizzbuzz.py exists, and is not overwritten",
+    "fizzbuzz": "src/models/fizzbuzz.py already exists",
 }
 
 

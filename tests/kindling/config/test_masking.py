@@ -70,7 +70,7 @@ def test_only_a_variable_that_conf_names_at_the_same_key_is_read_back(own, tmp_p
     part = {"_target_": "x"}
     settings = dict.fromkeys(untrusted.GROUPS, part) | {"logger": LOGGER}
     with added_folders([own]):
-        with pytest.raises(InputError, match="as no file in conf/ does"):  # the others' targets
+        with pytest.raises(InputError, match="which is not in conf/"):  # the others' targets
             untrusted.check(settings, tmp_path)
         variables = masking.environment_of_conf()
     assert ("logger", "version", "${oc.env:SECRET_OF_TEST,none}") in variables

@@ -435,8 +435,8 @@ def test_a_missing_key_of_the_trainer_is_named(run, command, capsys):
     del settings["trainer"]["precision"], settings["trainer"]["max_epochs"]
     run_directory.write_config(run, settings)
     said = refused(command, capsys, "train", "resume=latest")
-    assert "trainer.precision is missing" in said
-    assert "trainer.max_epochs is missing" in said
+    assert "trainer.precision: missing" in said
+    assert "trainer.max_epochs: missing" in said
 
 
 def content_with(patience, reason):
