@@ -1,4 +1,4 @@
-"""The networks, in torch alone: nothing here knows of losses, optimizers or trainers.
+"""The networks, in plain PyTorch: no losses, optimizers or trainers.
 
 Letters: B batch, D input features, H hidden units, C outputs.
 """
@@ -8,14 +8,14 @@ from torch.nn import functional
 
 
 class TwoLayerNet(nn.Module):
-    """Linear, ReLU, linear: the smallest network that can learn what a line cannot.
+    """Linear, ReLU, linear: the smallest network that can learn a nonlinear function.
 
     Args:
         in_features: D, the width of an input row.
         hidden_features: H, the number of hidden units.
         out_features: C, the width of an output row.
-        bias: whether both layers add a bias; the NumPy form of the tutorial has none.
-        dropout: share of the hidden units that is left out at random, while training.
+        bias: whether both layers have a bias; the tutorial's NumPy version has none.
+        dropout: probability of dropping a hidden unit during training.
 
     Source: the PyTorch tutorial "Learning PyTorch with Examples", which calls it TwoLayerNet.
     """
@@ -35,7 +35,7 @@ class TwoLayerNet(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map inputs [B, D] to outputs [B, C]."""
-        # In place, while it is still in the processor's cache: a copy took three times as long.
+        # In place, while the values are in the CPU cache: a copy took three times as long.
         hidden = self.hidden(inputs).relu_()  # [B, D] -> [B, H]
         if self.dropout:
             hidden = functional.dropout(hidden, self.dropout, self.training)

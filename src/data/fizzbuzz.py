@@ -1,4 +1,4 @@
-"""Numbers as binary digits, and the four answers of FizzBuzz.
+"""FizzBuzz data: numbers as binary digits, and the four possible answers.
 
 Letters: N numbers, D binary digits.
 """
@@ -14,8 +14,8 @@ from torch import Tensor
 from src.kindling.data import BaseData, Split
 from src.kindling.files.csv_columns import columns
 
-WORDS = ("", "fizz", "buzz", "fizzbuzz")  # class 0 says the number itself
-GAME = range(1, 101)  # the game that is played at the end, and the test numbers
+WORDS = ("", "fizz", "buzz", "fizzbuzz")  # by class; the answer of class 0 is the number itself
+GAME = range(1, 101)  # the game to play: the test numbers, and the default of predict
 
 
 def encode(numbers: Tensor, num_digits: int) -> Tensor:
@@ -24,7 +24,7 @@ def encode(numbers: Tensor, num_digits: int) -> Tensor:
 
 
 def decode(digits: Tensor) -> Tensor:
-    """Return the numbers [N] whose binary digits [N, D] are given; the inverse of `encode`."""
+    """Return the numbers [N] with these binary digits [N, D]; the inverse of `encode`."""
     return (digits.long() << torch.arange(digits.shape[1])).sum(dim=1)
 
 
@@ -34,30 +34,30 @@ def fizzbuzz(numbers: Tensor) -> Tensor:
 
 
 def word(number: int, answer: int) -> str:
-    """Return what a player says for a number, given its class."""
+    """Return the answer for a number, given its class."""
     return WORDS[answer] or str(number)
 
 
 class FizzBuzzData(BaseData):
-    """All numbers of `num_digits` digits: above 100 to train on, 1..100 to play.
+    """All numbers of `num_digits` binary digits: those above 100 for training, 1..100 for testing.
 
-    A number becomes its binary digits, least significant first, and one of four classes. With
-    num_digits=10, 105 = 1 + 8 + 32 + 64 becomes
+    Each input is the number's binary digits, least significant first; the target is one of four
+    classes. With num_digits=10, 105 = 1 + 8 + 32 + 64 becomes
 
         inputs   1 0 0 1 0 1 1 0 0 0
         target   3, "fizzbuzz": 105 is divisible by 3 and by 5
 
-    and the model's answer to 53 (inputs 1 0 1 0 1 1 0 0 0 0) should be class 0, "53".
+    and the model should answer 53 (inputs 1 0 1 0 1 1 0 0 0 0) with class 0, "53".
 
     Args:
-        num_digits: D, binary digits of a number; training numbers are 101 .. 2**D - 1.
-        val_fraction: share of the training numbers that is held out for validation.
-        train_fraction: share of what is left that is trained on, for learning curves.
+        num_digits: D, binary digits per number; training numbers are 101 .. 2**D - 1.
+        val_fraction: fraction of the training numbers held out for validation.
+        train_fraction: fraction of the remaining numbers to train on, for learning curves.
         batch_size: numbers per batch.
-        shuffle: whether training numbers are shuffled each epoch; the tutorial keeps their order.
-        seed: which numbers are held out, and the orders, follow from it.
-        folds: for cross-validation, the number of parts of the training and validation rows.
-        fold: the part (from 0) that is validated on.
+        shuffle: whether to shuffle the training numbers each epoch; the tutorial does not.
+        seed: determines which numbers are held out, and their order.
+        folds: number of folds for cross-validation over the training and validation rows.
+        fold: the fold to validate on, from 0.
 
     Raises:
         ValueError: the fractions leave no number to train on.
@@ -95,7 +95,7 @@ class FizzBuzzData(BaseData):
         held_out = round(len(numbers) * self.val_fraction)
         kept = round((len(numbers) - held_out) * self.train_fraction)
         order = torch.randperm(len(numbers), generator=generator)
-        # Sorted, so that without shuffling the numbers come in their order as in the tutorial.
+        # Sorted, so that without shuffling the numbers come in ascending order, as in the tutorial.
         val = numbers[order[:held_out].sort().values]
         return numbers[order[held_out : held_out + kept].sort().values], val
 
@@ -115,31 +115,31 @@ class FizzBuzzData(BaseData):
         """Return the digits [N, D] of `numbers` (15, [15, 300] or "1..1000"), by default 1..100.
 
         Raises:
-            ValueError: not whole numbers from 0, or more digits than the model has.
+            ValueError: not non-negative integers, or more digits than the model has.
         """
         if file is not None:
-            asked: Any = [value for (value,) in columns(file, ["number"])]
+            requested: Any = [value for (value,) in columns(file, ["number"])]
         else:
-            asked = GAME if numbers is None else numbers
-        checked = [number for part in _parts(asked) for number in self._checked(part)]
+            requested = GAME if numbers is None else numbers
+        checked = [number for part in _parts(requested) for number in self._checked(part)]
         if not checked:
-            raise ValueError("numbers= is empty: give a number, a list [15,300] or a range 1..1000")
+            raise ValueError("numbers= is empty; use a number, a list [15,300] or a range 1..1000")
         return encode(torch.tensor(checked), self.num_digits)
 
     def _checked(self, part: Sequence[float]) -> list[int]:
-        """Return a number, or the numbers of a range, that the model has digits for."""
+        """Return the numbers of a range or a sequence, which must fit the model's digits."""
         largest = 2**self.num_digits - 1
-        if part and part[-1] > largest:  # said before a long range is made
+        if part and part[-1] > largest:  # before a long range is expanded
             raise ValueError(
-                f"{part[-1]} needs more than the {self.num_digits} binary digits of this model:"
-                f" the largest number that it takes is {largest}"
+                f"{part[-1]} needs more than the {self.num_digits} binary digits of this model;"
+                f" the largest number is {largest}"
             )
         if part and (part[0] < 0 or part[0] != int(part[0])):
-            raise ValueError(f"{part[0]} is no whole number from 0")
+            raise ValueError(f"{part[0]} is not a non-negative integer")
         return [int(number) for number in part]
 
     def prediction_rows(self, inputs: Tensor, answers: Tensor) -> list[dict[str, Any]]:
-        """Return rows of `number`, the `answer`, the `true` word and whether it is `right`."""
+        """Return rows of `number`, `answer`, the `true` word, and whether the answer is `right`."""
         numbers = decode(inputs)
         true = fizzbuzz(numbers)
         return [
@@ -148,12 +148,12 @@ class FizzBuzzData(BaseData):
         ]
 
     def prediction_text(self, rows: list[dict[str, Any]]) -> str:
-        """Return the game, ten answers per line, the wrong ones in [brackets], and the count."""
-        said = [row["answer"] if row["right"] else f"[{row['answer']}]" for row in rows]
-        width = max(len(text) for text in said)
+        """Format the game: ten answers per line, wrong ones in [brackets], and the number right."""
+        answers = [row["answer"] if row["right"] else f"[{row['answer']}]" for row in rows]
+        width = max(len(text) for text in answers)
         lines = [
-            "  ".join(f"{text:>{width}}" for text in said[start : start + 10])
-            for start in range(0, len(said), 10)
+            "  ".join(f"{text:>{width}}" for text in answers[start : start + 10])
+            for start in range(0, len(answers), 10)
         ]
         wrong = [f"{row['number']} is {row['true']}" for row in rows if not row["right"]]
         if wrong:
@@ -163,18 +163,18 @@ class FizzBuzzData(BaseData):
         return "\n".join(lines)
 
 
-def _parts(asked: Any) -> list[Sequence[float]]:
-    """Split what was asked into ranges, and numbers (each as a sequence of one)."""
-    if isinstance(asked, range):
-        return [asked]
-    if isinstance(asked, list):
-        return [part for item in asked for part in _parts(item)]
-    if isinstance(asked, str) and ".." in asked:
-        first, _, last = asked.partition("..")
+def _parts(requested: Any) -> list[Sequence[float]]:
+    """Split the requested numbers into ranges and single numbers (sequences of length 1)."""
+    if isinstance(requested, range):
+        return [requested]
+    if isinstance(requested, list):
+        return [part for item in requested for part in _parts(item)]
+    if isinstance(requested, str) and ".." in requested:
+        first, _, last = requested.partition("..")
         if first.strip().isdecimal() and last.strip().isdecimal():
             return [range(int(first), int(last) + 1)]
-    if isinstance(asked, int) and not isinstance(asked, bool):
-        return [[asked]]
-    if isinstance(asked, float) and math.isfinite(asked):
-        return [[int(asked) if asked == int(asked) else asked]]
-    raise ValueError(f"{asked!r} is no number: give 15, a list [15,300] or a range 1..1000")
+    if isinstance(requested, int) and not isinstance(requested, bool):
+        return [[requested]]
+    if isinstance(requested, float) and math.isfinite(requested):
+        return [[int(requested) if requested == int(requested) else requested]]
+    raise ValueError(f"{requested!r} is not a number; use 15, a list [15,300] or a range 1..1000")

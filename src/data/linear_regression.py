@@ -1,4 +1,4 @@
-"""Rows for linear regression: y = X beta + noise.
+"""Data for linear regression: y = X beta + noise.
 
 Letters: N rows, D features.
 """
@@ -14,23 +14,23 @@ from src.kindling.data import Split
 
 
 class LinearRegressionData(RegressionData):
-    """Normal features, known coefficients and normal noise.
+    """Gaussian features, known coefficients and Gaussian noise.
 
     Args:
-        in_features: D, features of a row.
+        in_features: D, features per row.
         coefficients: beta, one number per feature.
-        noise: standard deviation of the noise on y, in the units of y.
+        noise: standard deviation of the noise, in units of y.
         rows: training rows.
         val_rows: validation rows, drawn independently of the training rows.
         test_rows: test rows, drawn independently of both.
         batch_size: rows per batch.
-        shuffle: whether training rows are shuffled each epoch.
-        seed: all rows follow from it.
-        folds: for cross-validation, the number of parts of the training and validation rows.
-        fold: the part (from 0) that is validated on.
+        shuffle: whether to shuffle the training rows each epoch.
+        seed: determines all rows and their order.
+        folds: number of folds for cross-validation over the training and validation rows.
+        fold: the fold to validate on, from 0.
 
     Raises:
-        ValueError: `coefficients` are not `in_features` numbers.
+        ValueError: the length of `coefficients` is not `in_features`.
 
     Source: University of Washington, CSE 446, section 9: beta = (-1, 2), noise 0.1, 50 rows.
     """
@@ -40,7 +40,7 @@ class LinearRegressionData(RegressionData):
     def __init__(
         self,
         in_features: PositiveInt = 2,
-        coefficients: list[float] = [-1.0, 2.0],  # noqa: B006 - never changed, and it documents
+        coefficients: list[float] = [-1.0, 2.0],  # noqa: B006 - never mutated; documents the default
         noise: NonNegativeFloat = 0.1,
         rows: PositiveInt = 50,
         val_rows: PositiveInt = 50,
@@ -54,7 +54,7 @@ class LinearRegressionData(RegressionData):
         super().__init__(batch_size, shuffle, seed, folds, fold)
         if len(coefficients) != in_features:
             raise ValueError(
-                f"coefficients={coefficients} are not in_features={in_features} numbers"
+                f"coefficients={coefficients}: must be in_features={in_features} numbers"
             )
         self._check_memory(rows + val_rows + test_rows, in_features + 1)
         self.save_hyperparameters(logger=False)

@@ -1,4 +1,4 @@
-"""What the two regressions share: rows of features, a value or several out, and how they are shown.
+"""Shared by the two regression data sets: memory checks, prediction inputs and their display.
 
 Letters: N rows, D features, C outputs.
 """
@@ -13,36 +13,36 @@ from src.kindling.files.csv_columns import columns
 from src.kindling.process.memory import total_memory
 
 BYTES = 4  # of a float32
-SHOWN = 10  # rows that the terminal shows; a file gets all
+SHOWN = 10  # rows printed by predict; a file gets all of them
 
 
 class RegressionData(BaseData):
-    """Features [N, D] to values [N, C]."""
+    """Data sets that map features [N, D] to values [N, C]."""
 
     target = "value"
 
     def _check_memory(self, rows: int, width: int) -> None:
-        """Refuse sizes that do not fit into memory, before the rows are drawn.
+        """Refuse sizes that do not fit in memory, before the rows are generated.
 
         Args:
-            rows: N, of all splits.
+            rows: N, over all splits.
             width: numbers per row: features, hidden units of a teacher, and outputs.
 
         Raises:
-            ValueError: saying how much memory is needed.
+            ValueError: stating how much memory is needed.
         """
         needed, present = BYTES * (rows + width) * width, total_memory()
         if needed > present:
             raise ValueError(
-                f"rows of {rows:,} times {width:,} numbers take {needed / 1e9:,.0f} GB of memory;"
-                f" there are {present / 1e9:,.0f}"
+                f"{rows:,} rows of {width:,} numbers take {needed / 1e9:,.0f} GB of memory;"
+                f" this machine has {present / 1e9:,.0f} GB"
             )
 
     def prediction_inputs(self, features: Any = None, file: str | None = None) -> Tensor:
-        """Return the features [N, D] that were given, a CSV file's `x1 .. xD`, or the test rows.
+        """Return the given features [N, D], columns `x1 .. xD` of a CSV file, or the test rows.
 
         Raises:
-            ValueError: the features are no table of D columns, or the file does not fit.
+            ValueError: the features are not a table of D columns, or the file does not match.
         """
         if file is not None:
             return torch.tensor(columns(file, [f"x{i + 1}" for i in range(self.in_features)]))
@@ -58,11 +58,11 @@ class RegressionData(BaseData):
         try:
             table = torch.tensor(rows, dtype=torch.float32)
         except (TypeError, ValueError, OverflowError):
-            raise ValueError(f"features={features} is no table of numbers") from None
+            raise ValueError(f"features={features}: must be a table of numbers") from None
         if table.ndim != 2 or table.shape[1] != self.in_features:
             width = table.shape[-1]
             raise ValueError(
-                f"features= has rows of {width} numbers; this model takes {self.in_features}"
+                f"features= has rows of {width} numbers; this model needs {self.in_features}"
             )
         return table
 
@@ -80,7 +80,7 @@ class RegressionData(BaseData):
         return rows
 
     def prediction_text(self, rows: list[dict[str, Any]]) -> str:
-        """Return the first rows as a table of few columns, and how far off the rest is."""
+        """Format the first rows and a few columns as a table, and the error over all rows."""
         shown = [name for name in ("x1", "x2", "y1", "true1", "y2", "true2") if name in rows[0]]
         lines = ["  ".join(f"{name:>9}" for name in shown)]
         lines += ["  ".join(f"{row[name]:9.4f}" for name in shown) for row in rows[:SHOWN]]

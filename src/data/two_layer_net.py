@@ -1,4 +1,4 @@
-"""Rows for the two-layer net: targets that are pure noise, or that a teacher network made.
+"""Data for the two-layer net: targets of pure noise, or computed by a teacher network.
 
 Letters: N rows, D features, H hidden units, C outputs.
 """
@@ -14,25 +14,25 @@ from src.kindling.data import Split
 
 
 class TwoLayerNetData(RegressionData):
-    """Normal features; targets drawn at random or computed by a fixed random two-layer network.
+    """Gaussian features; targets are random, or computed by a fixed random two-layer network.
 
     Args:
-        targets: "random" draws features and targets independently, as the tutorials do: there is
-            nothing to generalize, so there are training rows alone. "teacher" computes the targets
-            with a random two-layer ReLU network and adds noise: there are validation and test rows.
-        in_features: D, features of a row.
-        out_features: C, targets of a row.
+        targets: "random" draws features and targets independently, as the tutorials do; there is
+            nothing to generalize, so there are only training rows. "teacher" computes the targets
+            with a random two-layer ReLU network, adds noise, and has validation and test rows.
+        in_features: D, features per row.
+        out_features: C, targets per row.
         teacher_features: H, hidden units of the teacher.
-        noise: standard deviation of the noise on the teacher's targets, whose own is about 1.
-        rows: training rows; None means 10,000 for "teacher", which a student needs to find the
-            teacher among 1000 inputs, and the tutorials' 64 for "random".
+        noise: standard deviation of the noise on the teacher's targets; theirs is about 1.
+        rows: training rows; None means 10,000 for "teacher", enough for a student with 1000 inputs
+            to learn it, and the tutorials' 64 for "random".
         val_rows: validation rows, for "teacher".
         test_rows: test rows, for "teacher".
         batch_size: rows per batch.
-        shuffle: whether training rows are shuffled each epoch.
-        seed: all rows, and the teacher, follow from it.
-        folds: for cross-validation, the number of parts of the training and validation rows.
-        fold: the part (from 0) that is validated on.
+        shuffle: whether to shuffle the training rows each epoch.
+        seed: determines all rows, their order, and the teacher.
+        folds: number of folds for cross-validation over the training and validation rows.
+        fold: the fold to validate on, from 0.
 
     Source: the PyTorch tutorial "Learning PyTorch with Examples" (random targets);
     Saad and Solla, "On-line learning in soft committee machines" (1995) (a teacher network).
@@ -76,7 +76,7 @@ class TwoLayerNetData(RegressionData):
         return {stage: self._draw(rows, teacher, generator) for stage, rows in self.rows.items()}
 
     def _teacher(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        # Scaled so that a hidden unit, and an output, has a variance near 1.
+        # Scaled so that hidden units and outputs have a variance near 1.
         hidden = torch.randn(self.in_features, self.teacher_features, generator=generator)
         output = torch.randn(self.teacher_features, self.out_features, generator=generator)
         return hidden / self.in_features**0.5, output / (0.34 * self.teacher_features) ** 0.5

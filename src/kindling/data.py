@@ -1,4 +1,4 @@
-"""What every DataModule here shares: splits in memory, loaders, and the rows of a prediction.
+"""BaseData: a LightningDataModule with its splits in memory, loaders and cross-validation.
 
 Letters: N rows, D input features, C outputs.
 """
@@ -18,23 +18,23 @@ Split = tuple[Tensor, Tensor]  # inputs [N, D] and targets, [N, C] or class numb
 
 
 class BaseData(pl.LightningDataModule):
-    """The LightningDataModule that the data sets extend.
+    """Base class for data sets that fit in memory.
 
-    A subclass calls `self.save_hyperparameters(logger=False)`, defines `splits`, and says what it
-    gives: `in_features`, `out_features` and `target` ("value" or "class"), which are compared with
-    the model's before training starts. Data that does not fit in memory overrides the three
-    `*_dataloader` methods with its own `DataLoader`s.
+    A subclass calls `self.save_hyperparameters(logger=False)`, defines `splits`, and declares
+    `in_features`, `out_features` and `target` ("value" or "class"), which are compared with the
+    model's before training starts. For data that does not fit in memory, override the three
+    `*_dataloader` methods to return your own `DataLoader`s.
 
     Args:
         batch_size: rows per batch.
-        shuffle: whether the training rows get a new order each epoch.
-        seed: all rows, orders and folds follow from it.
-        folds: for cross-validation, the number of parts into which the training and validation
-            rows are divided; None keeps the split as it is.
-        fold: the part (from 0) that is validated on; the others are trained on.
+        shuffle: whether to shuffle the training rows each epoch.
+        seed: determines all rows, orders and folds.
+        folds: number of folds for cross-validation over the training and validation rows; None
+            keeps the original split.
+        fold: the fold to validate on, from 0; the others are used for training.
 
     Raises:
-        ValueError: there is no such fold.
+        ValueError: `fold` is not below `folds`.
     """
 
     in_features: int
@@ -51,19 +51,19 @@ class BaseData(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         if fold and fold >= (folds or 1):
-            raise ValueError(f"fold={fold}: must be below folds={folds}, counting from 0")
+            raise ValueError(f"fold={fold}: must be below folds={folds} (counted from 0)")
         self.folds, self.fold = folds, fold
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
-        # Set where an execution takes several steps: Lightning then counts groups, not batches.
+        # Set above 1 for several steps per call: the loader then yields lists of batches.
         self.group = 1
         self.limit_train_batches: float | None = None
         self._splits: dict[str, Split] | None = None
         self._moved: dict[str, Split] = {}  # to the accelerator
 
-    # What a data set defines ------------------------------------------------------------------
+    # To be defined by a data set --------------------------------------------------------------
 
     def splits(self) -> dict[str, Split]:
-        """Return the rows of "train", and of "val" and "test" where there are any."""
+        """Return the rows of "train", and of "val" and "test" if they exist."""
         raise NotImplementedError(f"{type(self).__name__} defines no splits")
 
     # From a file ------------------------------------------------------------------------------
@@ -72,26 +72,27 @@ class BaseData(pl.LightningDataModule):
     def load_from_checkpoint(  # type: ignore[override] # without the options that trust the file
         cls, checkpoint_path: str | Path, **changes: Any
     ) -> Self:
-        """Rebuild the data that a model was trained on, from its local checkpoint alone.
+        """Rebuild the data that a model was trained on from its local checkpoint.
 
         Args:
-            checkpoint_path: the file; it is read as plain data, whoever wrote it.
-            changes: arguments of the constructor that replace those in the checkpoint.
+            checkpoint_path: a local file; only plain data is read from it, so it may come from
+                anyone.
+            changes: constructor arguments that replace those in the checkpoint.
 
         Raises:
-            FileNotFoundError: there is no such file.
+            FileNotFoundError: the file does not exist.
             ValueError: the file is not a checkpoint with this data, or is not local.
         """
         content, arguments = read_with_hparams(cls, checkpoint_path)
         data = cls(**arguments | changes)
-        if cls.__qualname__ in content:  # what its `state_dict` returned, if it has one
+        if cls.__qualname__ in content:  # the result of its `state_dict`, if it defines one
             data.load_state_dict(content[cls.__qualname__])
         return data
 
-    # What Lightning calls ---------------------------------------------------------------------
+    # Called by Lightning ----------------------------------------------------------------------
 
     def split(self, stage: str) -> Split | None:
-        """Return the rows of "train", "val" or "test"; None where this data has none."""
+        """Return the rows of "train", "val" or "test"; None if this data has none."""
         if self._splits is None:
             own_loaders = type(self).splits is BaseData.splits and not self.loads_from_splits(
                 "train"
@@ -100,13 +101,13 @@ class BaseData(pl.LightningDataModule):
         return self._splits.get(stage)
 
     def _folded(self, splits: dict[str, Split]) -> dict[str, Split]:
-        """Divide the training and validation rows into this fold and the others; keep the test."""
+        """Split the training and validation rows into this fold and the others; keep the test."""
         if self.folds is None:
             return splits
         parts = [splits[stage] for stage in ("train", "val") if stage in splits]
         inputs, targets = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         if len(inputs) < self.folds:
-            raise ValueError(f"folds={self.folds}: there are only {len(inputs)} rows")
+            raise ValueError(f"folds={self.folds}: must not exceed the {len(inputs)} rows")
         order = np.random.default_rng([self.seed, self.folds]).permutation(len(inputs))
         held_out = torch.zeros(len(inputs), dtype=torch.bool)
         held_out[torch.from_numpy(order[self.fold :: self.folds])] = True
@@ -116,33 +117,33 @@ class BaseData(pl.LightningDataModule):
         }
 
     def loads_from_splits(self, stage: str) -> bool:
-        """Return whether the batches of a stage come from `splits`, not from an own DataLoader."""
+        """Return whether the batches of a stage come from `splits`, not an overridden loader."""
         name = f"{stage}_dataloader"
         return getattr(type(self), name) is getattr(BaseData, name)
 
     def train_dataloader(self) -> Any:
-        """Yield training batches, shuffled by (seed, epoch), equally many on each rank."""
+        """Return a loader of training batches, shuffled by (seed, epoch), as many on each rank."""
         overfits = self.trainer is not None and getattr(self.trainer, "overfit_batches", 0) > 0
-        shuffle = self.shuffle and not overfits  # the same few batches, again and again
+        shuffle = self.shuffle and not overfits  # repeat the same few batches
         return self._loader(
             "train", shuffle=shuffle, pad=True, group=self.group, limit=self.limit_train_batches
         )
 
     def val_dataloader(self) -> Any:
-        """Yield validation batches, each row once over all ranks; nothing where there are none."""
+        """Return a loader of validation batches, each row once over all ranks; [] without rows."""
         return self._loader("val")
 
     def test_dataloader(self) -> Any:
-        """Yield test batches, each row once over all ranks; nothing where there are none."""
+        """Return a loader of test batches, each row once over all ranks; [] without rows."""
         return self._loader("test")
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
-        """Return the batch on the device; as it is, if all of it is there already.
+        """Move the batch to the device; return it unchanged if it already is there.
 
-        Lightning's own check walks through the batch with pytree, which for a list of small batches
-        costs a third of an execution.
+        Lightning would walk the batch with pytree, which for a list of small batches takes a third
+        of a call.
         """
         if _is_on(device, batch):
             return batch
@@ -179,10 +180,10 @@ class BaseData(pl.LightningDataModule):
         )
 
     def _near(self, device: torch.device, stage: str, split: Split) -> Split:
-        """Return the rows on the device, moved there once, if half of its free memory holds them.
+        """Move the rows to the device once, if they fit in half of its free memory.
 
-        Batches are then gathered on the device. Larger rows stay in main memory, and the loader
-        moves them a block at a time.
+        Batches are then gathered on the device. Larger data stays in main memory, and the loader
+        moves it one block at a time.
         """
         if split[0].device == device:
             return split
@@ -196,7 +197,7 @@ class BaseData(pl.LightningDataModule):
 
 
 def free_memory(device: torch.device) -> int:
-    """Return the bytes that are free on an accelerator; 0 where torch does not say."""
+    """Return the free memory of an accelerator in bytes; 0 if torch does not report it."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if device.type == "mps":
@@ -205,7 +206,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def _is_on(device: torch.device, batch: Any) -> bool:
-    """Return whether a batch consists of tensors on the device, in tuples and lists alone."""
+    """Return whether a batch consists only of tensors on the device, in tuples and lists."""
     if isinstance(batch, Tensor):
         return batch.device == device
     return isinstance(batch, tuple | list) and all(_is_on(device, part) for part in batch)

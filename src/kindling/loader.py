@@ -1,9 +1,9 @@
-"""Batches straight from tensors in memory: a block of rows is gathered, then cut into batches.
+"""Load batches from tensors in memory: gather a block of rows, then split it into batches.
 
 `DataLoader(TensorDataset(...))` collates sample by sample, which for small rows costs far more than
-the training step. Here the order is a function of (seed, epoch) alone, so a resumed run sees the
-batches that it would have seen. A small data set is one block, gathered once an epoch; of a large
-one no more than two blocks are ever in memory beside the data.
+the training step. Here the order depends only on (seed, epoch), so a resumed run sees the batches
+that it would have seen. A small data set is one block, gathered once per epoch; a large one needs
+memory for at most two blocks in addition to the data.
 
 Letters: N rows, B batch.
 """
@@ -20,24 +20,24 @@ from torch.utils.data import DataLoader
 
 from src.kindling.resumable import ResumableLoader
 
-# Of a block. Whole epochs of a million rows took a third longer, in fresh memory each time; from
-# 1 to 16 MB there is nothing between the sizes.
+# Size of a block. Gathering entire epochs of a million rows took a third longer, because it
+# allocates fresh memory each time; between 1 and 16 MB the size makes no difference.
 BLOCK_BYTES = 8 * 2**20
 
 
 class EpochSampler:
     """The order of the rows in an epoch, and this rank's share of it.
 
-    Works in a `DataLoader(sampler=...)` as well. Lightning calls `set_epoch` at each epoch's start.
+    Also works in a `DataLoader(sampler=...)`. Lightning calls `set_epoch` when an epoch starts.
 
     Args:
         rows: N.
-        shuffle: whether each epoch has an order of its own.
-        seed: the order depends on (seed, epoch) and on nothing else.
-        rank: this process's number among `world_size` processes.
+        shuffle: whether to shuffle the rows each epoch.
+        seed: the order depends only on (seed, epoch).
+        rank: index of this process among `world_size` processes.
         world_size: processes that share the rows; rank r takes rows r, r + world_size, ...
-        pad: repeat rows from the start until all ranks have equally many, as training with a
-            gradient exchange needs; without it each row is seen exactly once.
+        pad: repeat rows from the start until all ranks have the same number, as training with
+            synchronized gradients requires; without it, each row is seen exactly once.
     """
 
     def __init__(
@@ -55,18 +55,18 @@ class EpochSampler:
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch (from 0) the next order is for."""
+        """Set the epoch (from 0) of the next order."""
         self.epoch = epoch
 
     @property
     def in_order(self) -> bool:
-        """Whether this rank takes all rows as they come."""
+        """Whether this rank takes all rows in their original order."""
         return not self.shuffle and self.world_size == 1
 
     def order(self) -> Tensor:
-        """Return this rank's row numbers of this epoch, [N / world_size] of int64."""
+        """Return this rank's row indices for this epoch, [N / world_size] of int64."""
         if self.shuffle:
-            # NumPy's generator, which mixes both numbers: torch's takes 32 bits of one.
+            # NumPy's generator mixes both numbers; torch's uses 32 bits of a single one.
             random = np.random.default_rng([self.seed, self.epoch])
             order = torch.from_numpy(random.permutation(self.rows))
         else:
@@ -89,17 +89,17 @@ class TensorLoader:
     Args:
         tensors: each [N, ...]; a batch is a tuple of [B, ...].
         batch_size: B; the last batch of an epoch may be smaller.
-        sampler: the order of the rows; by default as they come.
-        group: batches a group; above 1, the loader yields lists of that many batches.
-        limit: batches of an epoch, from its start, or a share of them; None for all.
-        device: where the batches are wanted, if not where the tensors are; a block is moved at
-            once, not each batch by itself.
+        sampler: the order of the rows; by default the original order.
+        group: batches per item; above 1, the loader yields lists of that many batches.
+        limit: number of batches per epoch, or a fraction of them; None for all.
+        device: device of the batches, by default that of the tensors; an entire block is moved at
+            once.
 
     Raises:
         ValueError: the tensors differ in their number of rows.
     """
 
-    batch_sampler = None  # Lightning asks for it in whatever has a sampler
+    batch_sampler = None  # Lightning reads it from any loader with a sampler
 
     def __init__(
         self,
@@ -120,17 +120,17 @@ class TensorLoader:
         batches = -(-len(self.sampler) // self.batch_size)
         if limit is not None:
             batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        self.batches = batches  # an epoch, whatever the group
+        self.batches = batches  # per epoch, regardless of `group`
         self._row_bytes = sum(t.element_size() * math.prod(t.shape[1:]) for t in self.tensors)
-        self._given = 0  # items of this epoch that were handed out
-        self._skip = 0  # items that a resumed epoch had already had
+        self._given = 0  # items yielded in this epoch
+        self._skip = 0  # items that a resumed epoch has already yielded
 
     @property
     def ahead(self) -> int:
-        """How many epochs may be fetched at once: nothing is drawn at random, and they fit a block.
+        """Number of epochs that may be fetched ahead: as many as fit in a block.
 
-        No more than 32, so that the first are still in the processor's cache. A class that extends
-        this one may draw: an epoch then is fetched when its random numbers have been started.
+        At most 32, so that the first ones are still in the CPU cache. Always 1 for subclasses,
+        which may draw random numbers: these are seeded before each epoch is fetched.
         """
         if type(self) is not TensorLoader:
             return 1
@@ -141,7 +141,7 @@ class TensorLoader:
         return -(-self.batches // self.group)
 
     def __iter__(self) -> Iterator[Any]:
-        # A generator starts at its first next(): after Lightning has set the epoch, not before.
+        # A generator starts at the first next(), after Lightning has set the epoch.
         skip, self._skip = self._skip, 0
         self._given = skip
         for item in self._items(skip):
@@ -149,70 +149,69 @@ class TensorLoader:
             yield item
 
     def _items(self, skip: int) -> Iterator[Any]:
-        """Yield the batches, or the groups of batches, of this epoch, but for the first `skip`."""
+        """Yield the batches, or lists of batches, of this epoch, except the first `skip`."""
         item = self.group * self.batch_size  # rows
         block = item * max(1, BLOCK_BYTES // max(item * self._row_bytes, 1))
         rows = min(self.batches * self.batch_size, len(self.sampler))
         order = None if self.sampler.in_order else self.sampler.order().to(self.tensors[0].device)
-        # A resumed epoch starts with the block in which it was left: its batches then lie as far
-        # into their memory as they did, where the kernels may round otherwise.
+        # A resumed epoch starts at the block in which it was interrupted: its batches then have the
+        # same memory alignment as before, on which the rounding of kernels may depend.
         for start in range(skip * item // block * block, rows, block):
             batches = self._batches(order, slice(start, min(start + block, rows)))
             items = batches if self.group == 1 else _lists(batches, self.group)
             yield from islice(items, max(skip - start // item, 0), None)
 
     def _batches(self, order: Tensor | None, rows: slice) -> Iterator[tuple[Tensor, ...]]:
-        """Gather a block: these rows of the order."""
+        """Gather a block of rows, and split it into batches."""
         if order is None:
             tensors = [tensor[rows] for tensor in self.tensors]
         else:
             tensors = [_gathered(tensor, order[rows]) for tensor in self.tensors]
-        # `split` itself takes six times as long, for views that autograd could follow.
+        # `split` takes six times as long, because autograd tracks its views.
         parts = (torch.unsafe_split(tensor.to(self.device), self.batch_size) for tensor in tensors)
         return zip(*parts, strict=True)
 
     def state_dict(self) -> dict[str, int]:
-        """Return how many items of the epoch were handed out; Lightning puts it in checkpoints."""
+        """Return how many items of the epoch were yielded; Lightning saves it in checkpoints."""
         return {"given": self._given, "group": min(self.group, self.batches)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Start the next epoch after what was handed out; a full epoch counts as nothing.
+        """Resume after the items that were yielded; after a complete epoch, at its start.
 
         Raises:
-            ValueError: the epoch was left in its middle, with another number of batches an item.
+            ValueError: the state is from the middle of an epoch with another `group`.
         """
         if state["group"] == min(self.group, self.batches):
             self._skip = state["given"] % max(len(self), 1)
         elif state["given"] % max(-(-self.batches // state["group"]), 1):
             raise ValueError(
-                f"the run was left amid an epoch with {state['group']} batches an execution (now"
-                f" {self.group}): steps_per_execution can change at an epoch's end alone"
+                f"the checkpoint is from mid-epoch, with {state['group']} batches per call"
+                f" (now {self.group}); steps_per_execution can only change between epochs"
             )
 
 
 def _gathered(tensor: Tensor, rows: Tensor) -> Tensor:
-    if tensor.ndim == 2 and tensor.shape[1] == 1:  # torch gathers from a vector in half the time
+    if tensor.ndim == 2 and tensor.shape[1] == 1:  # gathering from a vector takes half the time
         return tensor[:, 0].index_select(0, rows)[:, None]
     return tensor.index_select(0, rows)
 
 
 def _lists(batches: Iterator[Any], length: int) -> Iterator[list[Any]]:
-    while group := list(islice(batches, length)):
-        yield group
+    while items := list(islice(batches, length)):
+        yield items
 
 
 class OrderedLoader(ResumableLoader):
     """A DataLoader over samples that do not fit in memory, in the order of an EpochSampler.
 
-    A DataLoader that a data module returns from `train_dataloader` is made resumable by the engine.
-    This class is for a loader of your own loop, and for a sampler that shares out the samples in
-    its own way.
+    The engine makes the DataLoaders that `train_dataloader` returns resumable by itself. Use this
+    class in your own training loop, or with a sampler that distributes samples differently.
 
     Args:
         dataset: N samples.
         batch_size: B; the last batch of an epoch may be smaller.
-        sampler: the order of the samples, and this rank's share; its seed is that of the noise.
-        options: of the DataLoader: `num_workers`, `collate_fn`, `pin_memory`, ...
+        sampler: the order of the samples, and this rank's share; its seed also seeds their noise.
+        options: arguments of the DataLoader: `num_workers`, `collate_fn`, `pin_memory`, ...
     """
 
     def __init__(

@@ -1,9 +1,9 @@
-"""torch's DataLoader with an order and a noise that follow from the seed: runs resume exactly.
+"""Make a DataLoader resume exactly: derive order and noise from the seed.
 
-By default torch begins an interrupted epoch again, and with workers it fetches batches before it is
-told which epoch it is. What a data set draws at random in a worker follows from how many batches
-that worker has read. Here the order is a function of (seed, epoch) and the noise of a sample of
-(seed, epoch, index), whichever process reads it and however that process was started.
+By default, torch restarts an interrupted epoch, and workers fetch batches before they know which
+epoch it is. Random draws of a data set in a worker depend on how many batches that worker has read.
+Here the order is a function of (seed, epoch), and the noise of a sample of (seed, epoch, index), no
+matter which process reads it or how that process was started.
 """
 
 import random
@@ -28,7 +28,7 @@ from torch.utils.data import (
 
 from src.kindling.process.randomness import seed_all, splitmix64
 
-# Of a DataLoader, besides the data set and the sampler.
+# Arguments of a DataLoader, except the data set and the sampler.
 OPTIONS = (
     "num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn",
     "multiprocessing_context", "prefetch_factor", "persistent_workers",
@@ -38,21 +38,21 @@ OPTIONS = (
 class ResumableLoader:
     """Iterate over the batches of a DataLoader with a map-style data set.
 
-    Samplers, collation and workers are the DataLoader's own. The sampler draws with generators that
-    are seeded from (seed, epoch); each sample is read with torch's, NumPy's and Python's generators
-    seeded from (seed, epoch, index). A resumed epoch continues with the batch that would have come
-    next; samples before it are not read. Other attributes are those of the DataLoader.
+    Samplers, collation and workers are those of the DataLoader. The sampler uses generators seeded
+    from (seed, epoch); each sample is read with the generators of torch, NumPy and Python seeded
+    from (seed, epoch, index). A resumed epoch continues with the next batch; earlier samples are
+    not read. Other attributes are those of the DataLoader.
 
     Args:
         loader: torch's DataLoader.
-        seed: order and noise follow from it.
-        rank: this process's number among `world_size` processes.
-        world_size: processes that share the samples; a sampler that shares them out by itself
-            (DistributedSampler, EpochSampler) is left as it is.
-        in_order: take the samples as they come, whatever the sampler; for `overfit_batches`.
+        seed: determines order and noise.
+        rank: index of this process among `world_size` processes.
+        world_size: processes that share the samples; a sampler that distributes them itself
+            (DistributedSampler, EpochSampler) is left unchanged.
+        in_order: ignore the sampler and keep the original order, for `overfit_batches`.
     """
 
-    batch_sampler = None  # Lightning looks for it in whatever has a sampler
+    batch_sampler = None  # Lightning reads it from any loader with a sampler
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class ResumableLoader:
     ) -> None:
         self.loader = loader
         self.sampler = _EpochOrder(loader, seed, rank, world_size, in_order)
-        self._generator = torch.Generator()  # for the workers' base seed, not the training's
+        self._generator = torch.Generator()  # for the workers' base seed, not for training
         batched = loader.batch_sampler is not None
         order = {"batch_sampler": self.sampler} if batched else {"sampler": self.sampler}
         self._seeded: Any = DataLoader(
@@ -74,14 +74,14 @@ class ResumableLoader:
             generator=self._generator,
             **{name: getattr(loader, name) for name in OPTIONS},
         )
-        self._given = 0  # batches of this pass that were handed out
-        self._skip = 0  # batches that the resumed pass has already had
+        self._given = 0  # batches yielded in this pass
+        self._skip = 0  # batches that a resumed pass has already yielded
 
     def __len__(self) -> int:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Any]:
-        # A generator starts at its first next(): after Lightning has set the epoch, not before.
+        # A generator starts at the first next(), after Lightning has set the epoch.
         self._given, self._skip = self._skip, 0
         self.sampler.skip = self._given
         self._generator.manual_seed(self.sampler.start_pass() >> 1)
@@ -95,18 +95,18 @@ class ResumableLoader:
             yield batch
 
     def __getattr__(self, name: str) -> Any:
-        if name == "loader":  # not there yet, while a copy is made
+        if name == "loader":  # not set yet while being copied
             raise AttributeError(name)
         return getattr(self.loader, name)
 
     def state_dict(self) -> dict[str, int]:
-        """Return which pass this is and how many of its batches were handed out."""
+        """Return the epoch, the pass, and how many of its batches were yielded."""
         return {"epoch": self.sampler.epoch, "pass": self.sampler.passes, "given": self._given}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Start with the batch after those that were handed out; after a whole pass, with the next.
+        """Resume after the batches that were yielded; after a complete pass, at the next one.
 
-        The state of an older version has `given` alone.
+        States of older versions contain only `given`.
         """
         self._skip = state["given"] % max(len(self), 1)
         self.sampler.epoch = state.get("epoch", 0)
@@ -114,10 +114,10 @@ class ResumableLoader:
 
 
 class _EpochOrder(SequentialSampler):
-    """Yield the batches of an epoch as lists of (stream, index), or such pairs without batching.
+    """Yield the batches of an epoch as lists of (stream, index), or single pairs without batching.
 
-    `stream` is the number from which each sample's seed is made. To Lightning this is a
-    SequentialSampler: under `overfit_batches` it has nothing to replace.
+    `stream` is the number from which the seeds of samples are derived. Lightning treats this as a
+    SequentialSampler, so that it does not replace it under `overfit_batches`.
     """
 
     def __init__(self, loader: Any, seed: int, rank: int, world_size: int, in_order: bool) -> None:
@@ -126,7 +126,7 @@ class _EpochOrder(SequentialSampler):
         self._seed, self._rank, self._world_size = splitmix64(seed), rank, world_size
         self._batches = loader.batch_sampler
         self._source = loader.sampler if self._batches is None else self._batches
-        # torch's own batches can be shared out sample by sample, others as a whole.
+        # torch's own batches can be distributed sample by sample, others only as entire batches.
         self._cuts = type(self._batches) is BatchSampler
         if self._cuts:
             self._source = self._batches.sampler
@@ -139,7 +139,7 @@ class _EpochOrder(SequentialSampler):
         self._initial = 0 if generator is None else generator.initial_seed()
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch (from 0) of the next pass; the user's sampler is told as well."""
+        """Set the epoch (from 0) of the next pass, also in the user's sampler."""
         if epoch != self.epoch:
             self.epoch, self.passes = epoch, 0
         for sampler in {id(s): s for s in (self._source, self._batches)}.values():
@@ -147,7 +147,7 @@ class _EpochOrder(SequentialSampler):
                 sampler.set_epoch(epoch)
 
     def start_pass(self) -> int:
-        """Start the next pass, and return its stream; a short loader has several in an epoch."""
+        """Start the next pass and return its stream; a short loader makes several per epoch."""
         self._stream = splitmix64(splitmix64(self._seed + self.epoch) + self.passes)
         self.passes += 1
         return self._stream
@@ -170,7 +170,7 @@ class _EpochOrder(SequentialSampler):
             seed_all(self._stream >> 32)
             self._generator.manual_seed(splitmix64(self._stream + self._initial) >> 1)
             items = list(self._source)
-        if missing := -len(items) % self._world_size:  # equally many on each rank, as Lightning's
+        if missing := -len(items) % self._world_size:  # pad to equal shares, as Lightning does
             items += (items * self._world_size)[:missing]
         items = items[self._rank % self._world_size :: self._world_size]
         if not self._cuts:
@@ -181,7 +181,7 @@ class _EpochOrder(SequentialSampler):
 
 
 class _SeededSamples(Dataset[Any]):
-    """Seed the generators of this process for each sample, and read it."""
+    """Seed the generators of this process before reading each sample."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
@@ -200,7 +200,7 @@ class _SeededSamples(Dataset[Any]):
 
 
 class _SeededBatches(_SeededSamples):
-    """Seed the generators once per batch, for a data set that reads a batch at once."""
+    """Seed the generators once per batch, for a data set that reads entire batches."""
 
     def __getitems__(self, tagged: list[tuple[int, Any]]) -> Any:
         seed_all(_sample_seed(*tagged[0]))
@@ -219,7 +219,7 @@ def _sample_seed(stream: int, index: Any) -> int:
 
 @contextmanager
 def _isolated(really: bool = True) -> Iterator[None]:
-    """Restore the states of the CPU's generators afterwards: the training's go on undisturbed."""
+    """Restore the states of the CPU generators afterwards, so that training is not affected."""
     if not really:
         yield
         return
@@ -232,19 +232,19 @@ def _isolated(really: bool = True) -> Iterator[None]:
         torch.set_rng_state(states[2])
 
 
-# What a user's data module returns ----------------------------------------------------------------
+# Data modules -------------------------------------------------------------------------------------
 
 
 def make_resumable(data: pl.LightningDataModule, seed: int, shares: bool = True) -> None:
-    """Let the training DataLoaders of a data module resume exactly, without a change to its code.
+    """Make the training DataLoaders of a data module resume exactly, without changing its code.
 
-    Left as they are: streams (IterableDataset), samplers without a length, loaders that iterate in
-    a way of their own (these may have a `state_dict` themselves), and the in-memory loader.
+    Left unchanged: streams (IterableDataset), samplers without a length, loaders with an `__iter__`
+    of their own (which may define a `state_dict`), and the in-memory loader.
 
     Args:
         data: any LightningDataModule.
-        seed: of the run.
-        shares: whether ranks share the samples, as with Lightning's `use_distributed_sampler`.
+        seed: seed of the run.
+        shares: whether to split the samples among ranks, as with `use_distributed_sampler`.
     """
     original: Callable[..., Any] = data.train_dataloader
 
@@ -261,7 +261,7 @@ def make_resumable(data: pl.LightningDataModule, seed: int, shares: bool = True)
 
 
 def _wrapped(loaders: Any, options: dict[str, Any]) -> Any:
-    """Return the same loader, list or dictionary of loaders, with each that can be wrapped."""
+    """Wrap a loader, or those in a list or dictionary, where possible."""
     if isinstance(loaders, list | tuple):
         return type(loaders)(_wrapped(loader, options) for loader in loaders)
     if isinstance(loaders, dict):

@@ -24,12 +24,12 @@ class FizzBuzz(BaseModule):
     Args:
         num_digits: D, binary digits of a number, least significant first, as 0 and 1.
         hidden_features: H, hidden units.
-        signed_digits: feed the digits as -1 and +1, so that a digit that is 0 says something too.
-        label_smoothing: share of a target that is spread over all classes while training; the
-            loss of validation and test is the plain one.
-        dropout: share of the hidden units that is left out at random, while training.
-        optimizer: makes the optimizer from the parameters.
-        scheduler: makes the learning-rate schedule.
+        signed_digits: feed the digits as -1 and +1, so that a 0 carries as much signal as a 1.
+        label_smoothing: fraction of each target that is spread over all classes during training;
+            the validation and test losses are not smoothed.
+        dropout: probability of dropping a hidden unit during training.
+        optimizer: factory of the optimizer, called with the parameters.
+        scheduler: factory of the learning-rate schedule.
 
     Source: Joel Grus, "Fizz Buzz in Tensorflow" (2016), by way of the PyTorch tutorial;
     Szegedy et al., "Rethinking the Inception architecture" (2016) for the label smoothing.
@@ -55,7 +55,7 @@ class FizzBuzz(BaseModule):
         self.signed_digits, self.smooths = signed_digits, label_smoothing > 0
         self.net = TwoLayerNet(num_digits, hidden_features, CLASSES, dropout=dropout)
         smooth = torch.eye(CLASSES) * (1 - label_smoothing) + label_smoothing / CLASSES
-        self.register_buffer("smooth_targets", smooth, persistent=False)  # [C, C], a row a class
+        self.register_buffer("smooth_targets", smooth, persistent=False)  # [C, C]
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map digits [B, D] of 0 and 1 to logits [B, C]."""
@@ -65,14 +65,14 @@ class FizzBuzz(BaseModule):
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean cross entropy of logits [B, C] against classes [B]."""
         if self.training and self.smooths:
-            # What cross_entropy's own label_smoothing computes, with half as many kernels.
+            # The same as cross_entropy's label_smoothing, with half as many kernels.
             targets = self.smooth_targets.index_select(0, targets)  # [B] -> [B, C]
         return F.cross_entropy(outputs, targets)
 
     def metrics(self) -> dict[str, Metric]:
-        """Return the share of numbers that are answered right."""
+        """Return the accuracy: the fraction of numbers answered correctly."""
         return {"accuracy": MulticlassAccuracy(CLASSES, average="micro")}
 
     def predict_step(self, batch: Tensor, batch_idx: int = 0) -> Tensor:
-        """Answer digits [B, D] with the most probable classes [B]."""
+        """Map digits [B, D] to the most probable classes [B]."""
         return super().predict_step(batch, batch_idx).argmax(dim=1)  # [B, C] -> [B]

@@ -1,4 +1,4 @@
-"""Linear regression by gradient descent: the model whose answer is known in closed form.
+"""Linear regression by gradient descent: a model with a closed-form solution.
 
 Letters: B batch, D features, C outputs.
 """
@@ -16,13 +16,13 @@ class LinearRegression(BaseModule):
     """y = X beta, trained on the mean squared residual.
 
     Args:
-        in_features: D, features of a row.
-        out_features: C, values to predict; the tutorial has one.
-        bias: whether an intercept is learned as well.
-        true_coefficients: the D coefficients that made the data, when they are known; then the
-            distance of the learned ones from them is a metric, `coefficient_error`.
-        optimizer: makes the optimizer from the parameters.
-        scheduler: makes the learning-rate schedule.
+        in_features: D, features per row.
+        out_features: C, values to predict per row; the tutorial has one.
+        bias: whether to learn an intercept.
+        true_coefficients: the D coefficients that generated the data, if known; the distance of the
+            learned coefficients from them is then a metric, `coefficient_error`.
+        optimizer: factory of the optimizer, called with the parameters.
+        scheduler: factory of the learning-rate schedule.
 
     Raises:
         ValueError: `true_coefficients` are not D numbers.
@@ -31,7 +31,7 @@ class LinearRegression(BaseModule):
     """
 
     target = "value"
-    monitor = "train/loss"  # what least squares minimises: validation rows would stop it short
+    monitor = "train/loss"  # the objective of least squares; val/loss would pick an earlier step
 
     def __init__(
         self,
@@ -63,11 +63,11 @@ class LinearRegression(BaseModule):
         return F.mse_loss(outputs, targets)
 
     def metrics(self) -> dict[str, Metric]:
-        """Return R2, the share of the variance that is explained."""
+        """Return R2, the fraction of the variance that is explained."""
         return {"r2": R2Score()}
 
     def parameter_metrics(self) -> dict[str, Tensor]:
-        """Return the Euclidean distance of the learned coefficients from the true ones."""
+        """Return the Euclidean distance between the learned and the true coefficients."""
         if self.true_coefficients is None:
             return {}
         true = torch.tensor(self.true_coefficients).to(self.coefficients)  # [D]

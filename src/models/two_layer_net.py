@@ -1,4 +1,4 @@
-"""The two-layer net of the tutorials, trained on squared errors.
+"""The two-layer net of the tutorials, trained with a squared-error loss.
 
 Letters: B batch, D features, H hidden units, C outputs.
 """
@@ -19,15 +19,15 @@ class TwoLayerNet(BaseModule):
     """D -> H ReLU -> C with a squared-error loss.
 
     Args:
-        in_features: D, features of a row.
+        in_features: D, features per row.
         hidden_features: H, hidden units.
-        out_features: C, values to predict.
+        out_features: C, values to predict per row.
         bias: whether the layers have a bias.
-        reduction: "sum" adds up all squared errors of a batch, as the tutorials do (its size then
-            grows with the batch, so the learning rate shrinks with it); "mean" averages them.
-        dropout: share of the hidden units that is left out at random, while training.
-        optimizer: makes the optimizer from the parameters.
-        scheduler: makes the learning-rate schedule.
+        reduction: "sum" adds up all squared errors of a batch, as the tutorials do; a larger batch
+            then needs a lower learning rate. "mean" averages them.
+        dropout: probability of dropping a hidden unit during training.
+        optimizer: factory of the optimizer, called with the parameters.
+        scheduler: factory of the learning-rate schedule.
 
     Source: the PyTorch tutorial "Learning PyTorch with Examples".
     """
@@ -56,7 +56,7 @@ class TwoLayerNet(BaseModule):
         return F.mse_loss(outputs, targets, reduction=self.reduction)
 
     def loss_metric(self) -> Metric:
-        """Add up what is a sum, so that the number does not depend on the batch size."""
+        """Return a metric that sums a summed loss, so that it does not depend on the batch size."""
         return (
             SumMetric(nan_strategy=math.nan) if self.reduction == "sum" else super().loss_metric()
         )

@@ -53,5 +53,5 @@ def test_a_fold_that_is_not_there_is_refused(options: dict[str, int]) -> None:
 
 
 def test_more_folds_than_rows_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"^folds=18: there are only 17 rows"):
+    with pytest.raises(ValueError, match=r"^folds=18: must not exceed the 17 rows"):
         Numbered(folds=18).split("val")

@@ -14,8 +14,8 @@ def columns(path: str, names: Sequence[str]) -> list[list[float]]:
         One list a row, the columns in the order of `names`.
 
     Raises:
-        ValueError: the file is not there, is no text, lacks a column, has no rows, or has a cell
-            that is no number; the message names the file, the line and the column.
+        ValueError: the file is missing, is not text, lacks a column, has no rows, or has a cell
+            that is not a number; the message names the file, the line and the column.
     """
     if not Path(path).is_file():
         raise ValueError(f"there is no file {path}")
@@ -35,7 +35,7 @@ def columns(path: str, names: Sequence[str]) -> list[list[float]]:
             except (TypeError, ValueError):
                 cell = next(name for name in names if not _is_number(row[name]))
                 where = f"{path}, line {reader.line_num}, column {cell!r}"
-                raise ValueError(f"{where}: {row[cell]!r} is no number") from None
+                raise ValueError(f"{where}: {row[cell]!r} is not a number") from None
     if not rows:
         raise ValueError(f"{path} has no rows below its header")
     return rows

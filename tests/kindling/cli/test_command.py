@@ -67,7 +67,7 @@ WRONG = {
     "data.num_digits=64": "less than or equal to 24",
     "model.num_digits=8": "model=fizzbuzz takes in_features 8, data=fizzbuzz gives 10",
     "model.label_smoothing=1": "model.label_smoothing=1",
-    "model=linear_regression data.coefficients=[1]": "coefficients=[1] are not in_features=2",
+    "model=linear_regression data.coefficients=[1]": "coefficients=[1]: must be in_features=2",
     "model=linear_regression data.noise=-1": "data.noise=-1",
     "model=two_layer_net data.targets=teachers": "'random' or 'teacher'",
     "model=two_layer_net model.reduction=max": "'sum' or 'mean'",
