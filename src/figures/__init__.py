@@ -1,7 +1,8 @@
-"""Pictures of a model as it learns: one file per model, with the model's own stem.
+"""Pictures of a model as it learns: one file per model, with the same stem.
 
-A file defines `pictures(module)`: a list of `Picture`s of src/kindling/figures/picture.py for a
-LightningModule, with a name, a description, a `title(view)` and `draw(axes, view)` each. A model
-without a file gets those of its `target`: classification.py ("class") or regression.py ("value") of
-src/kindling/figures. This folder is optional: without it, all models get those.
+A file defines `pictures(module)`, which returns a list of `Picture`s for a LightningModule, each
+with a name, a description, `title(view)` and `draw(axes, view)`: see
+src/kindling/figures/picture.py. A model without a file gets the pictures for its `target`:
+src/kindling/figures/classification.py for "class", regression.py for "value". This folder is
+optional: without it, all models get those.
 """

@@ -1,4 +1,4 @@
-"""Pictures of FizzBuzz: the game of 1 to 100 on a board, and those of any classifier."""
+"""Pictures of FizzBuzz: a board with the game from 1 to 100, and those of any classifier."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from src.kindling.colors import BLACK, GRAY
 from src.kindling.figures import classification
 from src.kindling.figures.picture import Picture, View
 
-RIGHT = "#CFE5F3"  # a light blue, on which dark letters are read
+RIGHT = "#CFE5F3"  # light blue, light enough for dark letters
 WRONG = "#B34700"  # vermilion, dark enough for white letters
 COLUMNS = 10
 
@@ -30,7 +30,7 @@ class Board(Picture):
     size = (5.0, 5.2)
 
     def draw(self, axes: Any, view: View) -> None:
-        """Color each cell by whether its answer is right, and write the answer into it."""
+        """Color each cell by whether its answer is right, and label it with the answer."""
         rows = answers(view)
         lines = -(-len(rows) // COLUMNS)
         cells = np.full(lines * COLUMNS, np.nan)
@@ -50,17 +50,17 @@ class Board(Picture):
         axes.set_title("light: right   dark: wrong", loc="right", size=9, color=GRAY)
 
     def title(self, view: View) -> str:
-        """Say how many answers are right."""
+        """Return the number of right answers."""
         rows = answers(view)
         return f"The game: {sum(row['right'] for row in rows)} of {len(rows)} right"
 
     def source(self, view: View) -> str:
-        """Say which numbers these are."""
+        """Return the origin of the numbers."""
         return "numbers not trained on"
 
 
 def answers(view: View) -> list[dict[str, Any]]:
-    """Let the model play the game: a dictionary per number, with its `answer` and if `right`."""
+    """Play the game; return per number the `answer` and whether it is `right`."""
     inputs = view.data.prediction_inputs()  # the game
     classes = torch.from_numpy(view.ask(inputs).argmax(axis=1))
     rows: list[dict[str, Any]] = view.data.prediction_rows(inputs, classes)

@@ -10,11 +10,11 @@ import numpy as np
 from src.kindling.colors import BLACK, BLUE, GREEN, SKY, VERMILION
 from src.kindling.figures.picture import Array, Picture, View, nice_limit
 
-POINTS = 400  # of a trajectory that are kept; of a longer one, every second, fourth, ...
+POINTS = 400  # maximum length of the trajectory; a longer one is thinned by powers of two
 
 
 def pictures(model: Any) -> list[Picture]:
-    """Return the fit, and the path of the coefficients where there are two to draw."""
+    """Return the fit, and the path of the coefficients if there are at least two."""
     return [Fit(), *([Coefficients()] if model.in_features >= 2 else [])]
 
 
@@ -35,7 +35,7 @@ class Fit(Picture):
     panels = (2, 1)
 
     def draw(self, axes: Any, view: View) -> None:
-        """Draw each row, and the distance from the line to it."""
+        """Draw each row and its residual."""
         upper, lower = axes
         fitted, residuals = predicted(view)
         values = fitted + residuals
@@ -53,12 +53,12 @@ class Fit(Picture):
                   ylabel="residual")  # fmt: skip
 
     def title(self, view: View) -> str:
-        """Say how far off the rows are."""
+        """Return the root mean square of the residuals."""
         _, residuals = predicted(view)
         return f"Fit: residuals of {np.sqrt(np.square(residuals).mean()):.3g} (root mean square)"
 
     def source(self, view: View) -> str:
-        """Say which rows."""
+        """Return the number of rows."""
         return f"{len(training_rows(view)[1]):,} rows of training"
 
 
@@ -70,21 +70,21 @@ def predicted(view: View) -> tuple[Array, Array]:
 
 
 class Coefficients(Picture):
-    """The path of the first two coefficients down the loss, from afar and near the end."""
+    """The path of the first two coefficients over the loss: an overview and a close-up."""
 
     name = "coefficients"
     description = (
-        "the path of two coefficients over rings of equal loss, from afar and near its end"
+        "the path of two coefficients over contours of equal loss: an overview and a close-up"
     )
     size = (4.6, 7.4)
     panels = (2, 1)
 
     def __init__(self) -> None:
-        self._points: list[Any] = []  # a tensor [2] each, where the model is, or a list
+        self._points: list[Any] = []  # pairs: tensors [2] on the model's device, or lists
         self._every, self._seen = 1, 0
 
     def record(self, model: Any) -> None:
-        """Record where the coefficients are."""
+        """Record the current coefficients."""
         if self._seen % self._every == 0:
             self._points.append(model.coefficients[0, :2].clone())
         self._seen += 1
@@ -104,7 +104,7 @@ class Coefficients(Picture):
             self._points, self._every, self._seen = (state[k] for k in ("way", "every", "seen"))
 
     def draw(self, axes: Any, view: View) -> None:
-        """Draw the loss's contours, and the path from its start to where it is."""
+        """Draw the contours of the loss, and the path so far."""
         path, (_, best), true = self.path(view), bowl(view), view.model.true_coefficients
         points = np.vstack([path, best[:2]])
         low, high = np.floor(points.min(0) - 0.25), np.ceil(points.max(0) + 0.25)
@@ -125,14 +125,14 @@ class Coefficients(Picture):
                        columnspacing=1, fontsize=9)  # fmt: skip
 
     def title(self, view: View) -> str:
-        """Say how far there is to go."""
+        """Return the distance to the least-squares solution."""
         _, best = bowl(view)
         left = np.linalg.norm(self.path(view)[-1] - best[:2])
         return f"Coefficients: {left:.2g} from least squares"
 
     def source(self, view: View) -> str:
-        """Say what the lines are."""
-        return "rings: equal loss of training"
+        """Return the meaning of the contours."""
+        return "contours: equal training loss"
 
     def path(self, view: View) -> Array:
         """Return the trajectory up to this moment, [points, 2]."""
@@ -140,7 +140,7 @@ class Coefficients(Picture):
 
 
 def contours(axes: Any, view: View, low: Array, high: Array) -> None:
-    """Draw rings of equal loss between two corners."""
+    """Draw contours of equal loss between two corners."""
     curvature, best = bowl(view)
     (x0, y0), (x1, y1) = low, high
     grid = np.stack(np.meshgrid(np.linspace(x0, x1, 60), np.linspace(y0, y1, 60)), axis=-1)
@@ -156,9 +156,9 @@ def _pair(point: Any) -> list[float]:
 
 
 def bowl(view: View) -> tuple[Array, Array]:
-    """Return the loss's curvature in the first two coefficients [2, 2], and least squares [D].
+    """Return the curvature of the loss in the first two coefficients [2, 2], and its minimum [D].
 
-    The other coefficients and the intercept are at their best for these two.
+    The other coefficients and the intercept are optimized for each value of these two.
     """
     features, values = training_rows(view)
     if view.model.net.bias is not None:

@@ -1,6 +1,6 @@
 """Colors of lines on white, distinguishable with color-vision deficiency and in print.
 
-Source: Okabe and Ito's palette, doi.org/10.1038/nmeth.1618. Use dashes as well: a line should be
+Source: Okabe and Ito's palette, doi.org/10.1038/nmeth.1618. Also use dashes: a line should be
 recognizable without its color.
 """
 

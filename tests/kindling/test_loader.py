@@ -323,10 +323,10 @@ def test_groups_may_change_size_between_two_epochs(taken, group):
     assert [row for item in second for row in seen(item)] == [[row] for row in range(6)]
 
 
-def test_groups_may_not_change_size_amid_an_epoch():
+def test_the_batches_per_call_may_not_change_mid_epoch():
     first = TensorLoader(tensors(6), 1, group=2)
     next(iter(first))
-    with pytest.raises(ValueError, match="can change at an epoch's end alone"):
+    with pytest.raises(ValueError, match="can only change between epochs"):
         TensorLoader(tensors(6), 1, group=3).load_state_dict(first.state_dict())
 
 

@@ -154,7 +154,7 @@ def _problems(where: str, node: Any, signature: Signature) -> Iterator[str]:
         if key.startswith("_"):
             continue
         if instead := ranges.replacement(str(node["_target_"]), key):
-            yield f"{where}.{key}: set by the run itself; use {instead}"
+            yield f"{where}.{key}: set by the run itself: use {instead}"
         elif key not in parameters and not takes_any:
             yield f"{where}.{key}: there is no such key{nearest(key, list(parameters))}"
         elif isinstance(value, dict) and "_target_" in value:

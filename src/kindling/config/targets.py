@@ -77,7 +77,7 @@ def problems(settings: Plain) -> list[str]:
     allowed = allowed_targets()
     return [
         f"{_dotted(place)}={value}: not in any YAML of conf/{place[0]}/, so the run could not be"
-        f" resumed or evaluated; add it to a YAML in conf/{place[0]}/, or in --config-dir=FOLDER"
+        f" resumed or evaluated: add it to a YAML in conf/{place[0]}/, or in --config-dir=FOLDER"
         for place, value in nodes(settings)
         if is_instruction(place) and not is_allowed(place, value, allowed)
     ]

@@ -1,4 +1,4 @@
-"""Pictures of any classifier: what it confuses, whether its confidence is deserved.
+"""Pictures of any classifier: confusion matrix, calibration, precision and recall.
 
 Letters: N rows, C classes.
 """
@@ -12,10 +12,12 @@ from src.kindling.colors import BLACK, BLUE, DASHES, GRAY, SERIES
 from src.kindling.figures.picture import Array, Picture, View
 
 BINS = 10  # of confidence
-CLASSES = 1000  # of more, as of the tokens of a language, nothing is drawn
-LETTERED = 12  # classes whose counts are written into the confusion matrix
-CURVES = 7  # classes that have a curve of their own, the most frequent ones
-PALE = LinearSegmentedColormap.from_list("pale", ["white", "#66AAD1"])  # dark letters read well
+CLASSES = 1000  # nothing is drawn for more, such as the tokens of a language
+LETTERED = 12  # maximum number of classes for counts in the confusion matrix
+CURVES = 7  # maximum number of curves, for the most frequent classes
+PALE = LinearSegmentedColormap.from_list(
+    "pale", ["white", "#66AAD1"]
+)  # light enough for dark letters
 
 
 def pictures(model: Any) -> list[Picture]:
@@ -24,7 +26,7 @@ def pictures(model: Any) -> list[Picture]:
 
 
 def suits(view: View) -> bool:
-    """Say whether the targets are classes [N], and the outputs a logit for each class [N, C]."""
+    """Return whether the targets are classes [N] and the outputs logits [N, C]."""
     if view.outputs is None or view.outputs.ndim != 2 or view.targets.shape != (len(view.outputs),):
         return False
     return len(view.targets) > 0 and 2 <= view.outputs.shape[1] <= CLASSES
@@ -34,7 +36,7 @@ class OfClasses(Picture):
     """A picture of logits and classes."""
 
     def suits(self, view: View) -> bool:
-        """Say whether that is what the model predicts."""
+        """Return whether the model predicts classes."""
         return suits(view)
 
 
@@ -46,19 +48,19 @@ def probabilities(view: View) -> Array:
 
 
 def class_names(view: View) -> list[str]:
-    """Return the classes' names: the data's `class_names`, or else numbers."""
+    """Return the names of the classes: `class_names` of the data, or else numbers."""
     names = getattr(view.data, "class_names", None) or range(view.outputs.shape[1])
     return [str(name) for name in names]
 
 
 class Confusion(OfClasses):
-    """How often each class was predicted for each true one."""
+    """The confusion matrix."""
 
     name = "confusion"
     description = "rows by true class, columns by predicted class, darker for a larger share"
 
     def draw(self, axes: Any, view: View) -> None:
-        """Color each cell by its share of the row, and write its count."""
+        """Color each cell by its share of the row, and label it with its count."""
         counts, names = confusion(view), class_names(view)  # [C, C]
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         axes.imshow(shares, cmap=PALE, vmin=0, vmax=1, aspect="auto")
@@ -73,31 +75,31 @@ class Confusion(OfClasses):
                 axes.text(x, y, count, ha="center", va="center", color=BLACK)
 
     def title(self, view: View) -> str:
-        """Say how many predictions are right."""
+        """Return the number of correct predictions."""
         counts = confusion(view)
         return f"Confusion matrix: {np.trace(counts):,} of {counts.sum():,} right"
 
 
 def confusion(view: View) -> Array:
-    """Count how often each class (column) was predicted for each true one (row), [C, C]."""
+    """Return the confusion matrix [C, C]: counts by true (row) and predicted class (column)."""
     classes = view.outputs.shape[1]
     pairs = view.targets * classes + view.outputs.argmax(axis=1)
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
 class Calibration(OfClasses):
-    """Whether predictions made with a confidence of 0.8, say, are right in 8 of 10 cases."""
+    """Reliability diagram: are 80% of the predictions with confidence 0.8 correct?"""
 
     name = "calibration"
     description = (
-        "share of right predictions against confidence, with 95% intervals; on the diagonal it is"
-        " deserved, the bars below count the rows"
+        "share of correct predictions against confidence, with 95% intervals; the diagonal is well"
+        " calibrated; bars below count the rows"
     )
     size = (4.6, 5.2)
     panels = (2, 1)
 
     def draw(self, axes: Any, view: View) -> None:
-        """Draw a point per tenth of confidence that occurs, and the rows in it below."""
+        """Draw a point per nonempty bin of confidence, and the number of its rows below."""
         confidence, right, rows = reliability(view)
         low, high = wilson(right * rows, rows)
         upper, lower = axes
@@ -114,14 +116,14 @@ class Calibration(OfClasses):
                   xlabel="confidence: probability of the prediction")  # fmt: skip
 
     def title(self, view: View) -> str:
-        """Say how far confidence and share are apart, over all predictions."""
+        """Return the expected calibration error."""
         confidence, right, rows = reliability(view)
         error = np.abs(confidence - right) @ rows / rows.sum()
         return f"Calibration: off by {error:.3f} on average"
 
 
 def reliability(view: View) -> tuple[Array, Array, Array]:
-    """Return mean confidence, share that is right, and rows of each bin that has any.
+    """Return mean confidence, share of correct predictions, and rows of each nonempty bin.
 
     Source: Guo et al., "On calibration of modern neural networks" (2017).
     """
@@ -137,7 +139,7 @@ def reliability(view: View) -> tuple[Array, Array, Array]:
 
 
 def wilson(successes: Array, trials: Array, z: float = 1.96) -> tuple[Array, Array]:
-    """Return the ends of the interval for a share, 95% by default.
+    """Return the bounds of Wilson's interval for a proportion, 95% by default.
 
     Source: Wilson, "Probable inference, the law of succession, and statistical inference" (1927).
     """
@@ -148,7 +150,7 @@ def wilson(successes: Array, trials: Array, z: float = 1.96) -> tuple[Array, Arr
 
 
 class PrecisionRecall(OfClasses):
-    """Precision and recall of each class, as the threshold of its probability goes from 1 to 0."""
+    """Precision-recall curves of the classes, over all thresholds of their probability."""
 
     name = "precision_recall"
     description = "precision against recall, a curve per class with the area below it"
@@ -166,34 +168,34 @@ class PrecisionRecall(OfClasses):
                  ylabel="precision: share right")  # fmt: skip
 
     def title(self, view: View) -> str:
-        """Say how good the mean class is."""
+        """Return the mean average precision of the classes."""
         areas = [average_precision(true, scores) for true, scores in curves(view).values()]
         return f"Precision and recall: mean area {np.mean(areas):.3f}"
 
 
 def shown_classes(view: View) -> list[int]:
-    """Return the classes that have a curve: the most frequent, in their order."""
+    """Return the most frequent classes, in ascending order."""
     rows = np.bincount(view.targets, minlength=view.outputs.shape[1])
     frequent = np.argsort(-rows, kind="stable")[:CURVES]
     return sorted(int(index) for index in frequent if rows[index])
 
 
 def curve(true: Array, scores: Array) -> tuple[Array, Array]:
-    """Return recall, from 0 to 1, and precision, at each threshold from the highest score on."""
+    """Return recall, ascending from 0 to 1, and precision at each threshold."""
     order = np.argsort(-scores, kind="stable")
-    last = np.append(np.diff(scores[order]) != 0, True)  # of equal scores: one threshold
-    found, said = np.cumsum(true[order])[last], np.arange(1, len(true) + 1)[last]
-    precision = found / said
-    return np.append(0, found / found[-1]), np.append(precision[0], precision)
+    last = np.append(np.diff(scores[order]) != 0, True)  # equal scores share a threshold
+    hits, predicted = np.cumsum(true[order])[last], np.arange(1, len(true) + 1)[last]
+    precision = hits / predicted
+    return np.append(0, hits / hits[-1]), np.append(precision[0], precision)
 
 
 def average_precision(true: Array, scores: Array) -> float:
-    """Return the area below the curve, in steps."""
+    """Return the area under the precision-recall curve, as a step function."""
     recall, precision = curve(true, scores)
     return float(np.diff(recall) @ precision[1:])
 
 
 def curves(view: View) -> dict[str, tuple[Array, Array]]:
-    """Return, by the class's name, whether each row [N] is of it, and its probability [N]."""
+    """Return, by class name, whether each row [N] is in the class, and its probability [N]."""
     chances, names = probabilities(view), class_names(view)
     return {names[i]: (view.targets == i, chances[:, i]) for i in shown_classes(view)}

@@ -1,4 +1,4 @@
-"""What all pictures share: their look, and how one is drawn with matplotlib and saved as PNG."""
+"""Base class of all pictures: their style, and drawing them with matplotlib as PNG."""
 
 import io
 import math
@@ -14,7 +14,7 @@ __all__ = ["Array", "Picture", "View"]
 
 DPI = 100
 STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",  # ships with matplotlib: the same bytes on every machine
+    "font.family": "DejaVu Sans",  # ships with matplotlib, so that all machines draw the same
     "font.size": 10,
     "text.usetex": False,
     "axes.edgecolor": GRAY,
@@ -27,48 +27,48 @@ STYLE: dict[Any, Any] = {
 
 
 class Picture:
-    """A picture of one thing, drawn again as the model learns.
+    """One picture, redrawn as the model learns.
 
-    A subclass sets `name` and `description`, and defines `title` and `draw`. One that shows a
-    trajectory instead of a moment also defines `record`, `state` and `restore`.
+    A subclass sets `name` and `description`, and defines `title` and `draw`. To show a trajectory
+    instead of one moment, it also defines `record`, `state` and `restore`.
     """
 
-    name: str  # of its file
-    description: str  # what it shows, also for readers who cannot see it
+    name: str  # stem of its file
+    description: str  # text alternative, for readers who cannot see it
     size = (4.8, 4.4)  # inches
-    panels = (1, 1)  # rows and columns of axes; more than one reach `draw` as an array of them
+    panels = (1, 1)  # rows and columns of axes; `draw` gets an array if there are several
 
     def title(self, view: View) -> str:
         """Return the headline: the one number to take away."""
         raise NotImplementedError(f"{type(self).__name__} defines no title")
 
     def draw(self, axes: Any, view: View) -> None:
-        """Draw on matplotlib's axes, which are empty."""
+        """Draw on matplotlib's axes, which start empty."""
         raise NotImplementedError(f"{type(self).__name__} defines no draw")
 
     def suits(self, view: View) -> bool:
-        """Say whether there is something to draw; False leaves the picture out, silently."""
+        """Return whether there is something to draw; False omits the picture silently."""
         return True
 
     def source(self, view: View) -> str:
-        """Return what the picture is drawn from."""
+        """Return the source of the picture, for its caption."""
         return f"{len(view.targets):,} rows of {view.stage}"
 
     def record(self, model: Any) -> None:
-        """Take a point of the trajectory, after an epoch of training."""
+        """Record a point of the trajectory after a training epoch."""
 
     def state(self) -> Any:
         """Return the trajectory so far, as plain data for a checkpoint."""
         return None
 
     def restore(self, state: Any, model: Any) -> None:
-        """Continue the trajectory of the run that is resumed; None at the start of a run."""
+        """Restore the trajectory of a resumed run; `state` is None at the start of a new run."""
 
     def png(self, view: View) -> bytes:
-        """Return the picture of this moment as a PNG file that says in words what it shows."""
-        with matplotlib.rc_context(STYLE):  # whatever a user's own matplotlibrc says
+        """Return the picture of this moment as a PNG file with a text alternative."""
+        with matplotlib.rc_context(STYLE):  # regardless of the user's matplotlibrc
             (width, height), figure = self.size, Figure(self.size, DPI)
-            # Fixed margins: matplotlib's own layouts draw everything three times to find them.
+            # Fixed margins: matplotlib's layout engines draw everything three times.
             figure.subplots_adjust(0.75 / width, 0.8 / height, 1 - 0.2 / width, 1 - 0.65 / height)
             self.draw(figure.subplots(*self.panels), view)
             title, step = self.title(view), f"step {view.step:,}"
@@ -81,7 +81,7 @@ class Picture:
 
 
 def nice_limit(value: float) -> float:
-    """Return the least of 1, 1.5, 2, 3, 5, 7, 10, ... (and tenths of them) not below `value`."""
+    """Round `value` up to 1, 1.5, 2, 3, 5, 7 or 10 times a power of ten."""
     if not math.isfinite(value) or value <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))

@@ -10,8 +10,8 @@ import numpy as np
 from src.kindling.colors import BLUE, GRAY, VERMILION
 from src.kindling.figures.picture import Array, Picture, View, nice_limit
 
-DOTS = 2000  # more values than that are counted in squares
-SQUARES = 60  # along each axis
+DOTS = 2000  # maximum number of dots; more values are drawn as a 2-D histogram
+SQUARES = 60  # bins along each axis
 
 
 def pictures(model: Any) -> list[Picture]:
@@ -20,10 +20,10 @@ def pictures(model: Any) -> list[Picture]:
 
 
 class OfValues(Picture):
-    """A picture of values [N, C] that are predicted."""
+    """A picture of predicted values [N, C]."""
 
     def suits(self, view: View) -> bool:
-        """Say whether that is what the model predicts."""
+        """Return whether the model predicts values."""
         shape = None if view.outputs is None else view.outputs.shape
         return (
             shape is not None and len(shape) == 2 and view.targets.shape == shape and shape[0] > 0
@@ -31,7 +31,7 @@ class OfValues(Picture):
 
 
 def r2(view: View) -> float:
-    """Return the share of the variance that is explained, the mean over the outputs."""
+    """Return R2, averaged over the outputs."""
     residual = np.square(view.targets - view.outputs).sum(axis=0)
     total = np.square(view.targets - view.targets.mean(axis=0)).sum(axis=0)
     return float(np.mean(1 - residual / np.maximum(total, 1e-300)))
@@ -45,12 +45,12 @@ class PredictedAgainstTrue(OfValues):
     size = (4.6, 4.8)
 
     def draw(self, axes: Any, view: View) -> None:
-        """Draw the values, one by one or counted in squares, and the diagonal."""
+        """Draw the values as dots or as a 2-D histogram, and the diagonal."""
         true = view.targets.ravel()
         low, high = float(true.min()), float(true.max())
         margin = 0.05 * (high - low) or 1.0
         ends = low - margin, high + margin
-        predicted = np.clip(view.outputs.ravel(), *ends)  # outliers lie on the edge
+        predicted = np.clip(view.outputs.ravel(), *ends)  # move outliers to the edge
         axes.plot(ends, ends, color=GRAY, linestyle="--", linewidth=1)
         if len(true) <= DOTS:
             axes.plot(true, predicted, ".", color=BLUE, markersize=5, alpha=0.6)
@@ -62,18 +62,18 @@ class PredictedAgainstTrue(OfValues):
                  ylabel="predicted value (units of y)")  # fmt: skip
 
     def title(self, view: View) -> str:
-        """Say how much is explained."""
+        """Return R2."""
         return f"Predicted against true: R2 {r2(view):.3f}"
 
 
 class Residuals(OfValues):
-    """How far off the predictions are, and whether they lean to one side."""
+    """Histogram of the residuals, with their mean: size and bias of the errors."""
 
     name = "residuals"
     description = "a histogram of predicted minus true values; a red line at their mean"
 
     def draw(self, axes: Any, view: View) -> None:
-        """Draw the histogram, and a line at the mean."""
+        """Draw the histogram and a line at the mean."""
         residuals = (view.outputs - view.targets).ravel()
         width = nice_limit(float(np.quantile(np.abs(residuals), 0.995)))
         inside = np.clip(residuals, -width, width)
@@ -85,7 +85,7 @@ class Residuals(OfValues):
         axes.set(xlim=(-width, width), xlabel="predicted - true (units of y)", ylabel="values")
 
     def title(self, view: View) -> str:
-        """Say how far off they are."""
+        """Return the root mean square and the mean of the residuals."""
         residuals = view.outputs - view.targets
         error = np.sqrt(np.square(residuals).mean())
         return f"Residuals: root mean square {error:.3g}, mean {residuals.mean():+.2g}"

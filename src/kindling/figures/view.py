@@ -1,4 +1,4 @@
-"""What pictures look at: some rows of the data, and what the model says of them.
+"""The input of pictures: some rows of the data, and the model's predictions for them.
 
 Letters: N rows, C outputs or classes, T tokens of a row.
 """
@@ -16,22 +16,22 @@ from torch import Tensor
 
 Array = NDArray[Any]
 STAGES = {"val": "validation", "train": "training"}
-ROWS = 2000  # the first ones
-COMPILER = "torch._dynamo"  # imported once something is compiled
-VALUES = 2**22  # of the inputs, at most: fewer rows of large images
+ROWS = 2000  # maximum number of rows
+COMPILER = "torch._dynamo"  # is imported when something is compiled
+VALUES = 2**22  # maximum number of input values, which limits the rows of large images
 
 
 @dataclass
 class View:
-    """What a picture may look at.
+    """The input of a picture.
 
     Args:
         model: the LightningModule.
         data: its LightningDataModule.
-        stage: where the rows come from: "validation", or "training" where nothing is held out.
-        batch: the rows as the loader gives them, whatever their form.
-        targets: the true values [N, C] or classes [N]; None where a batch is not a pair of tensors.
-        outputs: what the model predicts for them: values or logits [N, C]; None likewise.
+        stage: origin of the rows: "validation", or "training" without validation rows.
+        batch: the rows as the loader yields them, in any form.
+        targets: true values [N, C] or classes [N]; None if the batch is not a pair of tensors.
+        outputs: the model's predictions for them: values or logits [N, C]; None likewise.
         step: optimizer steps so far.
         ask: maps other inputs to outputs.
     """
@@ -47,11 +47,11 @@ class View:
 
 
 def view_of(model: Any, data: Any, stage: str, batch: Any, step: int) -> View:
-    """Let the model predict for a batch.
+    """Run the model on a batch.
 
     Raises:
         ValueError: the predictions are not finite.
-        Exception: whatever `model.forward` raises.
+        Exception: anything that `model.forward` raises.
     """
     view = View(
         model, data, STAGES[stage], batch, None, None, step, lambda x: ask(model, x).numpy()
@@ -69,7 +69,7 @@ def view_of(model: Any, data: Any, stage: str, batch: Any, step: int) -> View:
 
 
 def held_out(data: Any) -> tuple[str, Any] | None:
-    """Return stage and rows of validation, or else of training; None of data with loaders alone."""
+    """Return stage and rows of validation, or else training; None for data with only loaders."""
     with suppress(NotImplementedError, AttributeError):
         for stage in STAGES:
             if (split := data.split(stage)) is not None:
@@ -80,7 +80,7 @@ def held_out(data: Any) -> tuple[str, Any] | None:
 def first_batch(loaders: Any) -> Any:
     """Return the first batch of a loader, or of the first of several.
 
-    Read again for each drawing: one kept from a validation would be gone after a resume.
+    It is read again for each drawing, because a stored batch would be lost on resuming.
     """
     loader = loaders[0] if isinstance(loaders, list | tuple) else loaders
     with isolate_rng():  # a DataLoader draws a seed for its workers
@@ -88,7 +88,7 @@ def first_batch(loaders: Any) -> Any:
 
 
 def rows_of(batch: Any) -> tuple[Tensor, Tensor] | None:
-    """Return inputs and targets of a batch, or of the first of several; None of another form."""
+    """Return inputs and targets of a batch, or of the first of several; None for other forms."""
     while isinstance(batch, list) and batch and not isinstance(batch[0], Tensor):
         batch = batch[0]
     pair = isinstance(batch, tuple | list) and len(batch) == 2
@@ -100,7 +100,7 @@ def rows_of(batch: Any) -> tuple[Tensor, Tensor] | None:
 
 
 def ask(module: Any, inputs: Tensor) -> Tensor:
-    """Return the model's outputs for inputs, on the CPU, and leave no trace in it."""
+    """Return the model's outputs on the CPU, without changing the model or the generators."""
     weight = next(module.parameters(), torch.empty(0))
     inputs = inputs.to(weight.device)
     if inputs.is_floating_point():
@@ -117,6 +117,6 @@ def ask(module: Any, inputs: Tensor) -> Tensor:
 
 
 def _eager() -> Any:
-    """Keep a compiled network from being compiled again, for this number of rows."""
-    # Not asked for before something is compiled: it imports torch's compiler, which takes a second.
+    """Keep a compiled network from being recompiled for this number of rows."""
+    # Only if something has been compiled, because importing torch's compiler takes a second.
     return torch.compiler.set_stance("force_eager") if COMPILER in sys.modules else nullcontext()

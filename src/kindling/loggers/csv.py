@@ -1,4 +1,4 @@
-"""Lightning's CSV logger, for a history that a resumed run continues."""
+"""Lightning's CSV logger, extended so that a resumed run continues the history."""
 
 import csv
 import io
@@ -13,10 +13,10 @@ from src.kindling.files.atomic_write import write_atomically
 
 
 class _Rows(ExperimentWriter):
-    """Lightning's writer, but going on with the file that a resumed run finds.
+    """Lightning's writer, extended to append to the file of a resumed run.
 
-    Rows are added in one call of the system, and a new column makes a new file, whole or not at
-    all: a process that is killed leaves no row without its end but the last, and loses none.
+    Rows are appended in one system call, and a new column rewrites the file atomically: a killed
+    process can truncate only the last row.
     """
 
     def _check_log_dir_exists(self) -> None:
@@ -24,7 +24,7 @@ class _Rows(ExperimentWriter):
         self.written = len(rows)
 
     def save(self) -> None:
-        """Write the rows that are new."""
+        """Write the new rows."""
         if not self.metrics:
             return
         path = Path(self.metrics_file_path)
@@ -39,7 +39,7 @@ class _Rows(ExperimentWriter):
 
 
 def _read(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
-    """Return the columns and rows of a CSV file, without a row whose end is missing."""
+    """Return the columns and rows of a CSV file, without a truncated last row."""
     if not path.is_file():
         return [], []
     with path.open(newline="", encoding="utf-8") as lines:
@@ -58,11 +58,11 @@ def _text(columns: list[str], rows: list[dict[str, Any]], header: bool = False) 
 
 
 class CSVLogger(LightningCSVLogger):
-    """The history in `<save_dir>/metrics.csv`: one row a logged step, one column a metric.
+    """Log the history to `<save_dir>/metrics.csv`: one row per logged step, one column per metric.
 
     Args:
         save_dir: the run directory.
-        flush_logs_every_n_steps: rows are written to disk when these many steps have passed.
+        flush_logs_every_n_steps: steps between writes to disk.
     """
 
     def __init__(self, save_dir: str, flush_logs_every_n_steps: int = 100) -> None:
@@ -79,16 +79,16 @@ class CSVLogger(LightningCSVLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any = None, metrics: Any = None) -> None:
-        """Do nothing: config.yaml has them."""
+        """Do nothing: they are in config.yaml."""
 
     @rank_zero_only
     def position(self) -> int:
-        """Put on disk what was written, and return how many rows there are."""
+        """Flush the history to disk, and return its number of rows."""
         self.save()
         return int(self.experiment.written)
 
     def truncate_to(self, position: int | None) -> None:
-        """Remove the rows that were written after a mark; None removes all."""
+        """Remove the rows after a position; None removes all."""
         path = Path(self.log_dir) / ExperimentWriter.NAME_METRICS_FILE
         columns, rows = _read(path)
         if not position:

@@ -1,4 +1,4 @@
-"""MLflow: Lightning's logger, for one MLflow run per run directory."""
+"""Lightning's MLflow logger, with one MLflow run per run directory."""
 
 import contextlib
 import io
@@ -16,25 +16,25 @@ from src.kindling.errors import InputError, first_line
 from src.kindling.tracking import Tracker
 
 STATUS = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED", "pruned": "KILLED"}
-SERVER = os.environ.get("MLFLOW_TRACKING_URI")  # now: MLflow sets it to what it was last given
+SERVER = os.environ.get("MLFLOW_TRACKING_URI")  # read on import, because MLflow overwrites it
 DEFAULTS = {  # of MLflow's environment variables
-    # A server that stops answering would otherwise stop training for minutes.
+    # Otherwise a server that stops responding would block training for minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # one line of ours says it
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # we print one line instead
 }
 
 
 class MLFlowLogger(Tracker, LightningMLFlowLogger):
-    """Metrics, parameters, configuration, pictures and the outcome of a run, in MLflow.
+    """Log metrics, parameters, configuration, pictures and the outcome of a run to MLflow.
 
     Args:
         save_dir: the run directory, `<log_dir>/<command>/<model>/<run>`.
         experiment_name: the MLflow experiment.
-        run_name: the run's name there; None takes the run directory's.
-        tracking_uri: the server; None takes MLFLOW_TRACKING_URI, or else `<log_dir>/mlflow.db`.
-        tags: labels of the run.
-        checkpoint: upload best.ckpt at the end, as an artifact.
+        run_name: name of the MLflow run; None for the name of the run directory.
+        tracking_uri: the server; None for MLFLOW_TRACKING_URI, or else `<log_dir>/mlflow.db`.
+        tags: tags of the run.
+        checkpoint: upload best.ckpt as an artifact at the end.
         more: other arguments of Lightning's logger: prefix, artifact_location, ...
     """
 
@@ -51,28 +51,28 @@ class MLFlowLogger(Tracker, LightningMLFlowLogger):
         for name, value in DEFAULTS.items():
             os.environ.setdefault(name, value)
         for name in ("mlflow", "alembic", "lightning.pytorch.loggers.mlflow"):
-            logging.getLogger(name).setLevel(logging.ERROR)  # a new database tells its whole story
+            logging.getLogger(name).setLevel(logging.ERROR)  # creating a database is verbose
         run = Path(save_dir).resolve()
         self.checkpoint = checkpoint
         self.uri = tracking_uri or SERVER
         if not self.uri:
             self.uri = f"sqlite:///{run.parents[2] / 'mlflow.db'}"
             more.setdefault("artifact_location", (run.parents[2] / "mlflow").as_uri())
-        known = self.open_state(run, "mlflow")
+        stored_id = self.open_state(run, "mlflow")
         super().__init__(
             experiment_name=experiment_name,
             run_name=run_name or run.name,
             tracking_uri=self.uri,
             tags=tags,
-            run_id=known,
+            run_id=stored_id,
             **more,
         )
 
     def check(self) -> None:
-        """Check that the server answers; a database file is made by the run.
+        """Check that the server responds; the run itself creates a database file.
 
         Raises:
-            InputError: it does not, or a package is missing.
+            InputError: the server does not respond, or a package is missing.
         """
         from mlflow import MlflowClient
 
@@ -81,8 +81,8 @@ class MLFlowLogger(Tracker, LightningMLFlowLogger):
 
             return
         try:
-            if str(self.uri).startswith("http"):  # MLflow itself would try for most of a minute
-                with contextlib.suppress(HTTPError):  # an answer of any kind
+            if str(self.uri).startswith("http"):  # MLflow itself would retry for most of a minute
+                with contextlib.suppress(HTTPError):  # any response will do
                     urlopen(f"{self.uri}/health", timeout=10).close()
             MlflowClient(self.uri).search_experiments(max_results=1)
         except Exception as error:
@@ -91,17 +91,18 @@ class MLFlowLogger(Tracker, LightningMLFlowLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any) -> None:
-        """Open or continue the MLflow run, with its parameters and the whole configuration.
+        """Start or continue the MLflow run, and log its parameters and configuration.
 
-        MLflow's parameters are final: what a resumed run changes is a tag `changed.<parameter>`.
+        MLflow's parameters are immutable: a change by a resumed run becomes a tag
+        `changed.<parameter>`.
         """
         client, run_id = self.experiment, self.run_id
         self.write_state()
         client.update_run(run_id, status="RUNNING")
-        there = client.get_run(run_id).data.params
-        super().log_hyperparams({key: v for key, v in params.items() if key not in there})
+        logged = client.get_run(run_id).data.params
+        super().log_hyperparams({key: v for key, v in params.items() if key not in logged})
         for key, value in params.items():
-            if key in there and str(value)[:250] != there[key]:
+            if key in logged and str(value)[:250] != logged[key]:
                 client.set_tag(run_id, f"changed.{key}", value)
         client.log_artifact(run_id, str(self.run / "config.yaml"))
         print(f"mlflow: {self.uri}, run {run_id}", flush=True)
@@ -119,7 +120,7 @@ class MLFlowLogger(Tracker, LightningMLFlowLogger):
 
     @rank_zero_only
     def log_end(self, status: str, metrics: dict[str, float]) -> None:
-        """Write the outcome and the final metrics, and end the MLflow run."""
+        """Log the outcome and the final metrics, and end the MLflow run."""
         client, run_id = self.experiment, self.run_id
         client.log_dict(run_id, metrics, "metrics.json")
         client.set_tag(run_id, "status", status)

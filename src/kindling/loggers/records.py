@@ -1,4 +1,4 @@
-"""What TensorBoard shows beside scalars: each function makes the record of one of its tabs."""
+"""Build TensorBoard's records: hyperparameters, texts, pictures, graphs and scalars."""
 
 import contextlib
 import copy
@@ -41,12 +41,12 @@ LAYOUT = {
         "validation metrics": ["Multiline", ["val/(?!loss$)"]],
     },
     "Is it fast?": {
-        "samples a second": ["Multiline", ["train/samples_per_second"]],
+        "samples per second": ["Multiline", ["train/samples_per_second"]],
         "memory (MB)": ["Multiline", ["train/memory_mb"]],
     },
     "Is it healthy?": {
         "gradient norm": ["Multiline", ["train/gradient_norm"]],
-        "update of a step, as a share of the weights": ["Multiline", ["train/update_to_weight"]],
+        "update size relative to the weights": ["Multiline", ["train/update_to_weight"]],
         "learning rate": ["Multiline", ["train/lr"]],
         "momentum": ["Multiline", ["train/momentum"]],
     },
@@ -54,14 +54,14 @@ LAYOUT = {
 
 
 def session_start(name: str, hyperparameters: dict[str, Any]) -> Any:
-    """Return the record of a run's hyperparameters, its row of the HPARAMS tab.
+    """Return the record of a run's hyperparameters: its row in the HPARAMS tab.
 
-    The columns of metrics are the last scalars of the runs: TensorBoard finds them by itself, over
-    runs of several models too, as long as no run says which there are.
+    TensorBoard fills the metric columns with the last scalars of the runs, also for runs of several
+    models, as long as no run declares its metrics.
 
     Args:
-        name: the row's name; what is found twice under one name (by way of a link) is one row.
-        hyperparameters: numbers, texts and truth values by name.
+        name: name of the row; a run that is found twice (through a link) remains one row.
+        hyperparameters: numbers, strings and booleans by name.
     """
     info = SessionStartInfo(group_name=name, start_time_secs=time.time())
     for key, value in hyperparameters.items():
@@ -75,14 +75,13 @@ def session_start(name: str, hyperparameters: dict[str, Any]) -> Any:
 
 
 def write_session_start(path: Path, name: str, hyperparameters: dict[str, Any]) -> None:
-    """Write that record into an event file of its own, in place of the one that is there.
+    """Write that record to an event file of its own, replacing the previous one.
 
-    TensorBoard believes the first record that it finds of a run: only so a resumed run, whose
-    settings may have changed, has a row with those that it has now. What an earlier command line
-    set, and this one does not, stays in the row.
+    TensorBoard uses the first record that it finds for a run, so only a replaced file shows the
+    current settings of a resumed run. Settings of earlier command lines stay in the row unless
+    overridden.
     """
-    known = {**_hyperparameters(path), **hyperparameters}
-    summary = session_start(name, known)
+    summary = session_start(name, {**_hyperparameters(path), **hyperparameters})
     events = [
         event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"),
         event_pb2.Event(wall_time=time.time(), summary=summary),
@@ -95,37 +94,37 @@ def write_session_start(path: Path, name: str, hyperparameters: dict[str, Any]) 
 
 
 def _hyperparameters(path: Path) -> dict[str, Any]:
-    """Return the hyperparameters that an event file holds; none where it cannot be read."""
+    """Return the hyperparameters in an event file; empty if it cannot be read."""
     found: dict[str, Any] = {}
-    with contextlib.suppress(Exception):  # damaged, or not there: then it is written anew
+    with contextlib.suppress(Exception):  # damaged or missing: it is rewritten
         for event in LegacyEventFileLoader(str(path)).Load():
             for value in event.summary.value:
                 content = value.metadata.plugin_data.content
-                held = metadata.parse_session_start_info_plugin_data(content).hparams
-                found |= {key: getattr(v, v.WhichOneof("kind")) for key, v in held.items()}
+                hparams = metadata.parse_session_start_info_plugin_data(content).hparams
+                found |= {key: getattr(v, v.WhichOneof("kind")) for key, v in hparams.items()}
     return found
 
 
 def scalars(points: dict[str, float]) -> Any:
-    """Return the record of numbers by name, all of one step."""
+    """Return the record of scalars of one step, by name."""
     values = [Summary.Value(tag=name, simple_value=value) for name, value in points.items()]
     return Summary(value=values)
 
 
 def session_end(succeeded: bool) -> Any:
-    """Return the record that a run has ended, and whether well."""
+    """Return the record of the end of a run, with its success or failure."""
     status = api_pb2.Status.Value("STATUS_SUCCESS" if succeeded else "STATUS_FAILURE")
     info = SessionEndInfo(status=status, end_time_secs=time.time())
     return _session(metadata.SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=info))
 
 
 def _session(tag: str, content: Any) -> Any:
-    about = metadata.create_summary_metadata(content)
-    return Summary(value=[Summary.Value(tag=tag, metadata=about, tensor=metadata.NULL_TENSOR)])
+    summary = metadata.create_summary_metadata(content)
+    return Summary(value=[Summary.Value(tag=tag, metadata=summary, tensor=metadata.NULL_TENSOR)])
 
 
 def texts(run: Path) -> dict[str, str]:
-    """Return what a run directory says about its run, as Markdown by tag."""
+    """Return the configuration and the record of a run as Markdown, by tag."""
     found = {}
     if (run / "config.yaml").is_file():
         lines = (run / "config.yaml").read_text(encoding="utf-8").splitlines()
@@ -133,7 +132,7 @@ def texts(run: Path) -> dict[str, str]:
     if (run / "run.json").is_file():
         facts = flat(json.loads((run / "run.json").read_text(encoding="utf-8")))
         rows = [f"| {key} | {_cell(value)} |" for key, value in facts.items() if value is not None]
-        found["run"] = "\n".join(["| what | value |", "|---|---|", *rows])
+        found["run"] = "\n".join(["| key | value |", "|---|---|", *rows])
     return found
 
 
@@ -147,23 +146,23 @@ def picture(tag: str, png: bytes, description: str) -> Any:
 
     Args:
         tag: its name in the Images tab.
-        png: the content of a PNG file.
-        description: what it shows, in a sentence; TensorBoard shows it next to the name.
+        png: content of a PNG file.
+        description: one sentence that TensorBoard displays next to the name.
     """
-    width, height = struct.unpack(">II", png[16:24])  # of the header, which comes first
+    width, height = struct.unpack(">II", png[16:24])  # in the header
     image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=png)
-    about = SummaryMetadata(display_name=tag, summary_description=description)
-    return Summary(value=[Summary.Value(tag=tag, image=image, metadata=about)])
+    caption = SummaryMetadata(display_name=tag, summary_description=description)
+    return Summary(value=[Summary.Value(tag=tag, image=image, metadata=caption)])
 
 
 def graph(net: nn.Module, inputs: Any) -> Any:
-    """Return the network's graph, traced with example inputs; its modes stay as they are.
+    """Return the graph of a network, traced with example inputs, without changing its modes.
 
     Raises:
-        Exception: whatever the network, or the tracing of it, raises.
+        Exception: anything that the network or the tracer raises.
     """
     modes = [(module, module.training) for module in net.modules()]
-    # A copy that shares its weights and is not compiled; and torch calls its tracer deprecated.
+    # Trace an uncompiled copy that shares the weights; torch's tracer warns that it is deprecated.
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         try:
@@ -174,7 +173,7 @@ def graph(net: nn.Module, inputs: Any) -> Any:
 
 
 def example(model: Any) -> Any:
-    """Return inputs that a model's network takes; None where the model does not say."""
+    """Return example inputs for a model's network; None if their shape is not known."""
     if getattr(model, "example_input_array", None) is not None:
         return model.example_input_array
     if not isinstance(getattr(model, "net", None), nn.Module):

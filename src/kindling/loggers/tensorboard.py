@@ -1,7 +1,7 @@
-"""Lightning's TensorBoard and CSV loggers, writing where a run directory keeps them.
+"""Lightning's TensorBoard logger, writing to the run directory.
 
-Both know how to go back: `mark` says how far the history is on disk when a checkpoint is written,
-and `cut` lets a resumed run begin with what was there then, no point missing and none twice.
+Its history can be truncated: `position` returns the end of the history on disk when a checkpoint is
+written, and `truncate_to` returns to it, so that a resumed run neither loses nor repeats a point.
 """
 
 import os
@@ -15,21 +15,21 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from src.kindling.errors import first_line
 from src.kindling.loggers import records
 
-SETTINGS = "events.out.tfevents.0.settings"  # the row of HPARAMS; by its name the first to be read
-BINS = 64  # of a histogram; TensorBoard shows 30
+SETTINGS = "events.out.tfevents.0.settings"  # the row of HPARAMS; this name is read first
+BINS = 64  # per histogram; TensorBoard displays 30
 
 
 class TensorBoardLogger(LightningTensorBoardLogger):
-    """Event files in `<save_dir>/tensorboard/`, for all tabs of TensorBoard that have something.
+    """Write event files in `<save_dir>/tensorboard/` for the tabs of TensorBoard.
 
-    What does not change (hyperparameters, configuration, graph, layout) is written once, when the
-    run starts; a resumed run finds it there.
+    Constant information (configuration, graph, layout) is written once, when the run first starts;
+    resuming does not repeat it.
 
     Args:
         save_dir: the run directory.
-        flush_secs: seconds until a written point is on disk.
-        graph: whether the network is traced, at the start, for the Graphs tab.
-        histograms: whether weights and gradients are counted when the pictures are drawn.
+        flush_secs: seconds between writes to disk.
+        graph: whether to trace the network for the Graphs tab at the start.
+        histograms: whether to log histograms of weights and gradients when pictures are drawn.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class TensorBoardLogger(LightningTensorBoardLogger):
             save_dir, name="tensorboard", version="", default_hp_metric=False, flush_secs=flush_secs
         )
         self.graph, self.histograms = graph, histograms
-        self._started = self._traced = bool(self._files())  # by the run that is resumed
+        self._started = self._traced = bool(self._files())  # if resumed
 
     @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        """Write a point of each metric, but for the epoch: as a chart it would say nothing."""
+        """Write a point per metric, except for the epoch, whose chart would be useless."""
         points = {name: value for name, value in metrics.items() if name != "epoch"}
         if points and all(isinstance(value, float | int) for value in points.values()):
             self._add(records.scalars(points), step)  # one record: seven took 0.3 ms
@@ -52,9 +52,9 @@ class TensorBoardLogger(LightningTensorBoardLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, metrics: Any = None, step: Any = None) -> None:
-        """Write what the run is: its row of the HPARAMS tab, its texts, the layout of its charts.
+        """Write the run's row in the HPARAMS tab, its texts, and the layout of its charts.
 
-        The row's metrics are the last scalars, so that a run that goes on, or failed, has them too.
+        The metrics of the row are the last scalars, so running and failed runs have them too.
         """
         run = Path(self.save_dir)
         name = f"{run.parent.name}/{run.name}"
@@ -68,74 +68,74 @@ class TensorBoardLogger(LightningTensorBoardLogger):
 
     @rank_zero_only
     def log_graph(self, model: Any, input_array: Any = None) -> None:
-        """Write the network's graph; Lightning calls this when training, or a test, starts."""
+        """Write the graph of the network; Lightning calls this when training or testing starts."""
         inputs = records.example(model)
         if self._traced or not self.graph or inputs is None:
             return
         self._traced = True
         try:
             graph = records.graph(model.net, inputs)
-        except Exception as error:  # a network may do what cannot be traced: no reason to stop
-            print(f"warning: the network has no graph: {first_line(error)}", file=sys.stderr)
+        except Exception as error:  # not every network can be traced, which must not stop the run
+            print(f"warning: the network cannot be traced: {first_line(error)}", file=sys.stderr)
         else:
             self.experiment._get_file_writer().add_graph(graph)
 
     @rank_zero_only
     def log_histograms(self, model: Any, step: int) -> None:
-        """Write how weights, and the gradients of the last step, are distributed."""
+        """Write histograms of the weights, and of the gradients of the last step."""
         if not self.histograms:
             return
         for name, weights in model.named_parameters():
             for kind, values in (("", weights), (".gradient", weights.grad)):
                 if values is not None and values.numel() and values.isfinite().all():
-                    values = values.detach().float()  # NumPy knows no bfloat16
+                    values = values.detach().float()  # NumPy lacks bfloat16
                     self.experiment.add_histogram(f"weights/{name}{kind}", values, step, bins=BINS)
 
     @rank_zero_only
     def log_picture(self, name: str, png: bytes, title: str, step: int) -> None:
-        """Write a picture, a PNG file's content, with a sentence that says what it shows."""
-        # Not figures/...: the first page sorts by name, and begins with the scalars.
+        """Write a picture, given as the content of a PNG file, with its title."""
+        # Not figures/...: the first page is sorted by name, and should begin with the scalars.
         self._add(records.picture(f"views/{name}", png, title), step)
 
     @rank_zero_only
     def log_precision_recall(self, name: str, true: Any, probabilities: Any, step: int) -> None:
-        """Write a class's curve for the PR Curves tab: is it one [N]? its probabilities [N]."""
+        """Write a class's curve for the PR Curves tab, from labels [N] and probabilities [N]."""
         self.experiment.add_pr_curve(f"precision_recall/{name}", true, probabilities, step)
 
     @rank_zero_only
     def log_end(self, status: str, metrics: dict[str, float]) -> None:
-        """Write how the run ended; of a stopped one nothing, as it may be continued."""
+        """Write the outcome of the run; nothing if it was stopped, because it may be resumed."""
         if status != "stopped":
             self._add(records.session_end(status == "finished"))
             self.finalize("success")
 
     @rank_zero_only
     def save(self) -> None:
-        """Put on disk what was written; config.yaml has the hyperparameters."""
+        """Flush the history to disk; the hyperparameters are in config.yaml."""
         if self._experiment is not None:
             self.experiment.flush()
 
     def position(self) -> dict[str, int]:
-        """Put on disk what was written, and return the size of each event file."""
+        """Flush the history to disk, and return the size of each event file in bytes."""
         self.save()
         return {path.name: path.stat().st_size for path in self._files()}
 
     def truncate_to(self, position: dict[str, int] | None) -> None:
-        """Remove what was written after a mark, which no record crosses; None removes all."""
+        """Remove the records after a position; None removes all."""
         for path in self._files():
             size = (position or {}).get(path.name, 0)
-            if size == 0 or path.is_symlink():  # a link may lead to a file that is none of ours
+            if size == 0 or path.is_symlink():  # a link may lead to a foreign file
                 path.unlink()
             elif path.stat().st_size > size:
                 os.truncate(path, size)
         self._started = self._traced = bool(self._files())
 
     def _files(self) -> list[Path]:
-        """The event files that grow."""
+        """Return the event files that records are appended to."""
         folder = Path(self.log_dir)
         names = os.listdir(folder) if folder.is_dir() else []
         return sorted(folder / name for name in names if "tfevents" in name and name != SETTINGS)
 
     def _add(self, summary: Any, step: int | None = None) -> None:
-        # The writer that fit() closed is opened again by asking for it.
+        # Accessing the writer reopens it after fit() has closed it.
         self.experiment._get_file_writer().add_summary(summary, step)

@@ -1,4 +1,4 @@
-"""Weights & Biases: Lightning's logger, for one W&B run per run directory."""
+"""Lightning's Weights & Biases logger, with one W&B run per run directory."""
 
 import io
 import os
@@ -14,21 +14,21 @@ from src.kindling.errors import InputError, first_line
 from src.kindling.files.bounded import read_config
 from src.kindling.tracking import Tracker
 
-BINS = 64  # of a histogram
-OTHERWISE = "logger.wandb.offline=true keeps everything on this machine"
-LONGEST = 60  # seconds to wait for an upload at the end; what is left is in <run>/wandb
+BINS = 64  # per histogram
+OFFLINE_HINT = "logger.wandb.offline=true keeps everything on this machine"
+UPLOAD_SECONDS = 60  # to wait for an upload at the end; the rest stays in <run>/wandb
 
 
 class WandbLogger(Tracker, LightningWandbLogger):
-    """Metrics, configuration, pictures, histograms and the outcome of a run, in W&B.
+    """Log metrics, configuration, pictures, histograms and the outcome of a run to W&B.
 
     Args:
         save_dir: the run directory.
         project: the W&B project.
-        name: the run's name there; None takes the run directory's.
+        name: name of the W&B run; None for the name of the run directory.
         offline: keep everything in `<save_dir>/wandb`, for `wandb sync`.
-        tags: labels of the run.
-        checkpoint: upload best.ckpt at the end, as an artifact.
+        tags: tags of the run.
+        checkpoint: upload best.ckpt as an artifact at the end.
         more: other arguments of `wandb.init`: entity, group, notes, ...
     """
 
@@ -44,17 +44,17 @@ class WandbLogger(Tracker, LightningWandbLogger):
     ) -> None:
         import wandb
 
-        known = self.open_state(Path(save_dir), "wandb")
+        stored_id = self.open_state(Path(save_dir), "wandb")
         self.checkpoint = checkpoint
-        quiet = wandb.Settings(silent=True, console="off", finish_timeout=LONGEST)
-        wandb.setup(quiet)  # for what W&B says before a run is open
+        quiet = wandb.Settings(silent=True, console="off", finish_timeout=UPLOAD_SECONDS)
+        wandb.setup(quiet)  # also before a run is open
         mode = os.environ.get("WANDB_MODE") or "online"
         self.online = not offline and mode in ("online", "run", "shared")
         super().__init__(
             save_dir=save_dir,
             project=project,
             name=name or Path(save_dir).name,
-            id=known or uuid.uuid4().hex[:8],
+            id=stored_id or uuid.uuid4().hex[:8],
             mode="offline" if offline else None,
             tags=tags,
             settings=quiet,
@@ -62,25 +62,25 @@ class WandbLogger(Tracker, LightningWandbLogger):
         )
 
     def check(self) -> None:
-        """Check that W&B knows the user.
+        """Check that the user is logged in to W&B.
 
         Raises:
-            InputError: not logged in, or W&B does not answer.
+            InputError: not logged in, or W&B does not respond.
         """
         import wandb
 
         if not self.online:
             return
         try:
-            known = wandb.login(prompt=False, verify=True)
+            logged_in = wandb.login(prompt=False, verify=True)
         except Exception as error:
-            raise InputError(f"logger.wandb: {first_line(error)}; {OTHERWISE}") from error
-        if not known:
-            raise InputError(f"logger.wandb: not logged in; run `wandb login`, or {OTHERWISE}")
+            raise InputError(f"logger.wandb: {first_line(error)}; {OFFLINE_HINT}") from error
+        if not logged_in:
+            raise InputError(f"logger.wandb: not logged in; run `wandb login`, or {OFFLINE_HINT}")
 
     @rank_zero_only
     def log_hyperparams(self, params: Any = None) -> None:
-        """Open or continue the W&B run, with the run directory's whole configuration."""
+        """Start or continue the W&B run, and log the configuration of the run directory."""
         self.experiment.config.update(read_config(self.run / "config.yaml"), allow_val_change=True)
         self.write_state()
         where = self.experiment.url if self.online else f"{self.run}/wandb (offline)"
@@ -88,14 +88,14 @@ class WandbLogger(Tracker, LightningWandbLogger):
 
     @rank_zero_only
     def log_picture(self, name: str, png: bytes, title: str, step: int) -> None:
-        """Log a picture, with its title as caption."""
+        """Log a picture with its title as the caption."""
         from PIL import Image
 
         self.log_image(f"views/{name}", [Image.open(io.BytesIO(png))], step, caption=[title])
 
     @rank_zero_only
     def log_histograms(self, model: Any, step: int) -> None:
-        """Log how weights, and the gradients of the last step, are distributed."""
+        """Log histograms of the weights, and of the gradients of the last step."""
         import wandb
 
         found: dict[str, Any] = {}
@@ -108,7 +108,7 @@ class WandbLogger(Tracker, LightningWandbLogger):
 
     @rank_zero_only
     def log_end(self, status: str, metrics: dict[str, float]) -> None:
-        """Write the outcome and the final metrics, and close the W&B run."""
+        """Log the outcome and the final metrics, and end the W&B run."""
         import wandb
 
         self.experiment.summary.update({**metrics, "status": status})

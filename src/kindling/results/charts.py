@@ -21,7 +21,7 @@ from src.kindling.results.history import Points
 from src.kindling.results.tables import shown
 
 POINTS = 1000  # per line; more would not be visible on a screen
-FEW = 12  # lines of so few points have markers
+FEW = 12  # lines with at most this many points get markers
 LINES = 24  # per chart; more could not be told apart
 
 
@@ -32,7 +32,7 @@ class Chart:
     Attributes:
         title: what is drawn.
         svg: the picture.
-        text: what it shows, in words, for readers who cannot see it.
+        text: a text alternative, for readers who cannot see it.
     """
 
     title: str
@@ -52,7 +52,7 @@ def charts(histories: dict[int, dict[str, Points]]) -> list[Chart]:
             stage, _, name = metric.rpartition("/")
             if stage == "test":  # a single point, which is in the table
                 continue
-            # The stages of one run share a chart, or else the runs do.
+            # With one run, its stages share a chart; with several, the runs do.
             title, line, style = metric, f"run {run}", run - 1
             if len(histories) == 1:
                 title, line, style = name, stage or name, int(stage == "val")
@@ -119,7 +119,7 @@ def _svg(figure: Figure) -> bytes:
 
 
 def _description(title: str, lines: dict[str, tuple[int, Points]]) -> Iterator[str]:
-    """Say in words where each line begins and ends, and its lowest and highest values."""
+    """Describe the first, last, lowest and highest value of each line."""
     yield f"{printable(title, 60)} by optimizer step."
     for name, (_, (steps, values)) in lines.items():
         least, most = min(values), max(values)

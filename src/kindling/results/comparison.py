@@ -162,7 +162,7 @@ def _differing(settings: list[Plain]) -> list[Plain]:
 
 
 def _labels(settings: list[Plain]) -> tuple[list[str], str]:
-    """Return what distinguishes each of several settings, and the defaults, as overrides.
+    """Return the overrides that distinguish each setting, and the shared defaults.
 
     A default is a value of more than half of the settings. Arguments of a chosen constructor that
     only some of the choices have are omitted: its name stands for them.
@@ -173,10 +173,10 @@ def _labels(settings: list[Plain]) -> tuple[list[str], str]:
     keys = dict.fromkeys(k for k in keys if k in shared or k.rpartition(".")[0] not in chosen)
     defaults: Plain = {}
     for key in keys:
-        held = [values[key] for values in settings if key in values]
-        [(most, count)] = Counter(map(repr, held)).most_common(1)
+        present = [values[key] for values in settings if key in values]
+        [(most, count)] = Counter(map(repr, present)).most_common(1)
         if 2 * count > len(settings):
-            defaults[key] = next(value for value in held if repr(value) == most)
+            defaults[key] = next(value for value in present if repr(value) == most)
     labels = [
         as_overrides({k: v for k, v in values.items() if k in keys and not _same(k, v, defaults)})
         for values in settings
@@ -209,12 +209,12 @@ def _criterion(runs: Sequence[Run], metric: str | None, mode: str | None) -> tup
     """Return the metric to rank by and its mode: by default those of most runs' checkpoints."""
     names = sorted({name for run in runs for name in run.metrics})
     monitors = [_monitor(run, names) for run in runs]
-    monitored, its_mode = max(monitors, key=monitors.count)
+    monitored, monitor_mode = max(monitors, key=monitors.count)
     if metric is None and monitored in names:
         metric = monitored
     elif metric is None:  # a metric that only the callback logged
         metric = next((n for n in ("val/loss", "train/loss") if n in names), names[0])
-    inferred = its_mode if metric == monitored else mode_of(metric)
+    inferred = monitor_mode if metric == monitored else mode_of(metric)
     return metric, mode or inferred
 
 
@@ -225,10 +225,10 @@ def mode_of(metric: str) -> str:
 
 
 def _monitor(run: Run, names: list[str]) -> tuple[str, str]:
-    """Return the metric that a run's checkpoints went by, and its mode.
+    """Return the metric that a run selected checkpoints by, and its mode.
 
-    run.json has both. That of an older run does not: then its configuration says, or else
-    val/loss, or train/loss without validation.
+    Both are in run.json. For older runs they come from the configuration, or else are val/loss, or
+    train/loss without validation.
     """
     recorded = run.record.get("monitor")
     recorded = recorded if isinstance(recorded, dict) else {}

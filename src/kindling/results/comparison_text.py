@@ -24,7 +24,7 @@ def as_text(one: Comparison, width: int) -> str:
 
 
 def heading(one: Comparison) -> str:
-    """Say what is compared, and by which metric."""
+    """Return a heading: the number of runs and settings, and the metric."""
     count, kinds = len(one.runs), len(one.settings)
     what = f"{count} run{'s' * (count > 1)}, {kinds} setting{'s' * (kinds > 1)}"
     best = "lowest" if one.mode == "min" else "highest"
@@ -95,7 +95,7 @@ def _split(header: list[str], rows: list[list[Any]], width: int) -> Iterator[Tab
 
 
 def notes(one: Comparison) -> list[str]:
-    """Say what was tested and how, which run is best, and what was left out."""
+    """Return notes on the tests, the best run, and the skipped runs."""
     tested = len(one.differences)
     found = sum(difference.significant for difference in one.differences)
     lines = [f"best run: {tables.shown(str(one.best.path))}"]
@@ -107,7 +107,7 @@ def notes(one: Comparison) -> list[str]:
             f" p < {LEVEL} after Holm's correction for {tested} test{'s' * (tested > 1)}"
         )
     elif len(one.settings) > 1:
-        lines.append("no difference was tested: that takes two seeds each, with different results")
+        lines.append("no difference tested: needs two seeds per setting, with different results")
     if one.repeated:
         reason = "an older run of the same settings and seed"
         lines.append(tables.skipped(reason, [run.path for run in one.repeated]))
@@ -151,7 +151,7 @@ def as_rows(one: Comparison) -> Iterator[Plain]:
 
 
 def as_plain(one: Comparison) -> Plain:
-    """Return everything that is known of one model's settings, as plain data."""
+    """Return the entire comparison of one model as plain data."""
     return {
         "model": one.model,
         "metric": one.metric,

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from src.kindling.errors import InputError, first_line
 from src.kindling.files import bounded
 
-POINTS = 2000  # of a curve at least, if it was logged so often; twice as many at most
-CELLS = 200_000  # of a chunk
+POINTS = 2000  # minimum per thinned curve; the maximum is twice as many
+CELLS = 200_000  # per chunk
 COLUMNS = 1000
 LINE = 2**20  # bytes
 
@@ -24,9 +24,9 @@ Points = tuple[list[float], list[float]]  # steps and values
 
 
 def read_history(run: Path) -> dict[str, Points]:
-    """Return steps and values of each metric in metrics.csv; of a repeated step, the later value.
+    """Return steps and values of each metric in metrics.csv; a later value replaces an earlier one.
 
-    A long curve is reduced to every 2nd, 4th, 8th, ... point, its last, its least, and its largest.
+    A long curve is reduced to every 2nd, 4th, 8th, ... point, and its last, least and largest ones.
 
     Raises:
         InputError: the file is not what a run writes.
@@ -54,7 +54,7 @@ def _chunks(file: IO[str]) -> Iterator[tuple[list[str], list[tuple[str, ...]]]]:
         raise ValueError("it has more columns than a run would have written")
     rows = (row[: len(header)] for row in reader)
     while chunk := list(itertools.islice(rows, max(1, CELLS // max(1, len(header))))):
-        # The first row has all columns, so that a short one is filled.
+        # The header has all columns, so that short rows are padded.
         yield header, list(itertools.zip_longest(*([header, *chunk]), fillvalue=""))
 
 
@@ -73,9 +73,9 @@ def _add(curves: dict[str, "_Curve"], header: list[str], columns: list[tuple[str
     for name, (_, *cells) in zip(header, columns, strict=True):
         if name and name not in ("step", "epoch"):
             filled = steps[np.fromiter(map(bool, cells), bool, len(cells))]
-            values, whole = _numbers(filter(None, cells)), np.isfinite(filled)
-            if whole.any():
-                curves.setdefault(name, _Curve()).extend(filled[whole], values[whole])
+            values, valid = _numbers(filter(None, cells)), np.isfinite(filled)
+            if valid.any():
+                curves.setdefault(name, _Curve()).extend(filled[valid], values[valid])
 
 
 def _numbers(cells: Iterable[str]) -> NDArray[np.float64]:
@@ -91,7 +91,7 @@ class _Curve:
         self.outstanding: dict[str, tuple[float, float]] = {}  # last, least, and largest point
 
     def extend(self, steps: NDArray[np.float64], values: NDArray[np.float64]) -> None:
-        """Add points [n], thinning all that are kept once they are too many."""
+        """Add points [n], and thin the curve if it becomes too long."""
         chosen = (np.arange(self.seen, self.seen + len(steps)) % self.stride) == 0
         self.seen += len(steps)
         self.kept = np.hstack([self.kept, [steps[chosen], values[chosen]]])
@@ -105,8 +105,8 @@ class _Curve:
             self._note("most", steps[most], values[most])
 
     def _note(self, which: str, step: float, value: float) -> None:
-        known = self.outstanding.get(which, (step, value))[1]
-        if which == "last" or (value <= known if which == "least" else value >= known):
+        best = self.outstanding.get(which, (step, value))[1]
+        if which == "last" or (value <= best if which == "least" else value >= best):
             self.outstanding[which] = float(step), float(value)
 
     def points(self) -> Points:

@@ -32,11 +32,11 @@ Rows = list[list[str]]
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of the page.
+    """A picture on the page.
 
     Attributes:
         title: its caption.
-        text: what it shows, in words, for readers who cannot see it.
+        text: a text alternative, for readers who cannot see it.
         address: the image itself, as a data: URL.
     """
 
@@ -75,9 +75,9 @@ def _models(found: Sequence[Run]) -> Iterator[Plain]:
     """Yield, for each model, the comparison and curves of its runs."""
     for model in dict.fromkeys(run.model for run in found):
         # Numbered as in the page's list of runs.
-        its = {number: run for number, run in enumerate(found, 1) if run.model == model}
-        histories = {number: read_history(run.path) for number, run in its.items()}
-        fit = [run for run in its.values() if not run.unfit]
+        numbered = {number: run for number, run in enumerate(found, 1) if run.model == model}
+        histories = {number: read_history(run.path) for number, run in numbered.items()}
+        fit = [run for run in numbered.values() if not run.unfit]
         compared = _tables(comparison.compare(fit)) if len(found) > 1 and fit else None
         yield {"name": printable(model), "compared": compared, "curves": curves(histories)}
 
@@ -170,20 +170,20 @@ def _words(command: Any) -> str | None:
 
 
 def commands(run: Run) -> Iterator[tuple[str, str]]:
-    """Yield what one can do with a run, and the command for it."""
+    """Yield the actions on a run, each with its command."""
     path = str(run.path)
     if (lines := _reproducing(run.record)) is not None:
         yield "reproduce it", lines
     yield "resume it", layout.command_line("train", resume=path)
     yield "test it", layout.command_line("evaluate", run=path)
-    yield "ask it", layout.command_line("predict", run=path)
+    yield "query it", layout.command_line("predict", run=path)
     yield "see its dashboards", f"tensorboard --logdir {shlex.quote(path)}"
 
 
 def _reproducing(record: Plain) -> str | None:
     """Return the command that started a run, if it only sets values.
 
-    People trust a command that they paste: one that could build or import something is omitted.
+    People paste commands without reading them: one that could import or build code is omitted.
     """
     earlier = record.get("earlier")
     first = earlier[0] if isinstance(earlier, list) and earlier else record
@@ -238,7 +238,7 @@ def figures(run: Path) -> tuple[list[Picture], list[str]]:
 
 
 def description(png: bytes) -> str | None:
-    """Return the text chunk `Description` of a PNG: what it shows.
+    """Return the text chunk `Description` of a PNG, its text alternative.
 
     Source: the PNG specification, sections 5.3 and 11.3.3.
     """

@@ -52,12 +52,12 @@ class Run:
 
     @property
     def status(self) -> str:
-        """How it ended, or `running`; `killed` if it could not record its end."""
+        """The outcome, or `running`; `killed` if no end was recorded."""
         return run_record.status(self.path, self.record)
 
     @property
     def unfit(self) -> str | None:
-        """Why it cannot be compared; None if it can."""
+        """The reason why the run cannot be compared; None if it can."""
         if "checkpoint" in self.record:
             return "evaluations, not training runs"
         if self.status != "finished":

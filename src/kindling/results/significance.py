@@ -98,7 +98,7 @@ def p_value(t: float, df: float) -> float:
 
 @functools.cache
 def quantile(df: float, level: float = LEVEL) -> float:
-    """Return the t that is exceeded, in absolute value, with probability `level`."""
+    """Return the t whose absolute value is exceeded with probability `level`."""
     low, high = 0.0, 2.0
     while p_value(high, df) > level:
         low, high = high, 2 * high
@@ -123,13 +123,13 @@ def welch(first: Sequence[float], second: Sequence[float]) -> tuple[float, float
         of_a, of_b = np.float64(sd_a) ** 2 / len(first), np.float64(sd_b) ** 2 / len(second)
         t = (a - b) / np.sqrt(of_a + of_b)
         df = (of_a + of_b) ** 2 / (of_a**2 / (len(first) - 1) + of_b**2 / (len(second) - 1))
-    if not math.isfinite(df):  # t is finite exactly if df is
+    if not math.isfinite(df):  # t is finite if and only if df is
         return None
     return float(t), float(df), p_value(float(t), float(df))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values so that all tests together keep the error rate of one.
+    """Correct p-values so that the family-wise error rate is that of a single test.
 
     Source: Holm, "A simple sequentially rejective multiple test procedure" (1979).
     """

@@ -10,7 +10,7 @@ from src.kindling.errors import printable
 
 GAP = "  "  # between two columns
 PLUS_MINUS = "±"  # between a mean and its standard deviation
-MAX_NAMED = 3  # skipped runs that are named; more are counted
+MAX_NAMED = 3  # skipped runs to name; the rest are counted
 
 
 def shown(value: Any) -> str:
@@ -71,7 +71,7 @@ def escaped(text: str) -> str:
 
 
 def skipped(reason: str, paths: Sequence[Path]) -> str:
-    """Say how many runs were skipped and why, and name the first few."""
+    """Format the number of skipped runs, the reason, and the first few paths."""
     names = ", ".join(printable(str(path)) for path in paths[:MAX_NAMED])
     more = f" and {len(paths) - MAX_NAMED} more" if len(paths) > MAX_NAMED else ""
     return f"skipped {len(paths)}, {printable(reason)}: {names}{more}"

@@ -97,7 +97,7 @@ WRONG = {
     "trainer.devices=1025": "trainer.devices=1025",
     "trainer.num_nodes=2": "nothing says where the other machines are",
     "trainer.max_time=soon": 'trainer.max_time=soon: must be "DD:HH:MM:SS"',
-    "+trainer.logger=false": "trainer.logger: set by the run itself; use logger=none",
+    "+trainer.logger=false": "trainer.logger: set by the run itself: use logger=none",
     "+trainer.enable_checkpointing=false": "use callbacks=none, or ~callbacks.checkpointing",
     "+trainer.callbacks=[]": "use an option of callbacks=",
     "+trainer.enable_progress_bar=false": "use ~callbacks.progress",

@@ -78,7 +78,7 @@ def test_only_a_variable_that_conf_names_at_the_same_key_is_read_back(own, tmp_p
 
 
 def test_a_masked_value_must_be_given_again():
-    with pytest.raises(InputError, match=r"logger\.x\.token: .* give it again"):
+    with pytest.raises(InputError, match=r"logger\.x\.token: .* set it again"):
         masking.check_complete({"logger": {"x": {"token": masking.MASK}}})
 
 

@@ -218,7 +218,7 @@ def test_a_network_that_cannot_be_traced_costs_one_line(capsys: Any, tmp_path: P
     logger.log_graph(SimpleNamespace(net=Odd(), example_input_array=torch.zeros(1, 1)))
     logger.finalize("success")
     said = capsys.readouterr()
-    assert (said.out, said.err) == ("", "warning: the network has no graph: not with zeros\n")
+    assert (said.out, said.err) == ("", "warning: the network cannot be traced: not with zeros\n")
 
 
 def test_a_run_that_makes_every_warning_an_error_shows_none(tmp_path: Path) -> None:
