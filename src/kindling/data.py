@@ -55,9 +55,6 @@ class BaseData(pl.LightningDataModule):
             raise ValueError(f"fold={fold}: must be below folds={folds} (counted from 0)")
         self.folds, self.fold = folds, fold
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
-        # Set above 1 for several steps per call: the loader then yields lists of batches.
-        self.group = 1
-        self.limit_train_batches: float | None = None
         self._splits: dict[str, Split] | None = None
         self._moved: dict[str, Split] = {}  # to the accelerator
 
@@ -126,9 +123,7 @@ class BaseData(pl.LightningDataModule):
         """Return a loader of training batches, shuffled by (seed, epoch), as many on each rank."""
         overfits = self.trainer is not None and getattr(self.trainer, "overfit_batches", 0) > 0
         shuffle = self.shuffle and not overfits  # repeat the same few batches
-        return self._loader(
-            "train", shuffle=shuffle, pad=True, group=self.group, limit=self.limit_train_batches
-        )
+        return self._loader("train", shuffle=shuffle, pad=True)
 
     def val_dataloader(self) -> Any:
         """Return a loader of validation batches, each row once over all ranks; [] without rows."""
@@ -150,15 +145,7 @@ class BaseData(pl.LightningDataModule):
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
-    def _loader(
-        self,
-        stage: str,
-        *,
-        shuffle: bool = False,
-        pad: bool = False,
-        group: int = 1,
-        limit: float | None = None,
-    ) -> Any:
+    def _loader(self, stage: str, *, shuffle: bool = False, pad: bool = False) -> Any:
         split = self.split(stage)
         if split is None:
             return []
@@ -175,8 +162,6 @@ class BaseData(pl.LightningDataModule):
             self._near(device, stage, split),
             self.batch_size,
             sampler=sampler,
-            group=group,
-            limit=limit,
             device=device,
         )
 

@@ -90,8 +90,6 @@ class TensorLoader:
         tensors: each [N, ...]; a batch is a tuple of [B, ...].
         batch_size: B; the last batch of an epoch may be smaller.
         sampler: the order of the rows; by default the original order.
-        group: batches per item; above 1, the loader yields lists of that many batches.
-        limit: number of batches per epoch, or a fraction of them; None for all.
         device: device of the batches, by default that of the tensors; an entire block is moved at
             once.
 
@@ -107,59 +105,39 @@ class TensorLoader:
         batch_size: int,
         *,
         sampler: EpochSampler | None = None,
-        group: int = 1,
-        limit: float | None = None,
         device: torch.device | None = None,
     ) -> None:
         if len({len(tensor) for tensor in tensors}) != 1:
             raise ValueError(f"rows differ: {[len(tensor) for tensor in tensors]}")
         self.tensors = tuple(tensors)
-        self.batch_size, self.group = batch_size, group
+        self.batch_size = batch_size
         self.sampler = EpochSampler(len(tensors[0])) if sampler is None else sampler
         self.device = tensors[0].device if device is None else device
-        batches = -(-len(self.sampler) // self.batch_size)
-        if limit is not None:
-            batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        self.batches = batches  # per epoch, regardless of `group`
         self._row_bytes = sum(t.element_size() * math.prod(t.shape[1:]) for t in self.tensors)
-        self._given = 0  # items yielded in this epoch
-        self._skip = 0  # items that a resumed epoch has already yielded
-
-    @property
-    def ahead(self) -> int:
-        """Number of epochs that may be fetched ahead: as many as fit in a block.
-
-        At most 32, so that the first ones are still in the CPU cache. Always 1 for subclasses,
-        which may draw random numbers: these are seeded before each epoch is fetched.
-        """
-        if type(self) is not TensorLoader:
-            return 1
-        rows = min(self.batches * self.batch_size, len(self.sampler))
-        return min(max(1, BLOCK_BYTES // max(rows * self._row_bytes, 1)), 32)
+        self._given = 0  # batches yielded in this epoch
+        self._skip = 0  # batches that a resumed epoch has already yielded
 
     def __len__(self) -> int:
-        return -(-self.batches // self.group)
+        return -(-len(self.sampler) // self.batch_size)
 
     def __iter__(self) -> Iterator[Any]:
         # A generator starts at the first next(), after Lightning has set the epoch.
         skip, self._skip = self._skip, 0
         self._given = skip
-        for item in self._items(skip):
+        for batch in self._rest(skip):
             self._given += 1
-            yield item
+            yield batch
 
-    def _items(self, skip: int) -> Iterator[Any]:
-        """Yield the batches, or lists of batches, of this epoch, except the first `skip`."""
-        item = self.group * self.batch_size  # rows
-        block = item * max(1, BLOCK_BYTES // max(item * self._row_bytes, 1))
-        rows = min(self.batches * self.batch_size, len(self.sampler))
+    def _rest(self, skip: int) -> Iterator[tuple[Tensor, ...]]:
+        """Yield the batches of this epoch, except the first `skip`."""
+        size, rows = self.batch_size, len(self.sampler)
+        block = size * max(1, BLOCK_BYTES // max(size * self._row_bytes, 1))
         order = None if self.sampler.in_order else self.sampler.order().to(self.tensors[0].device)
         # A resumed epoch starts at the block in which it was interrupted: its batches then have the
         # same memory alignment as before, on which the rounding of kernels may depend.
-        for start in range(skip * item // block * block, rows, block):
+        for start in range(skip * size // block * block, rows, block):
             batches = self._batches(order, slice(start, min(start + block, rows)))
-            items = batches if self.group == 1 else _lists(batches, self.group)
-            yield from islice(items, max(skip - start // item, 0), None)
+            yield from islice(batches, max(skip - start // size, 0), None)
 
     def _batches(self, order: Tensor | None, rows: slice) -> Iterator[tuple[Tensor, ...]]:
         """Gather a block of rows, and split it into batches."""
@@ -172,33 +150,19 @@ class TensorLoader:
         return zip(*parts, strict=True)
 
     def state_dict(self) -> dict[str, int]:
-        """Return how many items of the epoch were yielded; Lightning saves it in checkpoints."""
-        return {"given": self._given, "group": min(self.group, self.batches)}
+        """Return how many batches of the epoch were yielded; Lightning saves it in checkpoints."""
+        return {"given": self._given}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Resume after the items that were yielded; after a complete epoch, at its start.
-
-        Raises:
-            ValueError: the state is from the middle of an epoch with another `group`.
-        """
-        if state["group"] == min(self.group, self.batches):
-            self._skip = state["given"] % max(len(self), 1)
-        elif state["given"] % max(-(-self.batches // state["group"]), 1):
-            raise ValueError(
-                f"the checkpoint is from mid-epoch, with {state['group']} batches per call"
-                f" (now {self.group}); steps_per_execution can only change between epochs"
-            )
+        """Resume after the batches that were yielded; after a complete epoch, at its start."""
+        given = state["given"] * state.get("group", 1)  # older versions counted groups of batches
+        self._skip = given if given < len(self) else 0
 
 
 def _gathered(tensor: Tensor, rows: Tensor) -> Tensor:
     if tensor.ndim == 2 and tensor.shape[1] == 1:  # gathering from a vector takes half the time
         return tensor[:, 0].index_select(0, rows)[:, None]
     return tensor.index_select(0, rows)
-
-
-def _lists(batches: Iterator[Any], length: int) -> Iterator[list[Any]]:
-    while items := list(islice(batches, length)):
-        yield items
 
 
 class OrderedLoader(ResumableLoader):

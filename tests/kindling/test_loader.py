@@ -92,21 +92,6 @@ def test_refuses_tensors_of_different_lengths(lengths):
     assert str(list(lengths)) in str(refusal.value)
 
 
-@examples
-@given(rows=ROWS, batch_size=BATCHES, group=st.integers(2, 6), shuffle=st.booleans())
-def test_groups_are_lists_of_batches_and_the_last_is_what_is_left(rows, batch_size, group, shuffle):
-    def loader(size):
-        sampler = EpochSampler(rows, shuffle=shuffle, seed=1)
-        return TensorLoader(tensors(rows), batch_size, sampler=sampler, group=size)
-
-    batches, groups = seen(loader(1)), [seen(item) for item in loader(group)]
-    assert all(isinstance(item, list) for item in loader(group))
-    assert [len(item) for item in groups[:-1]] == [group] * (len(groups) - 1)
-    assert flat(groups) == batches
-    assert len(loader(group)) == len(groups)
-    assert loader(group).batches == len(batches)
-
-
 @pytest.mark.parametrize("shape", [(6,), (6, 1), (6, 2), (6, 1, 1), (6, 0)])
 def test_rows_of_any_shape_come_as_indexing_gives_them(shape):
     rows = torch.arange(math.prod(shape)).reshape(shape)
@@ -125,19 +110,18 @@ def test_rows_of_any_shape_come_as_indexing_gives_them(shape):
 @given(
     rows=ROWS,
     batch_size=BATCHES,
-    group=st.integers(1, 3),
     shuffle=st.booleans(),
     block=st.integers(1, 400),  # bytes; a row has 20
     data=st.data(),
 )
-def test_the_size_of_a_block_changes_no_batch(rows, batch_size, group, shuffle, block, data):
+def test_the_size_of_a_block_changes_no_batch(rows, batch_size, shuffle, block, data):
     def batches(skip):
         sampler = EpochSampler(rows, shuffle=shuffle, seed=1)
-        loader = TensorLoader(tensors(rows), batch_size, sampler=sampler, group=group)
-        loader.load_state_dict({"given": skip, "group": group})
-        return [seen(item if group > 1 else [item]) for item in loader]
+        loader = TensorLoader(tensors(rows), batch_size, sampler=sampler)
+        loader.load_state_dict({"given": skip})
+        return seen(loader)
 
-    skip = data.draw(st.integers(0, -(-rows // batch_size // group)))
+    skip = data.draw(st.integers(0, -(-rows // batch_size)))
     expected = batches(skip)  # in one block
     with mock.patch.object(loader, "BLOCK_BYTES", block):
         assert batches(skip) == expected
@@ -156,10 +140,9 @@ def test_a_large_epoch_is_never_in_memory_at_once(shuffle):
 
 def test_batches_come_on_the_device_that_was_asked_for():
     meta = torch.device("meta")  # shapes without values, but a device as any other
-    for group, shuffle in itertools.product((1, 2), (False, True)):
+    for shuffle in (False, True):
         sampler = EpochSampler(5, shuffle=shuffle)
-        loader = TensorLoader(tensors(5), 2, sampler=sampler, group=group, device=meta)
-        batches = [batch for item in loader for batch in (item if group > 1 else [item])]
+        batches = list(TensorLoader(tensors(5), 2, sampler=sampler, device=meta))
         assert [len(classes) for _, classes in batches] == [2, 2, 1]
         assert {part.device for batch in batches for part in batch} == {meta}
 
@@ -269,29 +252,24 @@ def test_ranks_take_turns_in_one_common_order():
 
 
 @examples
-@given(rows=ROWS, batch_size=BATCHES, group=st.integers(1, 3), world_size=WORLDS, data=st.data())
-def test_continues_with_exactly_the_batches_that_remain(rows, batch_size, group, world_size, data):
+@given(rows=ROWS, batch_size=BATCHES, world_size=WORLDS, data=st.data())
+def test_continues_with_exactly_the_batches_that_remain(rows, batch_size, world_size, data):
     def fresh():
         sampler = EpochSampler(rows, shuffle=True, seed=1, world_size=world_size, pad=True)
         sampler.set_epoch(4)
-        return TensorLoader(tensors(rows), batch_size, sampler=sampler, group=group)
+        return TensorLoader(tensors(rows), batch_size, sampler=sampler)
 
-    def pass_of(loader):
-        return [seen(item if group > 1 else [item]) for item in loader]
-
-    whole = pass_of(fresh())
+    whole = seen(fresh())
     taken = data.draw(st.integers(0, len(whole)))
     interrupted = fresh()
     iterator = iter(interrupted)
-    assert [seen(next(iterator) if group > 1 else [next(iterator)]) for _ in range(taken)] == (
-        whole[:taken]
-    )
+    assert seen(itertools.islice(iterator, taken)) == whole[:taken]
 
     resumed = fresh()
     resumed.load_state_dict(interrupted.state_dict())
     # After a whole epoch the next one is due, and it is a whole one.
-    assert pass_of(resumed) == (whole[taken:] if taken < len(whole) else whole)
-    assert pass_of(resumed) == whole
+    assert seen(resumed) == (whole[taken:] if taken < len(whole) else whole)
+    assert seen(resumed) == whole
 
 
 def test_a_resumed_epoch_that_is_interrupted_again_counts_from_its_start():
@@ -313,21 +291,11 @@ def test_an_epoch_that_is_broken_off_leaves_the_next_one_whole():
     assert seen(loader) == [[0, 1], [2, 3], [4, 5]]
 
 
-@pytest.mark.parametrize(("taken", "group"), [(0, 3), (3, 3), (3, 9)])
-def test_groups_may_change_size_between_two_epochs(taken, group):
-    first, second = (TensorLoader(tensors(6), 1, group=size) for size in (2, group))
-    iterator = iter(first)
-    for _ in range(taken):
-        next(iterator)
-    second.load_state_dict(first.state_dict())
-    assert [row for item in second for row in seen(item)] == [[row] for row in range(6)]
-
-
-def test_the_batches_per_call_may_not_change_mid_epoch():
-    first = TensorLoader(tensors(6), 1, group=2)
-    next(iter(first))
-    with pytest.raises(ValueError, match="can only change between epochs"):
-        TensorLoader(tensors(6), 1, group=3).load_state_dict(first.state_dict())
+def test_a_state_of_an_older_version_counts_groups_of_batches():
+    loader = TensorLoader(tensors(7), 2)  # 4 batches
+    for items, rest in ((1, [[6]]), (2, [[0, 1], [2, 3], [4, 5], [6]])):
+        loader.load_state_dict({"given": items, "group": 3})
+        assert seen(loader) == rest
 
 
 def test_its_state_is_plain_data():

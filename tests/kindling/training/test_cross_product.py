@@ -30,7 +30,7 @@ def test_model_optimizer_and_scheduler_fit_together(
     )
     before = [p.detach().clone() for p in experiment.model.parameters()]
     experiment.trainer.fit(experiment.model, datamodule=experiment.data)
-    steps = 2 * min(2, experiment.data.train_dataloader().batches)
+    steps = 2 * min(2, len(experiment.data.train_dataloader()))
     assert experiment.trainer.global_step == steps
     assert math.isfinite(float(experiment.trainer.callback_metrics["val/loss"]))
     after = list(experiment.model.parameters())
