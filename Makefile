@@ -149,7 +149,7 @@ $(VENV)/.dev: $(VENV)/.base
 	@touch $@
 
 $(VENV)/.services: $(VENV)/.dev
-	@$(PIP) -e '.[dev,wandb,mlflow,study]'
+	@$(PIP) -e '.[dev,wandb,mlflow]'
 	@touch $@
 
 $(VENV)/.study: $(VENV)/.base

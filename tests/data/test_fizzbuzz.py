@@ -233,18 +233,19 @@ def test_refuses_a_csv_file_and_says_why(tmp_path, content, reason):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="asks POSIX for the memory that was used")
-@pytest.mark.parametrize("numbers", ["1..99999999999", ["1..99999999999"]], ids=repr)
-def test_refuses_a_huge_range_at_once_and_without_memory(numbers, tmp_path):
-    code = f"""
+def test_refuses_a_huge_range_at_once_and_without_memory(tmp_path):
+    code = """
 import resource, sys, time
 from src.data.fizzbuzz import FizzBuzzData
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 unit = 1 if sys.platform == "darwin" else 1024
-data, start, before = FizzBuzzData(), time.process_time(), peak()
-try:
-    data.prediction_inputs({numbers!r})
-except ValueError as error:
-    print(error, time.process_time() - start, (peak() - before) * unit, sep="|")
+data = FizzBuzzData()
+for numbers in ("1..99999999999", ["1..99999999999"]):
+    start, before = time.process_time(), peak()
+    try:
+        data.prediction_inputs(numbers)
+    except ValueError as error:
+        print(error, time.process_time() - start, (peak() - before) * unit, sep="|")
 """
     (tmp_path / "huge.py").write_text(code)
     result = subprocess.run(
@@ -256,11 +257,13 @@ except ValueError as error:
         timeout=120,
     )
     assert result.returncode == 0, result.stderr
-    message, seconds, memory = result.stdout.split("|")
-    assert "99999999999" in message
-    assert "1023" in message
-    assert float(seconds) < 0.5
-    assert int(memory) < 50e6
+    lines = result.stdout.splitlines()
+    assert len(lines) == 2
+    for message, seconds, memory in (line.split("|") for line in lines):
+        assert "99999999999" in message
+        assert "1023" in message
+        assert float(seconds) < 0.5
+        assert int(memory) < 50e6
 
 
 # What a user is answered --------------------------------------------------------------------------

@@ -203,3 +203,18 @@ def test_the_text_shows_ten_rows_and_says_how_many_there_are(data):
     assert [line.split()[2] for line in lines[1:11]] == ["0.0000"] * 10
     assert lines[11].startswith("10 of 50 rows, 4 of 4 columns")
     assert len(lines) == 13
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        (LinearRegressionData, {"rows": 10**12}),
+        (LinearRegressionData, {"test_rows": 10**11}),
+        (TwoLayerNetData, {"val_rows": 10**9}),
+        (TwoLayerNetData, {"teacher_features": 10**9}),
+    ],
+)
+def test_refuses_sizes_that_do_not_fit_into_memory(kind, size, monkeypatch):
+    monkeypatch.setattr("src.data.regression.total_memory", lambda: 2**34)
+    with pytest.raises(ValueError, match="GB of memory; there are 17"):
+        kind(**size)

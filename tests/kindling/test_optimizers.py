@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from src.kindling.optimizers import Muon
-from src.nets import TwoLayerNet
+from tests.kindling.examples.net import TwoLayers
 
 SETTINGS = {"lr": 0.02, "weight_decay": 0.3, "momentum": 0.9, "betas": (0.8, 0.99)}
 
@@ -37,8 +37,8 @@ class Scale(nn.Module):
 
 
 NETS = {
-    "matrices and biases": lambda: TwoLayerNet(4, 6, 3),
-    "only matrices": lambda: TwoLayerNet(4, 6, 3, bias=False),
+    "matrices and biases": lambda: TwoLayers(4, 6, 3, bias=True, dropout=0.0),
+    "only matrices": lambda: TwoLayers(4, 6, 3, bias=False, dropout=0.0),
     "no matrix": Scale,
 }
 
@@ -167,4 +167,4 @@ def test_refuses_a_net_without_parameters():
 )
 def test_refuses_values_out_of_range(settings):
     with pytest.raises(ValueError, match=r"-1\.0|1\.5"):
-        Muon(TwoLayerNet(2, 2, 1).parameters(), **settings)
+        Muon(TwoLayers(2, 2, 1, bias=True, dropout=0.0).parameters(), **settings)

@@ -36,8 +36,10 @@ ROOMS = {name: paths for name, paths in OPTIONAL.items() if (ROOT / paths[0]).ex
 DELETED = [path for name in OPTIONAL.keys() - ROOMS.keys() for path in OPTIONAL[name]]
 NOT_COPIED = (".git", ".venv*", ".*_cache", ".hypothesis", "__pycache__", "logs", "*.egg-info")
 IMPORT_ALL = """
-import importlib, pkgutil, src
+import importlib.util, pkgutil, src
 names = [found.name for found in pkgutil.walk_packages(src.__path__, "src.")]
+if importlib.util.find_spec("optuna") is None:  # the packages of studies are an extra
+    names = [name for name in names if not name.startswith("src.kindling.studies.")]
 for name in names:
     name.endswith("__main__") or importlib.import_module(name)
 print(len(names))

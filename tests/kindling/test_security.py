@@ -20,10 +20,13 @@ from src.kindling.config import untrusted
 from src.kindling.config.signatures import locate
 from src.kindling.files import output
 from src.kindling.process.memory import total_memory
-from tests.conftest import ROOT, compose, options
-from tests.kindling.config.test_settings import HOSTILE
+from tests.conftest import ROOT
+from tests.kindling import examples
+from tests.kindling.config.test_settings import HOSTILE, QUADRANTS
+from tests.kindling.conftest import compose, options
 from tests.kindling.files.test_checkpoint import Hostile
 
+pytestmark = pytest.mark.usefixtures("own_models")
 MODELS = options("model")
 
 
@@ -49,7 +52,11 @@ class Stranger:
 
     def runs(self, name, *arguments):
         """Return the exit status of a command, and what it said."""
-        words = [f"src/{name}.py", *arguments, f"log_dir={self.folder / 'logs'}"]
+        words = [
+            f"src/{name}.py",
+            *examples.arguments(name, *arguments),
+            f"log_dir={self.folder / 'logs'}",
+        ]
         self.patch.setattr(sys, "argv", words)
         try:
             importlib.import_module(f"src.{name}").main()
@@ -81,7 +88,7 @@ def stranger(tmp_path, monkeypatch, capfd):
 CONTENTS = {}
 
 
-def honest(model="fizzbuzz"):
+def honest(model="quadrants"):
     """What a checkpoint of this project holds, as far as it is read to rebuild model and data."""
     if model not in CONTENTS:
         settings = compose(f"model={model}", "trainer.accelerator=cpu", "logger=none")
@@ -131,7 +138,7 @@ def test_a_pickle_runs_no_code(stranger, monkeypatch, form, key):
     stranger.plant(pickled(form, {**honest(), key: {"x": Hostile(stranger.trace)}}))
     for said in stranger.refused_by():
         assert "is not a checkpoint of plain data" in said
-    for kind in classes("fizzbuzz"):
+    for kind in classes("quadrants"):
         with pytest.raises(ValueError, match="is not a checkpoint of plain data"):
             kind.load_from_checkpoint(stranger.checkpoint)
         with pytest.raises((ValueError, TypeError)):
@@ -230,7 +237,7 @@ NO_CONFIGURATIONS = {
     # what is changed -> what the line must name
     "an optimizer as model": (put("model", _target_="torch.optim.SGD"), "torch.optim.SGD"),
     "a trainer as data": (put("data", _target_="lightning.pytorch.Trainer"), "Trainer"),
-    "a model as optimizer": (put("optimizer", _target_="src.models.fizzbuzz.FizzBuzz"), "FizzBuzz"),
+    "a model as optimizer": (put("optimizer", _target_=QUADRANTS), "Quadrants"),
     "a trainer as callback": (put("callbacks", "x", _target_="lightning.pytorch.Trainer"), "Trai"),
     "a model in a model": (put("model", "net", _target_="torch.optim.SGD"), "torch.optim.SGD"),
     "a target below a list": (put("data", rows=[[{"_target_": "os.system"}]]), "os.system"),
@@ -270,7 +277,7 @@ def test_what_this_project_would_not_have_written_is_named(stranger, kind):
 
 def test_instructions_are_those_of_their_group():
     told = untrusted.allowed_targets()
-    assert {("optimizer", "_partial_", True), ("model", "_target_", classes("fizzbuzz")[0])} - {
+    assert {("optimizer", "_partial_", True), ("model", "_target_", classes("quadrants")[0])} - {
         (group, key, value if key != "_target_" else locate(value)) for group, key, value in told
     } == set()
     assert {group for group, key, _ in told if key == "_partial_"} == {"optimizer", "scheduler"}
@@ -280,18 +287,16 @@ def test_instructions_are_those_of_their_group():
 
 HUGE = {
     # model -> places that are set, and the size
-    "fizzbuzz": [
+    "quadrants": [
         (["model.hidden_features"], 10**12),
         (["model.hidden_features"], 10**7),
         (["model.hidden_features"], 10**30),
-        (["model.num_digits", "data.num_digits"], 40),
-        (["data.num_digits"], -1),
-        (["data.num_digits"], "many"),
+        (["model.in_features", "data.in_features"], 40),
+        (["data.in_features"], -1),
+        (["data.in_features"], "many"),
     ],
-    "linear_regression": [(["data.rows"], 10**12), (["data.test_rows"], 10**11)],
-    "two_layer_net": [
-        (["data.val_rows"], 10**9),
-        (["data.teacher_features"], 10**9),
+    "teacher": [
+        (["model.hidden_features"], 10**9),
         (["model.in_features", "data.in_features"], 10**10),
     ],
 }
@@ -302,7 +307,7 @@ ARGUMENTS = {"model": "hyper_parameters", "data": "datamodule_hyper_parameters"}
     ("model", "places", "size"), [(model, *case) for model in HUGE for case in HUGE[model]]
 )
 def test_a_size_is_checked_before_it_is_allocated(stranger, monkeypatch, model, places, size):
-    monkeypatch.setattr("src.kindling.data.total_memory", lambda: 2**34)
+    monkeypatch.setattr("src.kindling.build.total_memory", lambda: 2**34)
     content = honest(model)
     for place in places:
         group, _, name = place.partition(".")
@@ -320,15 +325,15 @@ def test_memory_is_what_this_machine_has():
 
 
 def test_a_model_that_needs_numbers_to_be_built_is_still_loaded(tmp_path):
-    model = classes("fizzbuzz")[0]
+    model = classes("quadrants")[0]
 
     class Scaled(model):
-        def __init__(self, num_digits: int = 10, **others) -> None:
-            super().__init__(num_digits, **others)
-            self.scale = torch.linspace(0, 1, num_digits)[-1].item()
+        def __init__(self, in_features: int = 3, **others) -> None:
+            super().__init__(in_features, **others)
+            self.scale = torch.linspace(0, 1, in_features)[-1].item()
 
     content = honest()
-    content["hyper_parameters"].pop("num_digits")
+    content["hyper_parameters"].pop("in_features")
     torch.save(content, tmp_path / "a.ckpt")
     assert Scaled.load_from_checkpoint(tmp_path / "a.ckpt").scale == 1
 
@@ -487,7 +492,7 @@ ADDRESSES = ["http://127.0.0.1/best.ckpt", "https://x/run", "s3://x/best.ckpt", 
 def test_an_address_is_not_read(stranger, address):
     for name, key in (("train", "resume"), ("evaluate", "run"), ("predict", "run")):
         assert "on this machine" in stranger.refused(name, f"{key}={address}")
-    for kind in classes("fizzbuzz"):
+    for kind in classes("quadrants"):
         with pytest.raises(ValueError, match="on this machine"):
             kind.load_from_checkpoint(address)
 

@@ -1,6 +1,8 @@
 """FizzBuzz against cross entropy written out, and against the rule of the game."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from torch.nn import functional as F
 from src.data.fizzbuzz import FizzBuzzData, encode, fizzbuzz
 from src.kindling.build import Experiment
 from src.models.fizzbuzz import FizzBuzz
+from tests.conftest import Command
 
 Build = Callable[..., Experiment]
 
@@ -50,3 +53,20 @@ def test_the_default_recipe_plays_all_of_1_to_100_right(seed: int, build: Build)
     numbers = torch.arange(1, 101)
     answers = experiment.model.eval().predict_step(encode(numbers, 10))
     assert int((answers == fizzbuzz(numbers)).sum()) == 100
+
+
+def test_the_game_is_played_and_counted(command: Command, tmp_path: Path) -> None:
+    command("train", "model=fizzbuzz", "trainer.accelerator=cpu")
+    game = command("predict").stdout.split()
+    plain = ["fizz" * (n % 3 == 0) + "buzz" * (n % 5 == 0) or str(n) for n in range(1, 101)]
+    right = sum(a == b for a, b in zip(game[:100], plain, strict=True))
+    assert f"{right} of 100 right" in " ".join(game)
+    assert right >= 97
+    said = command.here("predict", "numbers=[15,300]")
+    assert said.split()[:2] == ["fizzbuzz", "fizzbuzz"]
+    command.here("predict", "numbers=1..1000", f"output={tmp_path}/game.json")
+    assert len(json.loads((tmp_path / "game.json").read_text())) == 1000
+    refused = command("predict", "numbers=1024", status=2).stderr
+    assert refused.startswith("error: ")
+    assert "1023" in refused
+    assert refused.count("\n") == 1

@@ -1,6 +1,8 @@
 """Linear regression against ordinary least squares, which is what it must end at."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 from src.data.linear_regression import LinearRegressionData
 from src.kindling.build import Experiment
 from src.models.linear_regression import LinearRegression
+from tests.conftest import Command
 
 Build = Callable[..., Experiment]
 
@@ -80,3 +83,13 @@ def test_unknown_true_coefficients_give_no_coefficient_error() -> None:
 def test_true_coefficients_of_another_length_are_refused() -> None:
     with pytest.raises(ValueError, match="3 numbers for 2 features"):
         LinearRegression(true_coefficients=[1.0, 2.0, 3.0])
+
+
+def test_it_answers_with_its_coefficients(command: Command, tmp_path: Path) -> None:
+    command("train", "model=linear_regression", "trainer.accelerator=cpu")
+    (tmp_path / "ask.csv").write_text("x1,x2\n1,0\n0,1\n")
+    command.here("predict", f"file={tmp_path}/ask.csv", f"output={tmp_path}/answers.json")
+    answers = [row["y1"] for row in json.loads((tmp_path / "answers.json").read_text())]
+    assert answers == pytest.approx([-1, 2], abs=0.1)
+    said = command.here("predict", "features=[1,1]")
+    assert f"{sum(answers):.4f}" in said

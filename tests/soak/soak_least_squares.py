@@ -1,6 +1,6 @@
 """A hundred seeds of the linear regression, each trained whole."""
 
-from tests.kindling.training.test_least_squares import Build, trained
+from tests.models.test_least_squares import Build, trained
 from tests.models.test_linear_regression import least_squares, relative_distance
 
 

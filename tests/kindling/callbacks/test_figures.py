@@ -20,20 +20,18 @@ from torch.utils.data import DataLoader
 from src.kindling import callbacks
 from src.kindling.build import Experiment
 from src.kindling.callbacks.figures import Figures, pictures_of
-from src.models.fizzbuzz import FizzBuzz
-from tests.conftest import options
+from tests.kindling.conftest import options
+from tests.kindling.examples.models.quadrants import Quadrants
 
 pytest.importorskip("src.kindling.figures")  # optional
 from src.kindling.figures.picture import Picture
 from src.kindling.figures.view import ask, rows_of
 
+pytestmark = pytest.mark.usefixtures("own_models")
 Build = Callable[..., Experiment]
-SMALL = {"two_layer_net": ("data.rows=128",), "fizzbuzz": ("model.hidden_features=16",)}
-EXPECTED = {
-    "linear_regression": {"fit", "coefficients"},
-    "two_layer_net": {"predicted_against_true", "error_by_output", "first_layer"},
-    "fizzbuzz": {"board", "confusion", "calibration", "precision_recall"},
-}
+CLASSIFIED = {"confusion", "calibration", "precision_recall"}
+VALUES = {"predicted_against_true", "residuals"}
+EXPECTED = {"quadrants": CLASSIFIED, "line": VALUES, "teacher": VALUES}
 
 
 def fitted(build: Build, *overrides: str, figures: Figures | None = None) -> Experiment:
@@ -54,7 +52,7 @@ def read(run: Path) -> EventAccumulator:
 def test_training_is_the_same_with_and_without(
     model: str, build: Build, tmp_path: Path, capsys: Any
 ) -> None:
-    few = (f"model={model}", *SMALL.get(model, ()))
+    few = (f"model={model}",)
     plain = fitted(build, *few, "logger=none")
     state = torch.get_rng_state()
     drawn = fitted(build, *few, "logger=tensorboard", figures=Figures(every_n_epochs=2))
@@ -69,7 +67,7 @@ def check_pictures(model: str, run: Path, steps: int) -> None:
     """Every picture is there at both times, and as a file that is the last one."""
     events = read(run)
     files = {path.stem for path in (run / "figures").iterdir()}
-    assert files >= EXPECTED.get(model, set())
+    assert files == EXPECTED[model]
     assert set(events.Tags()["images"]) == {f"views/{name}" for name in files}
     for name in files:
         points = events.Images(f"views/{name}")
@@ -83,7 +81,7 @@ def test_weights_gradients_and_curves_are_written_at_the_same_steps(
     build: Build, tmp_path: Path
 ) -> None:
     # Each second epoch is validated, which clears the gradients: they are counted before.
-    few = ("model.hidden_features=16", "trainer.check_val_every_n_epoch=2", "logger=tensorboard")
+    few = ("trainer.check_val_every_n_epoch=2", "logger=tensorboard")
     experiment = fitted(build, *few, figures=Figures(every_n_epochs=2))
     events = read(tmp_path)
     names = [name for name, _ in experiment.model.named_parameters()]
@@ -97,16 +95,13 @@ def test_weights_gradients_and_curves_are_written_at_the_same_steps(
     assert (value.min, value.max) == pytest.approx((weights.min(), weights.max()))
     assert value.sum == pytest.approx(weights.sum(dtype=float), rel=1e-4)
     curves = set(events.PluginTagToContent("pr_curves"))
-    assert curves == {f"precision_recall/{n}" for n in ("number", "fizz", "buzz", "fizzbuzz")}
-    assert [p.step for p in events.Tensors("precision_recall/fizz")] == [7, 15]
+    assert curves == {f"precision_recall/{n}" for n in ("neither", "left", "below", "both")}
+    assert [p.step for p in events.Tensors("precision_recall/left")] == [7, 15]
 
 
 def test_without_a_tensorboard_there_are_files_alone(build: Build, tmp_path: Path) -> None:
-    fitted(build, "model=linear_regression", "logger=csv", figures=Figures())
-    assert {path.name for path in (tmp_path / "figures").iterdir()} == {
-        "fit.png",
-        "coefficients.png",
-    }
+    fitted(build, "model=line", "logger=csv", figures=Figures())
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == VALUES
     assert not (tmp_path / "tensorboard").exists()
 
 
@@ -123,7 +118,7 @@ class Epochs(Callback):
         self.drawn: list[int] = []
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        file = self.folder / "fit.png"
+        file = self.folder / "residuals.png"
         if file.exists() and file.read_bytes() != self.seen:
             self.seen = file.read_bytes()
             self.drawn.append(trainer.current_epoch + 1)
@@ -136,7 +131,7 @@ class Epochs(Callback):
 def test_it_is_drawn_every_few_epochs_and_at_the_end(
     epochs: int, every: int | None, expected: list[int], build: Build, tmp_path: Path
 ) -> None:
-    experiment = build("model=linear_regression", "logger=none", f"trainer.max_epochs={epochs}")
+    experiment = build("model=line", "logger=none", f"trainer.max_epochs={epochs}")
     noted = Epochs(tmp_path)
     experiment.trainer.callbacks += [Figures(every), noted]
     experiment.trainer.fit(experiment.model, datamodule=experiment.data)
@@ -154,19 +149,19 @@ class Broken(Picture):
 def test_a_picture_that_fails_costs_one_line_and_no_training(
     build: Build, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import src.figures.linear_regression as own
+    from src.kindling.figures import regression as own
 
     good = own.pictures
     monkeypatch.setattr(own, "pictures", lambda model: [Broken(), *good(model)])
-    few = ("model=linear_regression", "logger=none")
+    few = ("model=line", "logger=none")
     experiment = fitted(build, *few, figures=Figures(every_n_epochs=1))
     assert capsys.readouterr().err == "warning: figure broken left out: no such color\n"
     assert experiment.trainer.global_step == 4
-    assert (tmp_path / "figures" / "fit.png").exists()
+    assert (tmp_path / "figures" / "residuals.png").exists()
 
 
 def test_outputs_that_are_not_finite_cost_one_line(build: Build, capsys: Any) -> None:
-    experiment = build("model=linear_regression", "logger=none", "trainer.max_epochs=2")
+    experiment = build("model=line", "logger=none", "trainer.max_epochs=2")
     figures = Figures()
     figures._pictures = pictures_of(experiment.model)
     batch = (torch.full((3, 2), float("nan")), torch.zeros(3, 1))
@@ -176,27 +171,10 @@ def test_outputs_that_are_not_finite_cost_one_line(build: Build, capsys: Any) ->
     assert capsys.readouterr().err == line
 
 
-def test_a_resumed_run_continues_the_path_of_its_coefficients(build: Build, tmp_path: Path) -> None:
-    def path(epochs: int, checkpoint: str | None = None) -> list[Any]:
-        experiment = build("model=linear_regression", "logger=none", f"trainer.max_epochs={epochs}")
-        figures = Figures(every_n_epochs=100)
-        experiment.trainer.callbacks.append(figures)
-        experiment.trainer.fit(
-            experiment.model, datamodule=experiment.data, ckpt_path=checkpoint, weights_only=True
-        )
-        notes: list[Any] = figures.state_dict()["notes"]["coefficients"]["way"]
-        return notes
-
-    whole = path(6)
-    first = path(3)
-    assert path(6, str(tmp_path / "checkpoints" / "last.ckpt")) == whole
-    assert (len(first), len(whole)) == (4, 7)  # the start, and each epoch
-
-
-@pytest.mark.parametrize("model", ["linear_regression", "fizzbuzz"])
+@pytest.mark.parametrize("model", ["line", "quadrants"])
 def test_a_resumed_run_draws_the_same_bytes(model: str, build: Build, tmp_path: Path) -> None:
     def drawn(epochs: int, checkpoint: str | None = None) -> dict[str, bytes]:
-        few = (f"model={model}", "logger=none", "scheduler=constant", *SMALL.get(model, ()))
+        few = (f"model={model}", "logger=none", "scheduler=constant")
         experiment = build(*few, f"trainer.max_epochs={epochs}")
         experiment.trainer.callbacks.append(Figures(every_n_epochs=1))
         experiment.trainer.fit(
@@ -214,20 +192,16 @@ def test_a_resumed_run_draws_the_same_bytes(model: str, build: Build, tmp_path: 
 # Any model, any data ------------------------------------------------------------------------------
 
 
-class Elsewhere(FizzBuzz):
-    """A classifier whose file has no pictures of its own: this one."""
-
-
-class Measure(FizzBuzz):
+class Measure(Quadrants):
     """A model that says it predicts values."""
 
     target = "value"
 
 
 def test_a_model_without_pictures_of_its_own_gets_those_of_its_target() -> None:
-    names = {picture.name for picture in pictures_of(Elsewhere())}
-    assert names == {"confusion", "calibration", "precision_recall"}
-    assert {p.name for p in pictures_of(Measure())} == {"predicted_against_true", "residuals"}
+    names = {picture.name for picture in pictures_of(Quadrants())}
+    assert names == CLASSIFIED
+    assert {p.name for p in pictures_of(Measure())} == VALUES
     assert pictures_of(nn.Linear(1, 1)) == []
 
 
@@ -299,9 +273,6 @@ def network(batch: str) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4))
 
 
-CLASSIFIED = {"confusion", "calibration", "precision_recall"}
-
-
 @pytest.mark.parametrize("validated", [True, False])
 @pytest.mark.parametrize(
     ("batch", "target", "expected"),
@@ -332,13 +303,10 @@ def test_any_model_with_loaders_alone_is_drawn_or_left_alone_without_a_word(
     assert {path.stem for path in (tmp_path / "figures").glob("*.png")} == expected
 
 
-@pytest.mark.parametrize("rooms", [("src.kindling.figures",), ("src.figures",)])
-def test_without_its_rooms_there_are_the_generic_pictures_or_none(
-    rooms: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_its_room_there_are_no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     def is_there(module: str) -> bool:
-        return not module.startswith(rooms)
+        return not module.startswith("src.kindling.figures")
 
+    assert pictures_of(Quadrants())
     monkeypatch.setattr(callbacks.figures, "_is_there", is_there)
-    names = {picture.name for picture in pictures_of(FizzBuzz())}
-    assert names == (CLASSIFIED if rooms == ("src.figures",) else set())
+    assert pictures_of(Quadrants()) == []

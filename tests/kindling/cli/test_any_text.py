@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.kindling.training import run
-from tests.conftest import Command, has_command
+from tests.conftest import has_command
+from tests.kindling.conftest import Command
 
 KEYS = [
     # of each type: text, whole number, number, truth, list, nothing, a group, a key of no one
@@ -110,7 +111,7 @@ def test_any_text_as_a_value(folder, key, text):
 def trained(tmp_path_factory):
     """A folder with a run in it, below `logs` as usual."""
     folder = tmp_path_factory.mktemp("trained")
-    quick = ("model=linear_regression", "trainer.max_epochs=1", "trainer.accelerator=cpu")
+    quick = ("model=line", "trainer.max_epochs=1", "trainer.accelerator=cpu")
     Command(folder / "logs").here("train", *quick)
     return folder
 

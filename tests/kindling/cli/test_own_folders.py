@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,17 +13,19 @@ from src.kindling import layout
 from src.kindling.cli import composition
 from src.kindling.errors import InputError
 from tests.conftest import Command
+from tests.kindling import examples
 from tests.kindling.cli.test_command import Typed, typed  # noqa: F401 - a fixture
 
-QUICK = ("model=linear_regression", "trainer.max_epochs=2", "trainer.accelerator=cpu")
+QUICK = ("model=line", "trainer.max_epochs=2", "trainer.accelerator=cpu")
 NADAM = "_target_: torch.optim.NAdam\n_partial_: true\nlr: 0.002\n"
 
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """A folder with an optimizer that conf/ does not have."""
+    """A folder with models and an optimizer that conf/ does not have."""
     folder = tmp_path / "own"
-    (folder / "optimizer").mkdir(parents=True)
+    shutil.copytree(examples.CONF, folder)
+    (folder / "optimizer").mkdir()
     (folder / "optimizer" / "nesterov.yaml").write_text(NADAM)
     return folder
 
@@ -35,12 +38,12 @@ def test_what_was_trained_with_it_is_read_back_with_it(
     said = command.here("train", folder, "optimizer=nesterov", *QUICK)
     assert json.loads((command.latest / "run.json").read_text())["config_dirs"] == [str(own)]
     assert "test/loss" in command.here("evaluate", folder)
-    assert "root mean squared" in command.here("predict", folder)
+    assert "of 50 rows" in command.here("predict", folder)
     command.here("train", folder, "resume=latest", "trainer.max_epochs=4")
     saved = torch.load(command.latest / "checkpoints" / "last.ckpt", weights_only=True)
     assert (saved["epoch"], saved["config"]["optimizer"]["lr"]) == (3, 0.002)
     [follow] = re.findall(r"python -m src\.(predict .*)", said)
-    assert "root mean squared" in command.here(*shlex.split(follow))
+    assert "of 50 rows" in command.here(*shlex.split(follow))
 
 
 @pytest.mark.parametrize("name", ["evaluate run", "predict run", "train resume"])
@@ -72,7 +75,7 @@ def test_a_strangers_run_does_not_get_its_own_folder_named(
 
 def test_every_job_of_a_sweep_finds_it(own: Path, command: Command) -> None:
     command.here("train", "-m", f"--config-dir={own}", "optimizer=adam,nesterov", *QUICK)
-    runs = (command.log_dir / "train" / "linear_regression").iterdir()
+    runs = (command.log_dir / "train" / "line").iterdir()
     texts = [(run / "config.yaml").read_text() for run in runs]
     assert sorted("NAdam" in text for text in texts) == [False, True]
 
@@ -103,8 +106,8 @@ def test_a_folder_that_is_missing_is_named(missing: str, typed: Typed) -> None: 
 
 
 def test_a_package_is_a_folder() -> None:
-    found = composition.own_folders("train", ["hydra.searchpath=[pkg://src.models]"])
-    assert found == [layout.CONF.parent / "src" / "models"]
+    found = composition.own_folders("train", ["hydra.searchpath=[pkg://src.kindling]"])
+    assert found == [layout.CONF.parent / "src" / "kindling"]
 
 
 def test_a_yaml_that_is_not_readable_is_named(own: Path, typed: Typed) -> None:  # noqa: F811

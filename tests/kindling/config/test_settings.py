@@ -8,7 +8,6 @@ import re
 import sys
 from pathlib import Path
 
-import hydra
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -20,15 +19,12 @@ from src.kindling.cli import command, composition
 from src.kindling.config import signatures, untrusted
 from src.kindling.config.settings import validate
 from src.kindling.errors import InputError, nearest
+from tests.kindling import examples
+from tests.kindling.conftest import compose, options
 
-CONF = Path(__file__).resolve().parents[3] / "conf"
-MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
-
-
-@functools.cache
-def _composed(*overrides):
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return composition.resolved(hydra.compose("train", list(overrides)))
+pytestmark = pytest.mark.usefixtures("own_models")
+MODELS = options("model")
+_composed = functools.cache(compose)
 
 
 def composed(*overrides):
@@ -57,16 +53,12 @@ def problems(changes, *overrides):
 # What is right ----------------------------------------------------------------------------------
 
 
-def test_conf_has_models():  # test_check.py composes every option with each of them
-    assert MODELS
-
-
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_composes_to_a_valid_configuration(model):
     whole = composed(f"model={model}")
     validate(whole)
     assert layout.model_stem(whole) == model
-    assert whole["data"]["_target_"].startswith(f"src.data.{model}.")
+    assert whole["data"]["_target_"].startswith(f"{examples.__name__}.data.{model}.")
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -83,8 +75,8 @@ def test_a_resolved_configuration_is_plain_data_with_nothing_to_interpolate(mode
         ("optimizer.lr", 1),
         ("optimizer.betas", [0.5, 0.9]),
         ("data.val_fraction", 0),
-        ("data.num_digits", 7),
-        ("data.num_digits", 24),
+        ("data.in_features", 2),
+        ("data.in_features", 24),
         ("trainer.max_epochs", None),
         ("trainer.devices", [0]),
         ("trainer.devices", "auto"),
@@ -120,13 +112,14 @@ WRONG_TYPE = [
     ("model.hidden_features", 2.5),
     ("model.hidden_features", [3]),
     ("model.hidden_features", {"a": 3}),
-    ("model.signed_digits", "perhaps"),
+    ("model.bias", "perhaps"),
     ("data.batch_size", "many"),
     ("data.val_fraction", "half"),
     ("data.shuffle", 2),
     ("optimizer.lr", "fast"),
     ("optimizer.betas", 0.9),
     ("optimizer.betas", [0.9]),
+    ("optimizer.betas", ["a", "b"]),
     ("scheduler.pct_start", "early"),
     ("trainer.max_epochs", "abc"),
     ("trainer.max_epochs", 2.5),
@@ -145,15 +138,15 @@ WRONG_TYPE = [
 OUT_OF_RANGE = [
     ("model.hidden_features", 0),
     ("model.hidden_features", -100),
-    ("model.num_digits", 0),
-    ("data.num_digits", 6),
-    ("data.num_digits", 25),
+    ("model.in_features", 0),
+    ("data.in_features", 1),
+    ("data.in_features", 25),
     ("data.batch_size", 0),
     ("data.val_fraction", 1.0),
     ("data.val_fraction", -0.1),
     ("data.val_fraction", float("nan")),
-    ("data.train_fraction", 0.0),
-    ("data.train_fraction", 1.01),
+    ("model.dropout", -0.1),
+    ("model.dropout", 1.0),
     ("scheduler.pct_start", 0.0),
     ("scheduler.pct_start", 1.0),
     ("callbacks.progress.seconds_per_line", 0.0),
@@ -165,8 +158,8 @@ OUT_OF_RANGE = [
     ("steps_per_execution", 0),
 ]
 NULL = [
-    ("model.num_digits", None),
-    ("model.signed_digits", None),
+    ("model.in_features", None),
+    ("model.bias", None),
     ("data.batch_size", None),
     ("data.shuffle", None),
     ("data.seed", None),
@@ -184,6 +177,7 @@ BOOL_FOR_NUMBER = [
     ("data.val_fraction", False),
     ("data.seed", False),
     ("optimizer.lr", True),
+    ("optimizer.betas", [True, 0.9]),
     ("scheduler.pct_start", True),
     ("trainer.max_epochs", True),
     ("trainer.limit_train_batches", True),
@@ -194,7 +188,7 @@ BOOL_FOR_NUMBER = [
 # Pydantic can read these; the constructors get the text as it is, and every text counts as true.
 TEXT_FOR_SOMETHING_ELSE = [
     ("model.hidden_features", "100"),
-    ("model.signed_digits", "no"),
+    ("model.bias", "no"),
     ("data.batch_size", "64"),
     ("data.val_fraction", "0.1"),
     ("data.shuffle", "off"),
@@ -219,16 +213,13 @@ def test_refuses_and_names_the_key(key, value):
 @pytest.mark.parametrize(
     ("model", "key", "value"),
     [
-        ("linear_regression", "data.noise", -0.1),
-        ("linear_regression", "data.coefficients", ["a", "b"]),
-        ("linear_regression", "data.coefficients", [True, 2.0]),
-        ("linear_regression", "data.coefficients", 3.0),
-        ("linear_regression", "model.bias", "none"),
-        ("linear_regression", "data.rows", 0),
-        ("two_layer_net", "data.targets", "noise"),
-        ("two_layer_net", "data.targets", None),
-        ("two_layer_net", "model.reduction", "max"),
-        ("two_layer_net", "data.teacher_features", 1.5),
+        ("line", "data.noise", -0.1),
+        ("line", "model.bias", "none"),
+        ("line", "data.rows", 0),
+        ("teacher", "data.targets", "noise"),
+        ("teacher", "data.targets", None),
+        ("teacher", "model.reduction", "max"),
+        ("teacher", "model.hidden_features", 1.5),
     ],
 )
 def test_refuses_for_the_other_models_and_names_the_key(model, key, value):
@@ -239,7 +230,7 @@ def test_refuses_for_the_other_models_and_names_the_key(model, key, value):
     ("key", "meant"),
     [
         ("model.hiden_features", "hidden_features"),
-        ("model.num_digit", "num_digits"),
+        ("model.in_feature", "in_features"),
         ("data.batchsize", "batch_size"),
         ("data.shufle", "shuffle"),
         ("optimizer.weight_deacy", "weight_decay"),
@@ -270,7 +261,7 @@ def test_names_an_unknown_key_that_is_like_no_other():
         ["model.hidden_features", "data.batch_size", "trainer.max_epochs", "optimizer.lr"],
         ["seed", "threads", "steps_per_execution"],
         ["seed", "optimizer.lr", "data.batch_size"],
-        ["model.hidden_features", "model.num_digits"],
+        ["model.hidden_features", "model.in_features"],
     ],
 )
 def test_reports_all_problems_together(keys):
@@ -290,7 +281,7 @@ def test_names_a_group_that_is_missing_or_no_group(group):
 
 @pytest.mark.parametrize(
     "target",
-    ["src.nets.Nothing", "src.nothing.Net", "nothing", "", ".", "src..nets.TwoLayerNet", 3],
+    ["src.kindling.Nothing", "src.nothing.Net", "nothing", "", ".", "src..kindling.Net", 3],
 )
 def test_names_a_target_that_is_not_there(target):
     assert list(problems({"model._target_": target})) == ["model._target_"]
@@ -304,13 +295,13 @@ def test_a_value_that_is_long_is_cut_short_in_the_message():
     ("key", "value", "said"),
     [
         ("compile", "no", "must be true or false"),
-        ("model.signed_digits", "true", "must be true or false"),
+        ("model.bias", "true", "must be true or false"),
         ("trainer.deterministic", "no", "must be true or false or 'warn'"),
         ("trainer.devices", 1.5, "must be a valid list, a valid string or a valid integer"),
         ("trainer.devices", ["a"], "[0] must be a valid integer"),
         ("optimizer.betas", [0.9], "[1] is missing"),
         ("callbacks.checkpointing.mode", "most", "must be 'min' or 'max'"),
-        ("data.num_digits", 3, "must be greater than or equal to 7"),
+        ("data.in_features", 1, "must be greater than or equal to 2"),
     ],
 )
 def test_says_what_would_be_right_in_one_sentence(key, value, said):
@@ -351,7 +342,7 @@ def own(request, tmp_path, monkeypatch):
     (tmp_path / "model" / "own.yaml").write_text("_target_: kindling_own_model.Model")
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
-    with layout.added_folders([tmp_path]):
+    with layout.added_folders([tmp_path, examples.CONF]):
         yield "kindling_own_model.Model"
     sys.modules.pop("kindling_own_model", None)
 
@@ -440,6 +431,7 @@ def test_nearest_names_the_choice_that_was_meant_or_the_few_there_are(word, choi
 # What may be rebuilt from a file ----------------------------------------------------------------
 
 SOURCE_FILE = Path("somewhere") / "best.ckpt"
+QUADRANTS = "tests.kindling.examples.models.quadrants.Quadrants"
 HOSTILE = [
     "os.system",
     "posix.system",
@@ -458,27 +450,30 @@ HOSTILE = [
     "src.models.torch.load",
     "src.kindling.optimizers.torch.load",
     "src.kindling.config.settings.importlib.import_module",
-    "src.models.fizzbuzz",
-    "src.models.fizzbuzz.FizzBuzz.load_from_checkpoint",
+    "tests.kindling.examples.models.quadrants",
+    f"{QUADRANTS}.load_from_checkpoint",
     "lightning.pytorch.Trainer.fit",
-    "src.models.fizzbuzz.FizzBuzz ",
-    " src.models.fizzbuzz.FizzBuzz",
-    "src.models.fizzbuzz.fizzbuzz",
-    "src.models.fizzbuzz.FizzBuzz\x00",
+    f"{QUADRANTS} ",
+    f" {QUADRANTS}",
+    "tests.kindling.examples.models.quadrants.quadrants",
+    f"{QUADRANTS}\x00",
     "",
     None,
     3,
     b"os.system",
     ["os.system"],
-    ["src.models.fizzbuzz.FizzBuzz"],
-    {"_target_": "src.models.fizzbuzz.FizzBuzz"},
+    [QUADRANTS],
+    {"_target_": QUADRANTS},
     {"name": "os.system"},
 ]
 PLACES = {
     "a group": lambda node: {"model": node},
     "the top": lambda node: node,
     "below a good one": lambda node: {
-        "model": {"_target_": "src.models.fizzbuzz.FizzBuzz", "optimizer": node}
+        "model": {
+            "_target_": "tests.kindling.examples.models.quadrants.Quadrants",
+            "optimizer": node,
+        }
     },
     "a list": lambda node: {"callbacks": [1, {"deep": [[node]]}]},
     "a tuple": lambda node: {"callbacks": ({"deep": (node,)},)},
@@ -559,7 +554,8 @@ def test_trusts_a_configuration_that_this_project_made(model):
 
 
 def test_allowed_targets_are_those_that_stand_in_conf():
-    texts = [path.read_text() for path in CONF.rglob("*.yaml")]
+    found = [path for folder in layout.conf_folders() for path in folder.rglob("*.yaml")]
+    texts = [path.read_text() for path in found]
     written = {
         target
         for text in texts
@@ -572,7 +568,7 @@ def test_allowed_targets_are_those_that_stand_in_conf():
 def test_a_conf_without_targets_is_none_of_this_project(tmp_path, monkeypatch):
     (tmp_path / "empty.yaml").write_text("# nothing\n")
     monkeypatch.setattr(layout, "CONF", tmp_path)
-    with pytest.raises(InputError, match="_target_"):
+    with layout.added_folders([]), pytest.raises(InputError, match="_target_"):
         allowed_targets()
 
 

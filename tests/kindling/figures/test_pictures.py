@@ -14,10 +14,10 @@ from src.kindling.callbacks.figures import pictures_of
 from src.kindling.figures import classification, regression
 from src.kindling.figures.picture import nice_limit
 from src.kindling.figures.view import View, held_out, view_of
-from tests.conftest import options
+from tests.kindling.conftest import options
 
+pytestmark = pytest.mark.usefixtures("own_models")
 Build = Callable[..., Experiment]
-SMALL = {"two_layer_net": ("data.rows=64", "data.in_features=20", "model.hidden_features=8")}
 
 
 def seen(experiment: Experiment, step: int) -> View:
@@ -39,10 +39,16 @@ def changed(model: Any) -> None:
 def test_a_picture_shows_the_moment_and_says_in_words_what_it_shows(
     model: str, build: Build
 ) -> None:
-    experiment = build(f"model={model}", "logger=none", *SMALL.get(model, ()))
+    experiment = build(f"model={model}", "logger=none")
     module = experiment.model
     generic = {"class": classification, "value": regression}[module.target].pictures(module)
-    pictures = [*pictures_of(module), *generic]
+    assert {p.name for p in pictures_of(module)} == {picture.name for picture in generic}
+    check(experiment, generic)
+
+
+def check(experiment: Experiment, pictures: list[Any]) -> None:
+    """Compare pictures of a model before and after its weights move, and read what they say."""
+    module = experiment.model
     assert len({picture.name for picture in pictures}) >= 2
     for picture in pictures:
         picture.restore(None, module)

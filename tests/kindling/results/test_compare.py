@@ -256,13 +256,14 @@ def test_two_hundred_runs_are_compared(tmp_path, compare):
     assert len(said.out.splitlines()) < 200
 
 
+@pytest.mark.usefixtures("own_models")
 def test_a_real_run_can_be_compared(command):
-    quick = ("model=linear_regression", "trainer.max_epochs=2", "trainer.accelerator=cpu")
+    quick = ("model=line", "trainer.max_epochs=2", "trainer.accelerator=cpu")
     for seed in (1, 2):
         command.here("train", f"seed={seed}", "logger=none", *quick)
     said = command.here("compare")
-    assert "linear_regression: 2 runs, 1 setting; best first, by the lowest train/loss" in said
-    assert runs.read(command.latest).model == "linear_regression"
+    assert "line: 2 runs, 1 setting; best first, by the lowest train/loss" in said
+    assert runs.read(command.latest).model == "line"
     assert (ROOT / "conf" / "compare.yaml").is_file()
 
 

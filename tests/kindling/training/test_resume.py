@@ -21,10 +21,11 @@ from src.kindling.files.checkpoint import AtomicCheckpointIO, load_checkpoint
 from src.kindling.process import ranks, signals
 from src.kindling.training import resume, resume_changes
 from tests import kills
-from tests.conftest import Command, compose
+from tests.kindling.conftest import Command, compose
 from tests.soak.soak_resume import EXTRAS, SMALL, flipped
 
-SHORT = ("model=linear_regression", "trainer.accelerator=cpu", "trainer.max_epochs=20")
+pytestmark = pytest.mark.usefixtures("own_models")
+SHORT = ("model=line", "trainer.accelerator=cpu", "trainer.max_epochs=20")
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +47,7 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def run(trained, command):
     """A copy of it, in another place, and the latest there."""
-    copy = command.log_dir / "train" / "linear_regression" / "copy"
+    copy = command.log_dir / "train" / "line" / "copy"
     shutil.copytree(trained, copy)
     run_directory.link_to(copy, command.log_dir / "latest")
     return copy
@@ -79,20 +80,20 @@ def damage(path):
 # Kills: the short form of tests/soak/soak_resume.py -----------------------------------------------
 
 CHAINS = {
-    "fizzbuzz": (["model=fizzbuzz", *SMALL["fizzbuzz"]], None),
-    "two_layer_net": (
+    "quadrants": (["model=quadrants", *SMALL["quadrants"]], None),
+    "teacher": (
         [
-            "model=two_layer_net",
-            *SMALL["two_layer_net"],
+            "model=teacher",
+            *SMALL["teacher"],
             *EXTRAS["accumulation, validation amid its batches"],
             "scheduler=plateau",
         ],
         None,
     ),
-    "linear_regression": (
+    "line": (
         [
-            "model=linear_regression",
-            *SMALL["linear_regression"],
+            "model=line",
+            *SMALL["line"],
             *EXTRAS["early stopping"],
             "optimizer=adam",
         ],
@@ -100,7 +101,7 @@ CHAINS = {
     ),
     "own DataLoader": (
         [
-            "model=fizzbuzz",
+            "model=quadrants",
             "trainer.max_epochs=6",
             "steps_per_execution=1",
             "trainer.val_check_interval=3",
@@ -133,7 +134,7 @@ def test_the_comparison_of_runs_finds_a_changed_weight_and_a_missing_row(trained
 
 @pytest.mark.parametrize("step", [4, 5])
 def test_a_signal_at_any_step_is_resumed_exactly(step, tmp_path, monkeypatch):
-    words = ["model=two_layer_net", *SMALL["two_layer_net"], "trainer.val_check_interval=2"]
+    words = ["model=teacher", *SMALL["teacher"], "trainer.val_check_interval=2"]
     words += ["steps_per_execution=1"]  # so that any step may be the last one
     words += ["trainer.max_epochs=2", "trainer.log_every_n_steps=3", "trainer.accelerator=cpu"]
     straight, stopped = Command(tmp_path / "straight"), Command(tmp_path / "stopped")
@@ -278,7 +279,7 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_stays(tmp_path, capsy
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("no small file system can be mounted here")
     try:
-        words = ["model.hidden_features=256", "trainer.check_val_every_n_epoch=5"]
+        words = ["model.hidden_features=480", "trainer.check_val_every_n_epoch=5"]
         with pytest.raises(SystemExit) as stop:
             Command(disk).here("train", *words, "trainer.accelerator=cpu", "logger=csv")
         said = capsys.readouterr().err
@@ -330,7 +331,7 @@ def test_a_read_only_run_is_evaluated_asked_and_continued_in_a_copy(trained, ope
 
     assert as_somebody(use) == 0, capfd.readouterr().err
     assert sorted(run.rglob("*")) == before
-    assert command.latest.parent == open_folder / "logs" / "train" / "linear_regression"
+    assert command.latest.parent == open_folder / "logs" / "train" / "line"
     assert f"{run} cannot be written to" in (command.latest / "run.log").read_text()
     assert list(kills.differences(trained, command.latest)) == []
     for path in (run, *(p for p in run.rglob("*") if p.is_dir())):
@@ -378,14 +379,14 @@ def test_a_lock_file_that_is_left_locks_nothing(run):
 
 REFUSED = {
     "seed=4": "seed: 0 -> 4, data.seed: 0 -> 4",
-    "optimizer.lr=0.5": "optimizer.lr: 0.3 -> 0.5",
+    "optimizer.lr=0.5": "optimizer.lr: 0.1 -> 0.5",
     "trainer.max_epochs=10": "has completed 20 epochs already",
     "optimizer=adam": "optimizer._target_",
     "logger=csv": "logger.tensorboard._target_",
     "optimizer=adam allow_changes=true": "one optimizer's state cannot be loaded into another",
     "scheduler=plateau allow_changes=true": "the state of a plateau schedule differs",
     "steps_per_execution=1 allow_changes=true": "progress is counted differently",
-    "model=linear_regression model.bias=true allow_changes=true": "does not fit",
+    "model=line model.bias=true allow_changes=true": "does not fit",
 }
 
 
@@ -393,7 +394,7 @@ REFUSED = {
 def test_other_settings_are_said_and_refused(words, run, command, capsys):
     killed(run)
     assert REFUSED[words] in refused(command, capsys, "train", "resume=latest", *words.split())
-    assert yaml.safe_load((run / "config.yaml").read_text())["optimizer"]["lr"] == 0.3
+    assert yaml.safe_load((run / "config.yaml").read_text())["optimizer"]["lr"] == 0.1
 
 
 @pytest.mark.parametrize("edge", [True, False])
@@ -417,7 +418,7 @@ def test_changes_that_are_asked_for_are_taken(run, command):
     assert last["config"]["optimizer"]["lr"] == 0.5
     assert last["global_step"] == 30
     history = kills.history(run)
-    assert [float(row["train/lr"]) for row in history if row["train/lr"]] == [0.3, 0.3, 0.5]
+    assert [float(row["train/lr"]) for row in history if row["train/lr"]] == [0.1, 0.1, 0.5]
     assert sum(bool(row["test/loss"]) for row in history) == 1  # that of the shorter run is gone
 
 
@@ -426,7 +427,7 @@ def test_an_edited_configuration_is_a_change_as_well(run, command, capsys):
     settings = yaml.safe_load((run / "config.yaml").read_text())
     settings["optimizer"]["lr"] = 0.4
     run_directory.write_config(run, settings)
-    assert "optimizer.lr: 0.3 -> 0.4" in refused(command, capsys, "train", "resume=latest")
+    assert "optimizer.lr: 0.1 -> 0.4" in refused(command, capsys, "train", "resume=latest")
 
 
 def test_a_missing_key_of_the_trainer_is_named(run, command, capsys):
@@ -474,7 +475,7 @@ def test_what_does_not_fit_is_said_and_nothing_in_common_is_refused(run, command
     said = command.here("train", *SHORT, f"init_from={run}", "model.bias=true")
     assert "init_from: 1 of 2 tensors taken from" in said
     assert "; net.bias is not there" in said
-    wide = ("model=linear_regression", "data.coefficients=[1,2,3]", "data.in_features=3")
+    wide = ("model=line", "data.in_features=3")
     said = refused(command, capsys, "train", *wide, f"init_from={run}")
     assert "0 of 1 tensors" in said
     assert "net.weight [1, 2] does not fit [1, 3]" in said

@@ -18,8 +18,11 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from src.kindling.training import summary
-from tests.conftest import ROOT, Command, environment, has_command, options
+from tests.conftest import ROOT, environment, has_command
+from tests.kindling import examples
+from tests.kindling.conftest import Command, options
 
+pytestmark = pytest.mark.usefixtures("own_models")
 SHORT = ("trainer.max_epochs=25", "trainer.accelerator=cpu")  # one validation in each recipe
 
 
@@ -42,8 +45,7 @@ class Run:
 @pytest.fixture(scope="module", params=options("model"))
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     command = Command(tmp_path_factory.mktemp(request.param) / "logs")
-    overrides = ["data.rows=256"] if request.param == "two_layer_net" else []
-    done = command("train", f"model={request.param}", *SHORT, *overrides)
+    done = command("train", f"model={request.param}", *SHORT)
     return Run(request.param, command, done)
 
 
@@ -54,10 +56,11 @@ def test_it_ends_quietly_with_a_table_and_the_next_command(run: Run) -> None:
         assert bool(shown) == (name not in summary.HEALTH), name
     path = run.command.log_dir / "train" / run.model / run.path.name
     said = run.done.stdout.partition(f"\nresults: {path}\n")[2]
+    folder = f"--config-dir={examples.CONF}"
     assert [line.removeprefix("next:").strip() for line in said.splitlines()] == [
-        f"python -m src.predict run={path}",
-        *([f"python -m src.report run={path}"] if has_command("report") else []),
-        f"python -m src.train resume={path} trainer.max_epochs=50",
+        f"python -m src.predict {folder} run={path}",
+        *([f"python -m src.report {folder} run={path}"] if has_command("report") else []),
+        f"python -m src.train {folder} resume={path} trainer.max_epochs=50",
         f"tensorboard --logdir {run.command.log_dir}/train",
     ]
     assert max(map(len, run.done.stdout.partition("\nresults:")[0].splitlines()[1:])) <= 100
@@ -105,14 +108,10 @@ def test_run_log_is_what_the_console_said(run: Run) -> None:
 
 
 def test_metrics_are_named_stage_slash_name(run: Run) -> None:
-    own = {
-        "linear_regression": {"r2", "coefficient_error"},
-        "two_layer_net": {"r2"},
-        "fizzbuzz": {"accuracy"},
-    }
+    own = {"line": {"norm"}, "teacher": {"r2"}, "quadrants": {"accuracy"}}
     for stage in ("val", "test"):
         found = {name.split("/")[1] for name in run.metrics if name.startswith(f"{stage}/")}
-        assert found == {"loss"} | own.get(run.model, found - {"loss"})
+        assert found == {"loss"} | own[run.model]
     assert {"train/loss", "train/lr", "train/samples_per_second"} <= set(run.metrics)
 
 
@@ -172,37 +171,10 @@ def test_predict_answers_from_a_bare_checkpoint_elsewhere(run: Run, tmp_path: Pa
 # One run each -----------------------------------------------------------------------------------
 
 
-def test_fizzbuzz_is_played_and_counted(command: Command, tmp_path: Path) -> None:
-    command("train", "trainer.accelerator=cpu")
-    game = command("predict").stdout.split()
-    plain = ["fizz" * (n % 3 == 0) + "buzz" * (n % 5 == 0) or str(n) for n in range(1, 101)]
-    right = sum(a == b for a, b in zip(game[:100], plain, strict=True))
-    assert f"{right} of 100 right" in " ".join(game)
-    assert right >= 97
-    said = command.here("predict", "numbers=[15,300]")
-    assert said.split()[:2] == ["fizzbuzz", "fizzbuzz"]
-    command.here("predict", "numbers=1..1000", f"output={tmp_path}/game.json")
-    assert len(json.loads((tmp_path / "game.json").read_text())) == 1000
-    refused = command("predict", "numbers=1024", status=2).stderr
-    assert refused.startswith("error: ")
-    assert "1023" in refused
-    assert refused.count("\n") == 1
-
-
-def test_linear_regression_answers_with_its_coefficients(command: Command, tmp_path: Path) -> None:
-    command("train", "model=linear_regression", "trainer.accelerator=cpu")
-    (tmp_path / "ask.csv").write_text("x1,x2\n1,0\n0,1\n")
-    command.here("predict", f"file={tmp_path}/ask.csv", f"output={tmp_path}/answers.json")
-    answers = [row["y1"] for row in json.loads((tmp_path / "answers.json").read_text())]
-    assert answers == pytest.approx([-1, 2], abs=0.1)
-    said = command.here("predict", "features=[1,1]")
-    assert f"{sum(answers):.4f}" in said
-
-
 def test_two_processes_share_one_run_and_count_each_sample_once(command: Command) -> None:
     short = ("trainer=ddp_cpu", "trainer.max_epochs=25", "data.batch_size=64")
-    done = command("train", *short, "data.val_fraction=0.105")  # 97 validation numbers
-    [path] = (command.log_dir / "train" / "fizzbuzz").iterdir()
+    done = command("train", *short, "data.val_fraction=0.105")  # 97 validation rows
+    [path] = (command.log_dir / "train" / "quadrants").iterdir()
     assert path.resolve() == command.latest
     metrics = json.loads((path / "metrics.json").read_text())
     # A share of 97 numbers, and of 100: were any counted twice, it would be one of 98 or 102.
@@ -211,14 +183,14 @@ def test_two_processes_share_one_run_and_count_each_sample_once(command: Command
     assert "2 process(es)" in json.loads((path / "run.json").read_text())["device"]
     assert done.stdout.count("run directory") == 1
     command.here("evaluate", f"run={path}")
-    [evaluated] = (command.log_dir / "evaluate" / "fizzbuzz").iterdir()
+    [evaluated] = (command.log_dir / "evaluate" / "quadrants").iterdir()
     again = json.loads((evaluated / "metrics.json").read_text())
     assert again["test/accuracy"] == pytest.approx(metrics["test/accuracy"], abs=1e-6)
     assert again["test/loss"] == pytest.approx(metrics["test/loss"], rel=1e-4)
 
 
 def test_eight_runs_started_at_once_never_share_a_directory(command: Command) -> None:
-    quick = ("model=linear_regression", "trainer.max_epochs=1", "trainer.accelerator=cpu")
+    quick = ("model=line", "trainer.max_epochs=1", "trainer.accelerator=cpu")
     running = [
         subprocess.Popen(
             command.line("train", *quick, f"seed={seed}"),
@@ -231,7 +203,7 @@ def test_eight_runs_started_at_once_never_share_a_directory(command: Command) ->
     ]
     assert [process.communicate(timeout=240)[1] for process in running] == [b""] * 8
     assert [process.returncode for process in running] == [0] * 8
-    runs = list((command.log_dir / "train" / "linear_regression").iterdir())
+    runs = list((command.log_dir / "train" / "line").iterdir())
     seeds = {yaml.safe_load((path / "config.yaml").read_text())["seed"] for path in runs}
     assert seeds == set(range(8))
     assert command.latest in [path.resolve() for path in runs]
@@ -239,7 +211,7 @@ def test_eight_runs_started_at_once_never_share_a_directory(command: Command) ->
 
 
 def test_a_finished_run_says_so_and_a_longer_one_goes_on(command: Command) -> None:
-    short = ("model=linear_regression", "trainer.max_epochs=20", "trainer.accelerator=cpu")
+    short = ("model=line", "trainer.max_epochs=20", "trainer.accelerator=cpu")
     command("train", *short)
     path = command.latest
     before = (path / "checkpoints" / "last.ckpt").read_bytes()
@@ -292,7 +264,7 @@ def read_terminal(leader: int) -> str:
 
 
 def test_no_history_is_kept_without_a_logger(command: Command) -> None:
-    command("train", "model=linear_regression", "logger=none", "trainer.accelerator=cpu")
+    command("train", "model=line", "logger=none", "trainer.accelerator=cpu")
     names = {path.name for path in command.latest.iterdir()}
     assert names == {"config.yaml", "run.json", "run.log", "metrics.json", "checkpoints", "figures"}
 
@@ -304,7 +276,7 @@ def test_a_fast_development_run_leaves_no_checkpoint(command: Command) -> None:
 
 
 def test_random_targets_say_that_there_is_nothing_to_validate_or_test(command: Command) -> None:
-    quick = ("model=two_layer_net", "data.targets=random", "trainer.max_epochs=3")
+    quick = ("model=teacher", "data.targets=random", "trainer.max_epochs=3")
     done = command("train", *quick, "trainer.accelerator=cpu")
     assert "no validation data" in done.stdout
     assert "no test rows" in done.stdout
@@ -322,15 +294,15 @@ def test_the_profiler_prints_a_table_and_leaves_a_trace_by_layer(command: Comman
 
 
 def test_a_sweep_makes_a_run_for_each_value(command: Command) -> None:
-    quick = ("model=linear_regression", "trainer.max_epochs=1", "trainer.accelerator=cpu")
+    quick = ("model=line", "trainer.max_epochs=1", "trainer.accelerator=cpu")
     command("train", "--multirun", "seed=1,2,3", *quick)
-    runs = list((command.log_dir / "train" / "linear_regression").iterdir())
+    runs = list((command.log_dir / "train" / "line").iterdir())
     seeds = {yaml.safe_load((path / "config.yaml").read_text())["seed"] for path in runs}
     assert seeds == {1, 2, 3}
 
 
 def test_commands_work_from_any_directory(command: Command, tmp_path: Path) -> None:
-    quick = ("model=linear_regression", "trainer.max_epochs=1", "trainer.accelerator=cpu")
+    quick = ("model=line", "trainer.max_epochs=1", "trainer.accelerator=cpu")
     done = subprocess.run(
         command.line("train", *quick),
         cwd=tmp_path,
@@ -340,4 +312,4 @@ def test_commands_work_from_any_directory(command: Command, tmp_path: Path) -> N
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert math.isfinite(json.loads((command.latest / "metrics.json").read_text())["test/r2"])
+    assert math.isfinite(json.loads((command.latest / "metrics.json").read_text())["test/norm"])

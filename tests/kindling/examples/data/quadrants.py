@@ -33,7 +33,7 @@ class QuadrantsData(BaseData):
 
     def __init__(
         self,
-        in_features: Annotated[int, Field(ge=2)] = 3,
+        in_features: Annotated[int, Field(ge=2, le=24)] = 3,
         rows: PositiveInt = 923,
         val_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05,
         batch_size: PositiveInt = 220,
@@ -41,6 +41,7 @@ class QuadrantsData(BaseData):
         seed: NonNegativeInt = 0,
     ) -> None:
         super().__init__(batch_size, shuffle, seed)
+        self.save_hyperparameters(logger=False)
         self.in_features, self.rows, self.val_fraction = in_features, rows, val_fraction
 
     def splits(self) -> dict[str, Split]:

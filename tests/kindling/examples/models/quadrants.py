@@ -25,6 +25,7 @@ class Quadrants(BaseModule):
         self,
         in_features: PositiveInt = 3,
         hidden_features: PositiveInt = 16,
+        bias: bool = True,
         label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         optimizer: OptimizerFactory | None = None,
@@ -33,7 +34,7 @@ class Quadrants(BaseModule):
         super().__init__(optimizer, scheduler)
         self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
         self.in_features, self.label_smoothing = in_features, label_smoothing
-        self.net = TwoLayers(in_features, hidden_features, 4, True, dropout)
+        self.net = TwoLayers(in_features, hidden_features, 4, bias, dropout)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean cross entropy of logits [B, C] against classes [B]."""
