@@ -35,6 +35,7 @@ OPTIONAL = {
 ROOMS = {name: paths for name, paths in OPTIONAL.items() if (ROOT / paths[0]).exists()}
 DELETED = [path for name in OPTIONAL.keys() - ROOMS.keys() for path in OPTIONAL[name]]
 NOT_COPIED = (".git", ".venv*", ".*_cache", ".hypothesis", "__pycache__", "logs", "*.egg-info")
+ONE_STEP = "src/kindling/speed is not there: one step per call, the same weights"
 IMPORT_ALL = """
 import importlib.util, pkgutil, src
 names = [found.name for found in pkgutil.walk_packages(src.__path__, "src.")]
@@ -59,7 +60,10 @@ def copy_without(room: str, folder: Path) -> Path:
 
 
 def run(words: list[str], folder: Path, seconds: float = 240.0) -> str:
-    """Run a command in a copy, to a good end with nothing on standard error; return its output."""
+    """Run a command in a copy, to a good end; return its output.
+
+    On standard error there is nothing but the line about a room that is not there.
+    """
     done = subprocess.run(
         words,
         cwd=folder,
@@ -68,8 +72,9 @@ def run(words: list[str], folder: Path, seconds: float = 240.0) -> str:
         text=True,
         timeout=seconds,
     )
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout[-3000:] + done.stderr
-    return done.stdout
+    lines = [line for line in done.stderr.splitlines() if ONE_STEP not in line]
+    assert (done.returncode, lines) == (0, []), done.stdout[-3000:] + done.stderr
+    return done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -80,7 +85,7 @@ def test_the_rest_is_collected_and_trains(room: str, tmp_path: Path) -> None:
     run([*PYTHON, "-m", "pytest", *IMPORTED, "-n", "0", "--collect-only", "-q"], copy)
     quick = [f"model={','.join(options('model'))}", "trainer.max_epochs=2", "logger=none"]
     trained = run([*PYTHON, "-m", "src.train", "-m", *quick, "trainer.accelerator=cpu"], copy)
-    assert ("one step per call" in trained) == (room == "speed")
+    assert (ONE_STEP in trained) == (room == "speed")
     offered = set(re.findall(r"python -m src\.(\w+)", trained))
     assert "predict" in offered
     assert {name for name in offered if not (copy / "src" / f"{name}.py").is_file()} == set()

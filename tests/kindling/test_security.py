@@ -297,7 +297,7 @@ HUGE = {
     ],
     "teacher": [
         (["model.hidden_features"], 10**9),
-        (["model.in_features", "data.in_features"], 10**10),
+        (["model.in_features"], 10**10),
     ],
 }
 ARGUMENTS = {"model": "hyper_parameters", "data": "datamodule_hyper_parameters"}
