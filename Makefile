@@ -149,7 +149,7 @@ $(VENV)/.dev: $(VENV)/.base
 	@touch $@
 
 $(VENV)/.services: $(VENV)/.dev
-	@$(PIP) -e '.[dev,wandb,mlflow]'
+	@$(PIP) -e '.[dev,wandb,mlflow,study]'
 	@touch $@
 
 $(VENV)/.study: $(VENV)/.base

@@ -81,7 +81,6 @@ class FizzBuzzData(BaseData):
         fold: NonNegativeInt = 0,
     ) -> None:
         super().__init__(batch_size, shuffle, seed, folds, fold)
-        self.save_hyperparameters(logger=False)
         self.in_features = self.num_digits = num_digits
         self.val_fraction, self.train_fraction = val_fraction, train_fraction
         if not len(self._training_numbers()[0]):

@@ -57,7 +57,6 @@ class LinearRegressionData(RegressionData):
                 f"coefficients={coefficients}: must be in_features={in_features} numbers"
             )
         self._check_memory(rows + val_rows + test_rows, in_features + 1)
-        self.save_hyperparameters(logger=False)
         self.beta = torch.tensor(coefficients, dtype=torch.float32)[:, None]  # [D, 1]
         self.noise = noise
         self.rows = {"train": rows, "val": val_rows, "test": test_rows}

@@ -55,7 +55,6 @@ class TwoLayerNetData(RegressionData):
         fold: NonNegativeInt = 0,
     ) -> None:
         super().__init__(batch_size, shuffle, seed, folds, fold)
-        self.save_hyperparameters(logger=False)
         self.targets, self.noise = targets, noise
         self.in_features, self.out_features = in_features, out_features
         self.teacher_features = teacher_features

@@ -20,10 +20,10 @@ Split = tuple[Tensor, Tensor]  # inputs [N, D] and targets, [N, C] or class numb
 class BaseData(pl.LightningDataModule):
     """Base class for data sets that fit in memory.
 
-    A subclass calls `self.save_hyperparameters(logger=False)`, defines `splits`, and declares
-    `in_features`, `out_features` and `target` ("value" or "class"), which are compared with the
-    model's before training starts. For data that does not fit in memory, override the three
-    `*_dataloader` methods to return your own `DataLoader`s.
+    A subclass defines `splits`. If it declares `in_features`, `out_features` or `target` ("value"
+    or "class"), they are compared with the model's before training starts. For data that does not
+    fit in memory, override the three `*_dataloader` methods to return your own `DataLoader`s. The
+    arguments of the constructor, a subclass's too, are saved as hyperparameters.
 
     Args:
         batch_size: rows per batch.
@@ -50,6 +50,7 @@ class BaseData(pl.LightningDataModule):
         fold: int = 0,
     ) -> None:
         super().__init__()
+        self.save_hyperparameters(logger=False)  # a subclass's arguments, too
         if fold and fold >= (folds or 1):
             raise ValueError(f"fold={fold}: must be below folds={folds} (counted from 0)")
         self.folds, self.fold = folds, fold

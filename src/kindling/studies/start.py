@@ -4,13 +4,17 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from src.kindling.config.settings import node_problems
 from src.kindling.errors import InputError
-from src.kindling.layout import Plain
+from src.kindling.layout import Plain, command_line
 from src.kindling.studies import metric, space
 from src.kindling.studies.recipe import Recipe
 from src.kindling.studies.settings import limits
+
+if TYPE_CHECKING:
+    from src.kindling.studies.study import OpenStudy
 
 
 def run(settings: Plain, words: list[str], arguments: list[str]) -> tuple[Path, Plain] | None:
@@ -43,6 +47,10 @@ def run(settings: Plain, words: list[str], arguments: list[str]) -> tuple[Path, 
             processes.work(opened, worker)
         else:
             opened.worker().work()
+    except SystemExit:
+        if not is_one_of_several:
+            print(f"stopped; to continue:\n  {_continuing(opened, settings)}", flush=True)
+        raise
     finally:
         if not is_one_of_several:
             print(summary.text(opened.study, opened.definition, opened.recipe), flush=True)
@@ -52,6 +60,12 @@ def run(settings: Plain, words: list[str], arguments: list[str]) -> tuple[Path, 
 
     by = {"metric": opened.definition.metrics[0], "mode": opened.definition.modes[0]}
     return confirm(opened), by
+
+
+def _continuing(opened: "OpenStudy", settings: Plain) -> str:
+    """Return the command that joins the study."""
+    told = {"study.name": opened.study.study_name, "study.trials": str(opened.settings.trials)}
+    return command_line("study", **told, log_dir=str(settings["log_dir"]))
 
 
 def checked_recipe(told: Plain, words: list[str]) -> Recipe:

@@ -66,8 +66,7 @@ def test_a_new_model_trains_and_is_read_back(kind: str, clone_with_all: Path) ->
     own = (f"log_dir=logs/{kind}", "trainer.accelerator=cpu")
     assert "test/" in run(clone_with_all, "-m", "src.train", f"model=my_{kind}", *own)
     assert "test/" in run(clone_with_all, "-m", "src.evaluate", own[0], "accelerator=cpu")
-    asked = ("prompt=And", "length=9") if kind == "tokens" else ()
-    assert run(clone_with_all, "-m", "src.predict", own[0], *asked)
+    assert run(clone_with_all, "-m", "src.predict", own[0])
 
 
 @pytest.mark.slow

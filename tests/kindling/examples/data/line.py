@@ -27,7 +27,6 @@ class LineData(BaseData):
         seed: NonNegativeInt = 0,
     ) -> None:
         super().__init__(batch_size, shuffle, seed)
-        self.save_hyperparameters(logger=False)
         self.in_features, self.noise = in_features, noise
         self.rows = {"train": rows, "val": val_rows, "test": test_rows}
 

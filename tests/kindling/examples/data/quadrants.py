@@ -41,7 +41,6 @@ class QuadrantsData(BaseData):
         seed: NonNegativeInt = 0,
     ) -> None:
         super().__init__(batch_size, shuffle, seed)
-        self.save_hyperparameters(logger=False)
         self.in_features, self.rows, self.val_fraction = in_features, rows, val_fraction
 
     def splits(self) -> dict[str, Split]:

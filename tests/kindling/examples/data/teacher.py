@@ -28,7 +28,6 @@ class TeacherData(BaseData):
         seed: NonNegativeInt = 0,
     ) -> None:
         super().__init__(batch_size, shuffle, seed)
-        self.save_hyperparameters(logger=False)
         self.targets = targets
         self.in_features, self.out_features = in_features, out_features
         self.rows = {"train": rows, "val": val_rows, "test": val_rows}
