@@ -154,6 +154,62 @@ def test_a_point_of_skipped_steps_alone_has_no_loss(build: Build) -> None:
     assert list(losses) == list(range(27))
 
 
+class Ranks:
+    """A Trainer of two processes, of which the other one has found something or not."""
+
+    world_size, global_step, precision, optimizers = 2, 4, "32-true", ()
+
+    def __init__(self, other: bool) -> None:
+        self.other, self.asked = other, []
+        self.strategy = self.fit_loop = self.epoch_loop = self
+
+    def reduce_boolean_decision(self, decision: bool, all: bool) -> bool:
+        assert not all
+        self.asked.append(decision)
+        return decision or self.other
+
+
+@pytest.mark.parametrize("other", [False, True])
+@pytest.mark.parametrize("bad", [False, True])
+def test_ranks_skip_together(bad: bool, other: bool) -> None:
+    layer, trainer, guard = torch.nn.Linear(2, 1), Ranks(other), NonFinite("skip")
+    optimizer, guard._waits, guard._scaled = torch.optim.SGD(layer.parameters(), 0.1), True, False
+    for value in layer.parameters():
+        value.grad = torch.full_like(value, NAN if bad else 1.0)
+    guard.on_before_optimizer_step(trainer, layer, optimizer)
+    assert trainer.asked == [bad]
+    assert guard.skipped == (bad or other)
+    assert all((p.grad is None) == (bad or other) for p in layer.parameters())
+
+
+def test_a_rank_whose_step_is_fine_stops_with_the_others_and_an_overflow_is_not_a_fault() -> None:
+    layer, guard = torch.nn.Linear(2, 1), NonFinite("stop")
+    optimizer, guard._waits, guard._scaled = torch.optim.SGD(layer.parameters(), 0.1), True, False
+    for value in layer.parameters():
+        value.grad = torch.full_like(value, 3e38)  # whose norm is infinite
+    alone = Ranks(other=False)
+    guard.on_before_optimizer_step(alone, layer, optimizer)
+    assert alone.asked == [False]
+    together: Any = Ranks(other=True)
+    together.optimizers = [optimizer]
+    with pytest.raises(FloatingPointError, match=r"^step 5: not finite on another process: "):
+        guard.on_before_optimizer_step(together, layer, optimizer)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_resumed_run_counts_on_and_logs_each_skipped_step_once(
+    steps: int, build: Build, tmp_path: Path
+) -> None:
+    skip = ("callbacks.non_finite.action=skip", f"steps_per_execution={steps}")
+    fit(poisoned(build, 12, "loss", *skip))
+    again, kept = poisoned(build, 3, "gradient", "trainer.max_epochs=4", *skip), Kept()
+    again.trainer.loggers = [kept]
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    again.trainer.fit(again.model, datamodule=again.data, ckpt_path=last, weights_only=True)
+    name = "train/skipped_steps"
+    assert [(step, point[name]) for step, point in kept.points if name in point] == [(29, 2.0)]
+
+
 def test_what_the_batch_brought_is_not_blamed_on_the_learning_rate(build: Build) -> None:
     experiment = build("model.hidden_features=8", "logger=none")
     inputs, _ = experiment.data.split("train")

@@ -230,3 +230,28 @@ def test_a_callback_of_lightning_does_what_it_does_with_one_step_per_call(
     aside = isinstance(callback, honored.UNSUITABLE) or (sees and not declared)
     assert len(lines) == 2 * aside
     assert all(type(callback).__name__ in line for line in lines)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_hook_of_an_optimizer_sees_each_step(steps: int, tmp_path: Path) -> None:
+    class Hooked(Net):
+        seen = 0
+
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.SGD(self.parameters(), 0.1)
+            optimizer.register_step_post_hook(self.count)
+            return optimizer
+
+        def count(self, *_: Any) -> None:
+            self.seen += 1
+
+    trainer: Any = fit(tmp_path, steps, Hooked())
+    assert trainer.lightning_module.seen == trainer.global_step == 28
+
+
+def test_a_scaler_takes_one_step_per_call(tmp_path: Path) -> None:
+    trainer: Any = fit(tmp_path, 1)
+    trainer.fit_loop.setup_data()
+    assert honored.obstacle(trainer) is None
+    trainer.strategy.precision_plugin.scaler = object()
+    assert "has work of its own around each step" in str(honored.obstacle(trainer))

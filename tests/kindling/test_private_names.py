@@ -1,0 +1,95 @@
+"""Private names of Lightning and torch: each is in a list with its reason, and is still there."""
+
+import importlib
+import re
+from importlib.metadata import version
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from tests.conftest import ROOT
+
+ENGINE = ROOT / "src" / "kindling"
+# Outside of speed/: the file, the name, the object that has it, and why there is no public way.
+LISTED = [
+    ("callbacks/checkpointing.py", "_should_accumulate", "loop", "whether gradients wait for more"),
+    ("callbacks/signals.py", "_signal_connector", "trainer", "Lightning's own signal handlers"),
+    ("callbacks/signals.py", "_broadcast_sigterm_tensor", "loop", "the same, at each step"),
+    ("callbacks/signals.py", "_should_check_val_fx", "loop", "whether a validation follows"),
+    ("callbacks/signals.py", "_data_fetcher", "fit_loop", "the argument of the one before"),
+    ("loggers/tensorboard.py", "_get_file_writer", "writer", "where the event file is"),
+    ("process/seeding.py", "_combined_loader", "fit_loop", "a loader that is set up too early"),
+]
+# In speed/, which can be deleted: the name and the object that has it.
+SPEED = [
+    ("_combined_loader", "fit_loop"),
+    ("_data_fetcher", "fit_loop"),
+    ("_logger_connector", "trainer"),
+    ("_results", "loop"),
+    ("_should_accumulate", "loop"),
+    ("_should_check_val_fx", "loop"),
+    ("_batches_that_stepped", "loop"),
+    ("_call_callback_hooks", "lightning.pytorch.trainer.call"),
+    ("_call_lightning_module_hook", "lightning.pytorch.trainer.call"),
+    ("_every_n_train_steps", "checkpoint"),
+    ("_dynamo", "torch"),
+    ("_pytree", "torch.utils"),
+    ("_foreach_add_", "torch"),
+    ("_backward_hooks", "parameter"),
+    ("_optimizer_step_pre_hooks", "optimizer"),
+    ("_optimizer_step_post_hooks", "optimizer"),
+    ("_opt_called", "a torch.optim.lr_scheduler's file"),
+    ("_set_sampler_epoch", "lightning.fabric.utilities.data"),
+    ("_DataFetcher", "lightning.pytorch.loops.fetchers"),
+    ("_DataLoaderIterDataFetcher", "lightning.pytorch.loops.fetchers"),
+    ("_TrainingEpochLoop", "lightning.pytorch.loops.training_epoch_loop"),
+]
+FOREIGN = re.compile(r"\b(?!self\b|cls\b|hydra\b|os\b|parser\b)(\w+)\.(?!_target_)(_[a-z]\w+)")
+
+
+def objects() -> dict[str, object]:
+    """Return an object of each kind that has a private name."""
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    return {
+        "trainer": trainer,
+        "fit_loop": trainer.fit_loop,
+        "loop": trainer.fit_loop.epoch_loop,
+        "parameter": parameter,
+        "optimizer": torch.optim.SGD([parameter], 0.1),
+        "checkpoint": pl.callbacks.ModelCheckpoint(),
+    }
+
+
+def is_there(name: str, where: str) -> bool:
+    if where == "writer":
+        return hasattr(importlib.import_module("torch.utils.tensorboard").SummaryWriter, name)
+    if where == "a torch.optim.lr_scheduler's file":
+        return name in Path(torch.optim.lr_scheduler.__file__).read_text(encoding="utf-8")
+    found = objects()[where] if where in objects() else importlib.import_module(where)
+    return hasattr(found, name)
+
+
+NAMES = sorted({*((name, where) for _, name, where, _ in LISTED), *SPEED})
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("name", "where"), NAMES)
+def test_a_private_name_is_still_there(name: str, where: str) -> None:
+    versions = f"lightning {version('lightning')}, torch {version('torch')}"
+    assert is_there(name, where), f"{where}.{name} is not there in {versions}"
+
+
+def test_no_file_outside_of_speed_uses_a_private_name_that_is_not_listed() -> None:
+    found = set()
+    for path in ENGINE.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        text = re.sub(r'"[^"\n]*"|#.*', "", text)
+        place = path.relative_to(ENGINE).as_posix()
+        if not place.startswith("speed/"):
+            found |= {(place, name) for owner, name in FOREIGN.findall(text)}
+        own = set(re.findall(r"(?:def |^|\n|self\.)(_[a-z]\w+)", text))
+        found = {(at, name) for at, name in found if at != place or name not in own}
+    assert found - {(place, name) for place, name, _, _ in LISTED} == set()
