@@ -122,15 +122,15 @@ def test_two_folders_are_given_again_in_one_command() -> None:
 
 TYPED = {
     "optimizer._target_=torch.optim.SparseAdam ~optimizer.fused ~optimizer.weight_decay": (
-        "optimizer._target_=torch.optim.SparseAdam: no YAML in conf/optimizer/ names it"
+        "optimizer._target_=torch.optim.SparseAdam: not in any YAML of conf/optimizer/"
     ),
     "+model.x._target_=os.system": "model.x: there is no such key",
     "+callbacks.x._target_=lightning.pytorch.callbacks.Timer": (
-        "callbacks.x._target_=lightning.pytorch.callbacks.Timer: no YAML in conf/callbacks/"
+        "callbacks.x._target_=lightning.pytorch.callbacks.Timer: not in any YAML of conf/callbacks/"
     ),
-    "+callbacks.x={_target_:os.system,command:ls}": "callbacks.x._target_=os.system: no YAML in",
-    "+trainer._convert_=all": "trainer._convert_=all: no YAML in conf/trainer/",
-    "-m seed=1,2 +callbacks.x._target_=os.system": "callbacks.x._target_=os.system: no YAML in",
+    "+callbacks.x={_target_:os.system,command:ls}": "callbacks.x._target_=os.system: not in any",
+    "+trainer._convert_=all": "trainer._convert_=all: not in any YAML of conf/trainer/",
+    "-m seed=1,2 +callbacks.x._target_=os.system": "callbacks.x._target_=os.system: not in any",
 }
 
 
@@ -142,7 +142,7 @@ def test_a_target_that_could_not_be_read_back_is_refused_before_training(
     said = typed("train", *wrong.split())
     assert TYPED[wrong] in said
     if "no such key" not in said:
-        assert "write it to a YAML in" in said
+        assert "add it to a YAML in" in said
 
 
 def test_folders_are_forgotten_after_a_command(own: Path) -> None:
