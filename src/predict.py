@@ -9,7 +9,7 @@ from src.kindling.files.atomic_write import write_atomically
 from src.kindling.files.output import checked_output, rows_as
 
 
-@command.command("predict")
+@command.command("predict", asks=True)
 def main(settings: DictConfig) -> None:
     """Print the answers; `output=` writes them to a CSV, JSON or .pt file as well."""
     asked = composition.resolved(settings)
@@ -17,8 +17,6 @@ def main(settings: DictConfig) -> None:
     output = checked_output(asked.pop("output"), (".csv", ".json", ".pt"))
     checkpoint = run_directory.find_checkpoint(run, log_dir)
     asked = {key: value for key, value in asked.items() if value is not None}
-    if "file" in asked:
-        asked["file"] = str(asked["file"])  # to Python, an open file may be called 0
     from src.kindling import restore
     from src.kindling.training import prediction
 

@@ -20,11 +20,8 @@ from lightning.pytorch.callbacks import Checkpoint
 from src.kindling import factories
 from src.kindling.config import masking
 from src.kindling.errors import InputError
-from src.kindling.files.checkpoint import (
-    AtomicCheckpointIO,
-    on_meta_device,
-)
-from src.kindling.files.stored_config import StoredConfig
+from src.kindling.files.checkpoint import on_meta_device
+from src.kindling.files.stored_config import ConfiguredCheckpointIO
 from src.kindling.layout import Plain
 from src.kindling.process import garbage, ranks
 from src.kindling.process.devices import check_device
@@ -151,12 +148,8 @@ def build_trainer(settings: Plain, run: Path) -> pl.Trainer:
             options,
             default_root_dir=str(run),
             logger=loggers or False,
-            callbacks=[
-                *callbacks,
-                StoredConfig(masking.masked(settings)),
-                Seeding(settings["seed"]),
-            ],
-            plugins=[AtomicCheckpointIO()],
+            callbacks=[*callbacks, Seeding(settings["seed"])],
+            plugins=[ConfiguredCheckpointIO(masking.masked(settings))],
             enable_progress_bar="progress" in settings["callbacks"],
             enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
             _convert_="all",
@@ -229,8 +222,6 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     # Data without validation or test rows says so with an empty list of loaders.
     warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero.*")
-    # `val/...` and `test/...` are the same on all ranks already: torchmetrics has computed them so.
-    warnings.filterwarnings("ignore", message=".*when logging on epoch level in distributed.*")
     # The loader of data/base.py turns shuffling off by itself.
     warnings.filterwarnings("ignore", message="You requested to overfit but enabled.*")
     # Lightning 2.6 calls a part of torch's pytree that torch 2.13 is about to rename.

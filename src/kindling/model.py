@@ -184,7 +184,8 @@ class BaseModule(pl.LightningModule):
         values |= {f"{stage}/{name}": value for name, value in self.parameter_metrics().items()}
         self.stage_metrics[stage].reset()
         if values:
-            self.log_dict(values, sync_dist=False, batch_size=1)
+            # torchmetrics has made them equal on all ranks: the maximum is each of them, exactly.
+            self.log_dict(values, reduce_fx="max", sync_dist=True, batch_size=1)
 
     # Optimization -----------------------------------------------------------------------------
 

@@ -6,6 +6,8 @@ import typing
 
 import yaml
 from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 
 from src.kindling.cli.composition import default_options, group_names
 from src.kindling.errors import InputError, first_line
@@ -114,6 +116,29 @@ def split(name: str, words: str | None, arguments: list[str]) -> tuple[list[str]
             continue
         remaining.remove(argument)
     return remaining, values
+
+
+def added(name: str, arguments: list[str]) -> list[str]:
+    """Return the arguments, with Hydra's `+` before each key that the command's YAML lacks.
+
+    A value of such a key that Hydra cannot read is text: `prompt=what's up?` needs no quotes.
+    """
+    known = {*_top_level(name), *group_names(), "hydra"}
+    words = get_args_parser().parse_args(arguments).overrides
+    keys = {word: re.split("[.@=/]", word)[0] for word in words if word[:1].isalpha()}
+    new = {word for word, key in keys.items() if key not in known}
+    return [_readable(f"+{word}") if word in new else word for word in arguments]
+
+
+def _readable(argument: str) -> str:
+    try:
+        OverridesParser.create().parse_override(argument)
+    except HydraException:
+        key, _, value = argument.partition("=")
+        quoted = re.sub(r"(\\*)'", r"\1\1\\'", value)
+        ending = re.search(r"\\*$", value)
+        return f"{key}='{quoted}{ending[0] if ending else ''}'"
+    return argument
 
 
 def _parse(argument: str, value: str) -> typing.Any:

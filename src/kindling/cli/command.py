@@ -23,14 +23,16 @@ from src.kindling.process import garbage, ranks
 Task = Callable[[DictConfig], Any]
 
 
-def command(name: str, words: str | None = None) -> Callable[[Task], "Command"]:
+def command(name: str, words: str | None = None, asks: bool = False) -> Callable[[Task], "Command"]:
     """Make a function of a configuration into a command that composes conf/<name>.yaml.
 
     Args:
         name: name of the command and of its YAML.
         words: key whose values may be given without it, like the files of `ls`.
+        asks: whether keys that its YAML lacks reach the function, which checks them: those of a
+            question depend on the run that is asked.
     """
-    return functools.partial(Command, name=name, words=words)
+    return functools.partial(Command, name=name, words=words, asks=asks)
 
 
 class Command:
@@ -41,8 +43,8 @@ class Command:
     receives the return value.
     """
 
-    def __init__(self, task: Task, name: str, words: str | None) -> None:
-        self.task, self.name, self.words = task, name, words
+    def __init__(self, task: Task, name: str, words: str | None, asks: bool) -> None:
+        self.task, self.name, self.words, self.asks = task, name, words, asks
         self.values: Plain = {}  # values that Hydra cannot parse, by key
         self.of_run: list[str] = []  # overrides of a resumed run's own configuration
         self.full_error: str | None = None
@@ -54,6 +56,7 @@ class Command:
         with garbage.gc_paused(), one_line_errors(self.name):
             arguments.check_flags(sys.argv[1:])
             words, self.values = arguments.split(self.name, self.words, sys.argv[1:])
+            words = arguments.added(self.name, words) if self.asks else words
             folders = composition.own_folders(self.name, words)
             with added_folders(folders), one_line_errors(self.name):
                 if not ranks.is_launched():  # Lightning adds Hydra settings for these ranks

@@ -3,16 +3,22 @@
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
 
 from src.kindling.config import masking
+from src.kindling.files.checkpoint import AtomicCheckpointIO
 from src.kindling.layout import Plain
 
 STORED = (bool, int, float, str, list, tuple, dict, type(None))
+ARGUMENTS = {  # group of the configuration -> where Lightning stores the constructor's arguments
+    "model": pl.LightningModule.CHECKPOINT_HYPER_PARAMS_KEY,
+    "data": pl.LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY,
+}
 
 
-class StoredConfig(Callback):
+class ConfiguredCheckpointIO(AtomicCheckpointIO):
     """Add the resolved configuration to each checkpoint, and keep it plain data.
+
+    The writer adds it, as Lightning calls no callback for a `save_weights_only` checkpoint.
 
     Many modules call `self.save_hyperparameters()` with an optimizer factory or a network among
     the arguments. A file that holds such an object does not load with `weights_only=True`, and the
@@ -23,15 +29,16 @@ class StoredConfig(Callback):
     """
 
     def __init__(self, config: Plain) -> None:
+        super().__init__()
         self._config = config
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
-        """Store the configuration."""
-        checkpoint["config"] = self._config
-        arguments = (pl_module.CHECKPOINT_HYPER_PARAMS_KEY, "datamodule_hyper_parameters")
-        for key, group in zip(arguments, ("model", "data"), strict=True):
-            if key in checkpoint:
-                held = masking.as_stored(checkpoint[key], self._config.get(group, {}))
-                checkpoint[key] = {k: v for k, v in held.items() if isinstance(v, STORED)}
+        """Save the checkpoint with the configuration."""
+        content = checkpoint | {"config": self._config}
+        for group, key in ARGUMENTS.items():
+            if key in content:
+                held = masking.as_stored(content[key], self._config.get(group, {}))
+                content[key] = {k: v for k, v in held.items() if isinstance(v, STORED)}
+        super().save_checkpoint(content, path, storage_options)

@@ -1,0 +1,42 @@
+"""On two processes `self.log` means what it means in Lightning."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+from lightning.pytorch.callbacks import Callback
+
+from tests.conftest import Command
+
+pytestmark = pytest.mark.usefixtures("own_models")
+YAML = f"""
+defaults:
+  - default
+ranks:
+  _target_: {__name__}.Ranks
+"""
+
+
+class Ranks(Callback):
+    """Logs the rank, over all processes and of each alone."""
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: pl.LightningModule) -> None:
+        pl_module.log("val/mean", float(trainer.global_rank), sync_dist=True)
+        pl_module.log("val/alone", float(trainer.global_rank))
+
+
+def test_a_logged_value_is_the_mean_over_ranks_or_comes_with_lightnings_warning(
+    command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "callbacks").mkdir()
+    (tmp_path / "callbacks" / "ranks.yaml").write_text(YAML)
+    own = (f"hydra.searchpath=[file://{tmp_path}]", "callbacks=ranks", "logger=csv")
+    done = command("train", *own, "trainer=ddp_cpu", "trainer.max_epochs=2")
+    metrics = json.loads((command.latest / "metrics.json").read_text())
+    assert metrics["val/mean"] == 0.5
+    assert metrics["val/alone"] == 0.0  # of the process that writes the files
+    warned = [line for line in done.stderr.splitlines() if "It is recommended to use" in line]
+    assert warned
+    assert all("'val/alone'" in line for line in warned)
