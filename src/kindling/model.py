@@ -18,7 +18,6 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from src.kindling.files.checkpoint import check_size, read_with_hparams
 
-Batch = tuple[Tensor, Tensor]  # inputs [B, D] and targets, [B, C] or class numbers [B]
 OptimizerFactory = Callable[..., Optimizer]  # parameters -> optimizer
 SchedulerFactory = Callable[..., LRScheduler | None]  # (optimizer, total_steps) -> scheduler
 NEVER = 2**62  # epochs
@@ -123,12 +122,12 @@ class BaseModule(pl.LightningModule):
                 self.to(value.dtype)
                 return
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Any) -> Tensor:
         """Map inputs [B, D] to outputs [B, C]."""
         outputs: Tensor = self.net(inputs)
         return outputs
 
-    def training_loss(self, batch: Batch) -> Tensor:
+    def training_loss(self, batch: Any) -> Tensor:
         """Return the loss of one batch."""
         inputs, targets = batch
         return self.loss(self(inputs), targets)
@@ -137,11 +136,11 @@ class BaseModule(pl.LightningModule):
         """Return the loss of one batch; Lightning takes the optimizer step."""
         return self.training_loss(batch)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Update the validation metrics with one batch."""
         self._evaluation_step("val", batch)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int) -> None:
         """Update the test metrics with one batch."""
         self._evaluation_step("test", batch)
 
@@ -159,7 +158,7 @@ class BaseModule(pl.LightningModule):
         """Log `test/...` over all batches and ranks."""
         self._log_stage("test")
 
-    def _evaluation_step(self, stage: str, batch: Batch) -> None:
+    def _evaluation_step(self, stage: str, batch: Any) -> None:
         inputs, targets = batch
         outputs = self(inputs)
         loss = self.loss(outputs, targets)

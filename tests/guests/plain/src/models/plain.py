@@ -38,7 +38,8 @@ class Plain(pl.LightningModule):
 
     def predict_step(self, batch: list[Tensor], batch_idx: int = 0) -> Tensor:
         """Return classes [B]."""
-        return self(batch[0]).argmax(dim=1)
+        classes: Tensor = self(batch[0]).argmax(dim=1)
+        return classes
 
     def configure_optimizers(self) -> Any:
         """Return Adam with a schedule that Lightning steps once per epoch."""
