@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from tests.conftest import Command
 
 pytestmark = pytest.mark.usefixtures("own_models")
+EACH = ("trainer.max_epochs=2", "trainer.check_val_every_n_epoch=1")
 YAML = f"""
 defaults:
   - default
@@ -33,7 +34,7 @@ def test_a_logged_value_is_the_mean_over_ranks_or_comes_with_lightnings_warning(
     (tmp_path / "callbacks").mkdir()
     (tmp_path / "callbacks" / "ranks.yaml").write_text(YAML)
     own = (f"hydra.searchpath=[file://{tmp_path}]", "callbacks=ranks", "logger=csv")
-    done = command("train", *own, "trainer=ddp_cpu", "trainer.max_epochs=2")
+    done = command("train", *own, "trainer=ddp_cpu", *EACH)
     metrics = json.loads((command.latest / "metrics.json").read_text())
     assert metrics["val/mean"] == 0.5
     assert metrics["val/alone"] == 0.0  # of the process that writes the files
