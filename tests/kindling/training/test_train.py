@@ -287,7 +287,7 @@ def test_random_targets_say_that_there_is_nothing_to_validate_or_test(command: C
 
 def test_the_profiler_prints_a_table_and_leaves_a_trace_by_layer(command: Command) -> None:
     done = command("train", "debug=profile", "trainer.max_epochs=2", "trainer.accelerator=cpu")
-    assert "aten::addmm" in done.stdout + done.stderr
+    assert "Self CPU time total" in done.stdout + done.stderr
     [trace] = command.latest.rglob("fit-*.pt.trace.json")
     names = {event.get("name", "") for event in json.loads(trace.read_text())["traceEvents"]}
     assert "[pl][module]torch.nn.modules.linear.Linear: net.hidden" in names
