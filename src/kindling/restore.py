@@ -33,7 +33,7 @@ def load(checkpoint: Path) -> tuple[Plain, Any, Any]:
         The configuration, the DataModule, and the model with its weights, in evaluation mode.
 
     Raises:
-        InputError: the file is no checkpoint of this project, or names what it may not.
+        InputError: not a checkpoint of this project, or one with a target that is not allowed.
     """
     garbage.resume_gc()
     quiet_lightning()
@@ -79,7 +79,7 @@ def init_from_checkpoint(built: Experiment) -> list[str]:
         A line that says what was taken and what was not; nothing where none was asked for.
 
     Raises:
-        InputError: the file is no checkpoint, or none of its tensors fits.
+        InputError: the file is not a checkpoint, or none of its tensors fits.
     """
     if built.config["init_from"] is None:
         return []

@@ -35,7 +35,7 @@ def read(chapter: str) -> tuple[str, list[str]]:
 
 
 def unknown(kind: str, word: str, known: list[str]) -> InputError:
-    """The complaint about a word that is none of the known ones, with the nearest of them."""
+    """Return the error message for an unknown word, with the nearest known one."""
     near = get_close_matches(word, known, n=1)
     hint = f": did you mean {near[0]!r}?" if near else ";"
     return InputError(f"no {kind} {word!r}{hint} {kind}s: {', '.join(known)}")

@@ -1,7 +1,7 @@
 """One network written six ways, from bare NumPy to a module, has the same loss at every step.
 
 The ways follow "Learning PyTorch with Examples" (Justin Johnson, in the PyTorch tutorials);
-three stand in two_layer_net_by_hand.py and three in two_layer_net_by_nn.py.
+three are in two_layer_net_by_hand.py and three in two_layer_net_by_nn.py.
 """
 
 from __future__ import annotations

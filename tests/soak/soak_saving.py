@@ -82,7 +82,7 @@ def save(folder: Path, contents: dict[int, bytes]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "save", lambda count, file: file.write(contents[count]))
         for count in contents:
-            with writer.aside():
+            with writer.in_background():
                 writer.save_checkpoint(count, folder / "best.ckpt")  # type: ignore[arg-type]
                 writer.name_checkpoint(folder / "last.ckpt", folder / "best.ckpt")
         writer.teardown()

@@ -72,7 +72,7 @@ class Checkpointing(Checkpoint):
         if self._validated or turn or is_last_epoch(trainer):
             self._save(trainer)
         elif isinstance(writer := trainer.strategy.checkpoint_io, AtomicCheckpointIO):
-            writer.look()
+            writer.raise_failures()
         self._validated = False
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -212,7 +212,7 @@ def _save_as(trainer: Any, names: list[str], lost: list[str]) -> None:
     folder, writer = f"{trainer.default_root_dir}/checkpoints", trainer.strategy.checkpoint_io
     first, *others = [f"{folder}/{name}" for name in names]
     ours = isinstance(writer, AtomicCheckpointIO)
-    with writer.aside() if ours else contextlib.nullcontext():
+    with writer.in_background() if ours else contextlib.nullcontext():
         trainer.save_checkpoint(first)
         for path in others:
             if path == others[-1]:

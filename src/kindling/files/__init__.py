@@ -1,1 +1,1 @@
-"""The engine."""
+"""Files of a run: written whole or not at all, and read with bounds."""

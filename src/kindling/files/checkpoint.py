@@ -20,25 +20,25 @@ Act = Callable[[], None]
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Write a checkpoint beside its target, force it to disk, and rename it into place.
+    """Write a checkpoint to a temporary file next to its target, fsync, and rename it into place.
 
-    Lightning's own writer stages in the temporary directory: killed in the middle, or on a full
-    disk, it can leave half a file where the last good one was. The last.ckpt before the newest
-    stays as previous.ckpt, for a disk that damages what it was given.
+    Lightning's own writer stages files in the temporary directory: if it is killed, or the disk is
+    full, it can leave half a file in place of the last good one. The previous last.ckpt is kept as
+    previous.ckpt, in case the disk damages the new one.
 
-    To force a file to disk takes a millisecond, or a hundred: a run need not wait for it (`aside`).
+    An fsync takes between 1 and 100 ms; `in_background` lets training continue meanwhile.
     """
 
     def __init__(self) -> None:
         self._provided: tuple[Path, dict[str, Any]] | None = None
         self._thread: ThreadPoolExecutor | None = None
-        self._aside: list[Act] | None = None  # what it will be given
+        self._queued: list[Act] | None = None  # operations of the current block
         self._under_way: Future[None] | None = None
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
-        """Serialise in memory first: what cannot be serialised then costs no file.
+        """Serialize in memory first, so that a failure leaves the old file untouched.
 
         Raises:
             OSError: the directory cannot be written to, or the disk is full; the old file stays.
@@ -62,41 +62,41 @@ class AtomicCheckpointIO(CheckpointIO):
         self._do(lambda: name_atomically(target, Path(source), _previous(target)))
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Remove a checkpoint; one that is gone already is no error."""
+        """Remove a checkpoint, if it exists."""
         self._do(lambda: Path(path).unlink(missing_ok=True))
 
     @contextlib.contextmanager
-    def aside(self) -> Iterator[None]:
-        """Let a thread do what is asked for in this block, in its order, while training goes on.
+    def in_background(self) -> Iterator[None]:
+        """Queue the operations of this block on a background thread, in order.
 
         One that fails leaves out those after it. The next call here raises what it has raised.
         """
         self.finish()
         acts: list[Act] = []
-        self._aside = acts
+        self._queued = acts
         try:
             yield
         finally:
-            self._aside = None
+            self._queued = None
         if acts:  # ranks other than 0 have none
             self._thread = self._thread or ThreadPoolExecutor(1, "checkpoints")
             self._under_way = self._thread.submit(_in_order, acts)
 
     def finish(self) -> None:
-        """Wait until what was asked for is done.
+        """Wait until all operations are done.
 
         Raises:
-            OSError: it could not be.
+            OSError: one of them failed.
         """
         under_way, self._under_way = self._under_way, None
         if under_way is not None:
             under_way.result()
 
-    def look(self) -> None:
-        """Raise what has failed meanwhile, waiting for nothing.
+    def raise_failures(self) -> None:
+        """Raise the failure of an operation, without waiting for those that still run.
 
         Raises:
-            OSError: what was asked for could not be done.
+            OSError: one of them failed.
         """
         if self._under_way is not None and self._under_way.done():
             self.finish()
@@ -109,8 +109,8 @@ class AtomicCheckpointIO(CheckpointIO):
             self._thread = None
 
     def _do(self, act: Act) -> None:
-        if self._aside is not None:
-            self._aside.append(act)
+        if self._queued is not None:
+            self._queued.append(act)
         else:
             self.finish()
             act()
@@ -165,7 +165,7 @@ def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such local file (an address is none).
-        ValueError: the file is no checkpoint, is damaged, holds more than plain data, or would
+        ValueError: the file is not a checkpoint, is damaged, holds more than plain data, or would
             take more memory than it has bytes.
     """
     if not path.is_file():
@@ -190,7 +190,7 @@ def read_with_hparams(kind: Any, path: str | Path, map_location: Any = "cpu") ->
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no checkpoint, holds arguments that do not fit, or is an address.
+        ValueError: it is not a checkpoint, holds arguments that do not fit, or is an address.
     """
     if "://" in str(path):
         raise ValueError(f"{path}: only checkpoints on this machine are read")

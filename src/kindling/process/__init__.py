@@ -1,1 +1,1 @@
-"""The engine."""
+"""The process itself: signals, output streams, memory, random numbers, ranks, devices."""

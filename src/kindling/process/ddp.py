@@ -99,7 +99,7 @@ class _Launcher(_SubprocessScriptLauncher):
             signals.exit_now(1, self._lost())
 
     def _lost(self) -> str | None:
-        """Say which rank has ended or does not answer; None where all go on."""
+        """Return the rank that has exited or does not answer; None if all are running."""
         deadline = time.monotonic() + GRACE
         while self.procs and time.monotonic() < deadline:
             for rank, process in enumerate(self.procs, start=1):

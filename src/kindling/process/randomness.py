@@ -1,7 +1,7 @@
 """Random numbers that follow from (seed, step, rank), so that a run killed anywhere repeats itself.
 
 A generator that runs on from step to step has a state, which a checkpoint would have to hold. Here
-each step starts the generators anew instead: dropout, noise and augmentation are the same in a run
+each step reseeds the generators instead: dropout, noise and augmentation are the same in a run
 that was stopped and resumed, and however many steps an execution takes.
 """
 

@@ -222,7 +222,7 @@ def _tried(act: Callable[[], bool]) -> bool:
 
 
 def say_nothing_is_saved(number: int) -> bool:
-    """Say that a signal came before a run, or after it; one that asks for a requeue is no error."""
+    """Report a signal that came before or after a run; a requeue is not an error."""
     prefix = "error: " if status(number) else ""
     when = "" if _state.run_ended else " before anything was saved"
     return say(f"{prefix}interrupted{when}", sys.__stderr__)

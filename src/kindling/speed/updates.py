@@ -21,7 +21,7 @@ class Update:
     """How an optimizer moves the parameters of one group.
 
     A subclass keeps of the group what changes the formula; what changes its numbers alone is
-    looked up anew for each step.
+    looked up again for each step.
 
     Args:
         group: the optimizer's settings for these parameters.

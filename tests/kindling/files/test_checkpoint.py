@@ -188,17 +188,17 @@ def blocked(monkeypatch):
     return event
 
 
-def test_what_is_asked_for_aside_is_done_in_its_order_by_a_thread(tmp_path, monkeypatch):
+def test_queued_operations_run_in_order_on_a_thread(tmp_path, monkeypatch):
     writer, event = AtomicCheckpointIO(), blocked(monkeypatch)
     best, last, gone = (tmp_path / name for name in ("best.ckpt", "last.ckpt", "step-1.ckpt"))
     gone.touch()
     weights = torch.zeros(3)
-    with writer.aside():
+    with writer.in_background():
         writer.save_checkpoint({**CHECKPOINT, "state_dict": {"weights": weights}}, best)
         writer.remove_checkpoint(gone)
         writer.name_checkpoint(last, best)
     weights += 1  # training goes on, and what is saved is what was there
-    writer.look()
+    writer.raise_failures()
     assert not best.exists()
     event.set()
     writer.teardown()
@@ -209,7 +209,7 @@ def test_what_is_asked_for_aside_is_done_in_its_order_by_a_thread(tmp_path, monk
 
 def test_who_saves_by_himself_finds_the_file_and_those_before_it(tmp_path, monkeypatch):
     writer, event = AtomicCheckpointIO(), blocked(monkeypatch)
-    with writer.aside():
+    with writer.in_background():
         writer.save_checkpoint({**CHECKPOINT, "epoch": 1}, tmp_path / "last.ckpt")
     threading.Timer(0.05, event.set).start()
     writer.save_checkpoint({**CHECKPOINT, "epoch": 2}, tmp_path / "last.ckpt")
@@ -217,21 +217,19 @@ def test_who_saves_by_himself_finds_the_file_and_those_before_it(tmp_path, monke
     assert load_checkpoint(tmp_path / "previous.ckpt")["epoch"] == 1
 
 
-@pytest.mark.parametrize("call", ["finish", "teardown", "look", "save", "aside"])
-def test_a_failure_aside_leaves_out_the_rest_and_is_raised_by_the_next_call(
-    tmp_path, monkeypatch, call
-):
+@pytest.mark.parametrize("call", ["finish", "teardown", "raise_failures", "save", "in_background"])
+def test_a_failure_drops_the_rest_and_is_raised_by_the_next_call(tmp_path, monkeypatch, call):
     writer, last = AtomicCheckpointIO(), tmp_path / "last.ckpt"
     writer.save_checkpoint(CHECKPOINT, last)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full_disk)
-        with writer.aside():
+        with writer.in_background():
             writer.save_checkpoint({**CHECKPOINT, "epoch": 5}, tmp_path / "best.ckpt")
             writer.remove_checkpoint(last)
         concurrent.futures.wait([writer._under_way])
     calls = {
         "save": lambda: writer.save_checkpoint(CHECKPOINT, tmp_path / "other.ckpt"),
-        "aside": lambda: writer.aside().__enter__(),
+        "in_background": lambda: writer.in_background().__enter__(),
     }
     with pytest.raises(OSError, match=r"No space left on device: .*best\.ckpt"):
         calls.get(call, getattr(writer, call, None))()
