@@ -13,6 +13,8 @@ import pytest
 from tests.conftest import ROOT, environment, options
 from tests.warm import PYTHON
 
+pytestmark = pytest.mark.slow
+
 # What `rm -r` takes away.
 OPTIONAL = {
     "speed": ["src/kindling/speed", "tests/kindling/speed"],
