@@ -25,7 +25,7 @@ class CallPlan:
         self._trainer, self._most = trainer, steps
         self._steps_until = limits(trainer, BATCH, "steps_until_next") or []
         self._epochs_until = limits(trainer, EPOCH, "epochs_until_next")
-        self._validates = trainer.enable_validation and sum(trainer.num_val_batches) > 0
+        self.validates = trainer.enable_validation and sum(trainer.num_val_batches) > 0
 
     @property
     def steps_per_epoch(self) -> int:
@@ -75,7 +75,7 @@ class CallPlan:
         """Yield where the next validation of this epoch comes, if it comes after some batches."""
         trainer = self._trainer
         every = trainer.val_check_batch
-        if not self._validates or not isinstance(every, int):
+        if not self.validates or not isinstance(every, int):
             return
         done = index
         if trainer.check_val_every_n_epoch is None:  # counted across epochs

@@ -87,6 +87,13 @@ class EpochLoop(_TrainingEpochLoop):
         self._looked, self._prepare = False, []
         super().teardown()
 
+    @property
+    def global_step(self) -> int:
+        """Optimizer steps so far; Lightning looks them up on a longer way, 3 us at each step."""
+        if self._plan is None:
+            return super().global_step
+        return int(self._eager.progress.step.total.completed)
+
     # An epoch ---------------------------------------------------------------------------------
 
     def run(self, data_fetcher: _DataFetcher) -> None:
@@ -97,6 +104,7 @@ class EpochLoop(_TrainingEpochLoop):
             super().run(data_fetcher)
             return
         self.reset()
+        self._last = int(self.trainer.num_training_batches) - 1
         if self._first:  # Lightning has begun to iterate over its batches
             self.on_run_start(data_fetcher)
         self._batches = _rest(data_fetcher) if self._first else iter(self._loader)
@@ -124,19 +132,19 @@ class EpochLoop(_TrainingEpochLoop):
             index = self.batch_progress.current.ready
             self._train_until(plan.end(index, last - self.global_step), outputs)
             epochs -= 1
-            if epochs < 1 or self.global_step >= last or not self._goes_on(data_fetcher):
+            if epochs < 1 or self.global_step >= last or not self._goes_on(plan, data_fetcher):
                 break
             self._turn_to_next_epoch()
         self._hook("on_train_batch_end", outputs, self.batch, self.batch_progress.current.ready - 1)
         self._end_batch()
 
-    def _goes_on(self, data_fetcher: _DataFetcher) -> bool:
+    def _goes_on(self, plan: CallPlan, data_fetcher: _DataFetcher) -> bool:
         """Say whether the call may continue in the next epoch."""
         return self.batch_progress.is_last_batch and not (
             self.trainer.should_stop
             or signals.pending_signal()
             or self._results  # `self.log` was called: it wants the mean of each epoch
-            or self._should_check_val_fx(data_fetcher)
+            or (plan.validates and self._should_check_val_fx(data_fetcher))
         )
 
     def _train_until(self, end: int, outputs: CallOutputs) -> None:
@@ -161,8 +169,7 @@ class EpochLoop(_TrainingEpochLoop):
                 self._randomness.start_call(self.global_step + waiting // accumulate)
             self._seeded = False
             batch = next(self._batches)
-            fetched = progress.current.ready + waiting + 1
-            progress.is_last_batch = fetched == trainer.num_training_batches
+            progress.is_last_batch = progress.current.ready + waiting == self._last
             for prepare in self._prepare:
                 batch = prepare(batch)
             self._waiting.append(batch)
@@ -171,7 +178,7 @@ class EpochLoop(_TrainingEpochLoop):
     def _begin_batch(self, batch: Any, index: int, first: bool) -> None:
         """Count a batch, and call what comes before the training step."""
         progress, trainer = self.batch_progress, self.trainer
-        progress.is_last_batch = index + 1 == trainer.num_training_batches
+        progress.is_last_batch = index == self._last
         progress.increment_ready()
         self.batch = batch
         trainer._logger_connector.on_batch_start(batch)
@@ -183,20 +190,20 @@ class EpochLoop(_TrainingEpochLoop):
 
     def _train(self, batches: list[Any], index: int, compiled: bool, outputs: CallOutputs) -> None:
         """Train on one batch, or on several by a compiled function."""
-        step = self.global_step
+        step, accumulate = self.global_step, self.trainer.accumulate_grad_batches
         losses = self._taken_compiled(batches) if compiled else None
         if losses is None:
             self._waiting.extendleft(reversed(batches[1:]))
             batches = batches[:1]
-            steps = not self._should_accumulate()
-            result = self._eager.take(batches[0], index, steps)
+            self._stepped = index == self._last or (index + 1) % accumulate == 0
+            result = self._eager.take(batches[0], index, self._stepped)
             losses = [result["loss"]] if result else []
             outputs.clear()
             outputs.update(result)
         else:
+            self._stepped = True
             self._count_batches(len(batches) - 1, index)
             outputs["loss"] = losses[-1]
-        accumulate = self.trainer.accumulate_grad_batches
         outputs.losses += losses
         outputs.steps += [step + i // accumulate for i in range(len(losses))]
         outputs.batches += batches
@@ -218,7 +225,7 @@ class EpochLoop(_TrainingEpochLoop):
     def _count_batches(self, more: int, index: int) -> None:
         """Count the batches of a compiled function after its first."""
         progress, trainer = self.batch_progress, self.trainer
-        is_last = index + more + 1 == trainer.num_training_batches
+        is_last = index + more == self._last
         progress.increment_by(more, is_last_batch=is_last)
         self._batches_that_stepped += -(-(more + 1) // trainer.accumulate_grad_batches) - 1
 
@@ -236,8 +243,7 @@ class EpochLoop(_TrainingEpochLoop):
 
     def _count_step(self) -> None:
         """Count on the axis of the charts, as `on_advance_end` does at the end of a call."""
-        if not self._should_accumulate():
-            self._batches_that_stepped += 1
+        self._batches_that_stepped += self._stepped
 
     def _turn_to_next_epoch(self) -> None:
         """End an epoch and begin the next one, where nobody has work in between."""
