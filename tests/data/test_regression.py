@@ -216,5 +216,5 @@ def test_the_text_shows_ten_rows_and_says_how_many_there_are(data):
 )
 def test_refuses_sizes_that_do_not_fit_into_memory(kind, size, monkeypatch):
     monkeypatch.setattr("src.data.regression.total_memory", lambda: 2**34)
-    with pytest.raises(ValueError, match="GB of memory; there are 17"):
+    with pytest.raises(ValueError, match="GB of memory; this machine has 17 GB"):
         kind(**size)
