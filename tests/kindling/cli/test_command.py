@@ -80,7 +80,6 @@ WRONG = {
     "trainer.accelerator=abacus": "abacus",
     "trainer.profiler=stopwatch": "'simple'",
     "trainer.gradient_clip_algorithm=hard": "hard",
-    "trainer.val_check_interval=3": "no multiple of the 4 batches",
     "trainer.max_epochs=-1 trainer.max_steps=-1": "this schedule spans the run",
     "scheduler.pct_start=1.5": "scheduler.pct_start=1.5",
     "callbacks.progress.seconds_per_line=-1": "greater than 0",
