@@ -116,7 +116,7 @@ def test_a_plain_module_trains_and_comes_back_from_its_checkpoint(
     assert has_stage(built.model, built.data, "val")
     built.trainer.fit(built.model, datamodule=built.data)
     # These classes stand in no YAML of conf/, as those of a user do.
-    monkeypatch.setattr(restore.untrusted, "check", lambda settings, _: settings)
+    monkeypatch.setattr(restore.untrusted, "check", lambda settings, *_: settings)
     monkeypatch.setattr(restore, "validate", lambda settings: None)
     settings, _, model = restore.load(tmp_path / "checkpoints" / "last.ckpt")
     assert settings == built.config
