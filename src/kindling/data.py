@@ -3,6 +3,7 @@
 Letters: N rows, D input features, C outputs.
 """
 
+import inspect
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from src.kindling.files.checkpoint import read_with_hparams
 from src.kindling.loader import EpochSampler, TensorLoader
 
+OWN = ("batch_size", "shuffle", "seed", "folds", "fold")  # arguments of BaseData
 Split = tuple[Tensor, Tensor]  # inputs [N, D] and targets, [N, C] or class numbers [N]
 
 
@@ -50,7 +52,10 @@ class BaseData(pl.LightningDataModule):
         fold: int = 0,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(logger=False)  # a subclass's arguments, too
+        # The arguments of the subclass, which may set some of these itself.
+        taken = inspect.signature(type(self)).parameters
+        set_by_subclass = [name for name in OWN if name not in taken]
+        self.save_hyperparameters(ignore=set_by_subclass, logger=False)
         if fold and fold >= (folds or 1):
             raise ValueError(f"fold={fold}: must be below folds={folds} (counted from 0)")
         self.folds, self.fold = folds, fold

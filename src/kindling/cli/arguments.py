@@ -124,7 +124,10 @@ def added(name: str, arguments: list[str]) -> list[str]:
     A value of such a key that Hydra cannot read is text: `prompt=what's up?` needs no quotes.
     """
     known = {*_top_level(name), *group_names(), "hydra"}
-    words = get_args_parser().parse_args(arguments).overrides
+    parsed = get_args_parser().parse_args(arguments)
+    if parsed.shell_completion:  # its words are Hydra's own: `-sc install=bash`
+        return arguments
+    words = parsed.overrides
     keys = {word: re.split("[.@=/]", word)[0] for word in words if word[:1].isalpha()}
     new = {word for word, key in keys.items() if key not in known}
     return [_readable(f"+{word}") if word in new else word for word in arguments]
