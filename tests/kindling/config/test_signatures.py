@@ -17,6 +17,7 @@ TARGETS = sorted(
     {
         target
         for path in CONF.rglob("*.yaml")
+        if "study" not in path.parts  # which need a package of their own, and are imported
         for target in re.findall(r"^\s*_target_:\s*([\w.]+)", path.read_text(), re.MULTILINE)
     }
 )
