@@ -269,6 +269,17 @@ def test_no_history_is_kept_without_a_logger(command: Command) -> None:
     assert names == {"config.yaml", "run.json", "run.log", "metrics.json", "checkpoints", "figures"}
 
 
+@pytest.mark.parametrize("steps", [1, 1000])
+def test_every_validation_takes_place_whatever_the_steps_per_call(
+    command: Command, steps: int
+) -> None:
+    quick = ("model=quadrants", "trainer.max_epochs=50", "trainer.check_val_every_n_epoch=10")
+    command("train", *quick, "logger=csv", f"steps_per_execution={steps}", "callbacks=none")
+    with (command.latest / "metrics.csv").open(newline="") as file:
+        epochs = [int(row["epoch"]) for row in csv.DictReader(file) if row["val/loss"]]
+    assert epochs == [9, 19, 29, 39, 49]
+
+
 def test_a_fast_development_run_leaves_no_checkpoint(command: Command) -> None:
     done = command("train", "debug=fast", "trainer.accelerator=cpu")
     assert "test/accuracy" in done.stdout
