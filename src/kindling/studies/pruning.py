@@ -63,8 +63,8 @@ class Pruning(pl.Callback):
             self.metrics = {k: float(v) for k, v in sorted(trainer.callback_metrics.items())}
             raise PrunedError(f"pruned after epoch {self.pruned_at}")
 
-    def quiet_epochs(self, trainer: Any, steps: int) -> int:
-        """Return how many epochs there are to the next report."""
+    def epochs_until_next(self, trainer: Any, steps: int) -> int:
+        """Return the number of epochs up to the next report."""
         every = trainer.check_val_every_n_epoch or 1
         return int(every - trainer.current_epoch % every) if sum(trainer.num_val_batches) else 1
 
