@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.trainer.states import TrainerFn
 from pydantic import PositiveInt
 
+from src.kindling.callbacks.averaging import ends_with_average
 from src.kindling.callbacks.freezing import freeze_only, frozen
 from src.kindling.files.checkpoint import AtomicCheckpointIO
 
@@ -76,7 +77,12 @@ class Checkpointing(Checkpoint):
         self._validated = False
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Wait until everything is written: the test reads the best checkpoint, on each rank."""
+        """Wait until everything is written: the test reads the best checkpoint, on each rank.
+
+        An average over the last epochs is the best, whatever their scores.
+        """
+        if ends_with_average(trainer) and not getattr(trainer, "fast_dev_run", False):
+            _save_as(trainer, ["best.ckpt"], [])
         if isinstance(writer := trainer.strategy.checkpoint_io, AtomicCheckpointIO):
             writer.finish()
         trainer.strategy.barrier("checkpoints")

@@ -251,6 +251,7 @@ def _fit_and_test(
     built: "Experiment", path: Path, checkpoint: Path | None, overrides: Sequence[str]
 ) -> Metrics:
     """Return the final metrics of training and validation, and of the best checkpoint's test."""
+    from src.kindling.callbacks import averaging
     from src.kindling.tracking import tracked
     from src.kindling.training import summary
     from src.kindling.training.stages import has_stage
@@ -268,13 +269,14 @@ def _fit_and_test(
             return metrics
         best: Any = path / "checkpoints" / BEST
         trained = best.is_file() and not trainer.fast_dev_run
-        trainer.test(
-            built.model,
-            datamodule=built.data,
-            ckpt_path=best if trained else None,
-            weights_only=True,
-            verbose=False,
-        )
+        with averaging.left_out(trainer):
+            trainer.test(
+                built.model,
+                datamodule=built.data,
+                ckpt_path=best if trained else None,
+                weights_only=True,
+                verbose=False,
+            )
         metrics.update(summary.metrics(trainer))
     return metrics
 
