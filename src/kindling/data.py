@@ -138,18 +138,6 @@ class BaseData(pl.LightningDataModule):
         """Return a loader of test batches, each row once over all ranks; [] without rows."""
         return self._loader("test")
 
-    def transfer_batch_to_device(
-        self, batch: Any, device: torch.device, dataloader_idx: int
-    ) -> Any:
-        """Move the batch to the device; return it unchanged if it already is there.
-
-        Lightning would walk the batch with pytree, which for a list of small batches takes a third
-        of a call.
-        """
-        if _is_on(device, batch):
-            return batch
-        return super().transfer_batch_to_device(batch, device, dataloader_idx)
-
     def _loader(self, stage: str, *, shuffle: bool = False, pad: bool = False) -> Any:
         split = self.split(stage)
         if split is None:
@@ -194,10 +182,3 @@ def free_memory(device: torch.device) -> int:
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     return 0
-
-
-def _is_on(device: torch.device, batch: Any) -> bool:
-    """Return whether a batch consists only of tensors on the device, in tuples and lists."""
-    if isinstance(batch, Tensor):
-        return batch.device == device
-    return isinstance(batch, tuple | list) and all(_is_on(device, part) for part in batch)

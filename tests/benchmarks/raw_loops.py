@@ -108,6 +108,14 @@ def two_layer_net(optimizer: str) -> Loop:
     return lambda steps: fit(model, made, x, y, steps)
 
 
+def bare_lightning() -> Loop:
+    """The tutorial's FizzBuzz by a Trainer with nothing on: its set-up counts too."""
+    from tests.benchmarks.bare_lightning import BareFizzBuzz, fit
+
+    module = BareFizzBuzz()
+    return lambda steps: fit(module, steps // STEPS)
+
+
 def jax_scan() -> Loop:
     """The tutorial's FizzBuzz in JAX, a scan over all epochs."""
     import jax

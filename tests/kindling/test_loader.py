@@ -157,8 +157,6 @@ def test_rows_that_fit_twice_move_to_the_device_once(free, where, build, monkeyp
     loader = data.train_dataloader()
     assert loader.tensors[0].device.type == where
     assert data.train_dataloader().tensors[0] is loader.tensors[0]
-    batch = next(iter(loader))
-    assert data.transfer_batch_to_device(batch, meta, 0) is batch
 
 
 # Orders -----------------------------------------------------------------------------------------

@@ -5,7 +5,10 @@ from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.plugins import Precision
+from torch import Tensor
 
 
 class Hooks:
@@ -63,11 +66,26 @@ def preparations(trainer: Any) -> list[Callable[[Any], Any]]:
         found.append(trainer.precision_plugin.convert_input)
     for name, where in ((BEFORE, ()), (MOVE, (device,)), (AFTER, ())):
         in_data = data is not None and overrides(data, name, pl.LightningDataModule)
-        if in_data or name == MOVE or overrides(module, name, pl.LightningModule):
+        in_module = overrides(module, name, pl.LightningModule)
+        if in_data or in_module:
             hook = getattr(data if in_data else module, name)
             found.append(partial(_prepared, hook, where))
+        elif name == MOVE:
+            found.append(partial(_moved, device))
     return found
 
 
 def _prepared(hook: Callable[..., Any], where: tuple[Any, ...], batch: Any) -> Any:
     return hook(batch, *where, 0)  # of loader 0
+
+
+def _moved(device: torch.device, batch: Any) -> Any:
+    """Move a batch as Lightning does; its walk through the batch takes 15 us, even on the CPU."""
+    return batch if _is_on(device, batch) else move_data_to_device(batch, device)
+
+
+def _is_on(device: torch.device, batch: Any) -> bool:
+    """Return whether a batch consists only of tensors on the device, in tuples and lists."""
+    if isinstance(batch, Tensor):
+        return batch.device == device
+    return isinstance(batch, tuple | list) and all(_is_on(device, part) for part in batch)

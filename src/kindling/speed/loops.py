@@ -181,12 +181,18 @@ class EpochLoop(_TrainingEpochLoop):
         progress.is_last_batch = index == self._last
         progress.increment_ready()
         self.batch = batch
-        trainer._logger_connector.on_batch_start(batch)
+        self._attach(batch)
         if first:
             self._hook("on_train_batch_start", batch, index)
         elif self._randomness:
             self._randomness.start_batch(self.global_step, index % trainer.accumulate_grad_batches)
         progress.increment_started()
+
+    def _attach(self, batch: Any) -> None:
+        """Let `self.log` know the batch: `_LoggerConnector.on_batch_start`, looked up directly."""
+        connector, results = self.trainer._logger_connector, self._results
+        connector._first_loop_iter = connector._first_loop_iter is None
+        results.batch, results.batch_size, results.dataloader_idx = batch, None, None
 
     def _train(self, batches: list[Any], index: int, compiled: bool, outputs: CallOutputs) -> None:
         """Train on one batch, or on several by a compiled function."""
