@@ -89,7 +89,7 @@ test-all: $(VENV)/.dev ## run all tests, the engine's too (minutes): ARGS="-k re
 test-gpu: $(VENV)/.dev # run the tests that need a GPU, on a machine that has one
 	@$(RUN) pytest -n 0 -m gpu $(ARGS)
 
-test-services: $(VENV)/.services # run the tests that need W&B, MLflow or system services
+test-services: $(VENV)/.services $(VENV)/slurm # run the tests that need W&B, MLflow, SLURM, PostgreSQL
 	@$(RUN) pytest -n 0 -m services $(ARGS)
 
 test-browser: $(VENV)/.browser # the dashboards and a report in a real Chromium or Chrome, which must be there
@@ -150,6 +150,15 @@ $(VENV)/.dev: $(VENV)/.base
 
 $(VENV)/.services: $(VENV)/.dev
 	@$(PIP) -e '.[dev,wandb,mlflow,study]'
+	@touch $@
+
+# Debian's SLURM, unpacked where no PATH finds it: with an `srun`, Lightning expects a job.
+SLURM := slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge libmunge2 libhwloc15
+$(VENV)/slurm: $(VENV)/.services
+	@mkdir -p $@
+	@cd $@ && if command -v apt-get >/dev/null && apt-get download -qq $(SLURM) 2>/dev/null; then \
+		for package in *.deb; do dpkg -x $$package . && rm $$package; done; \
+	else echo "the tests of SLURM are left out: apt-get has no such packages here" >&2; fi
 	@touch $@
 
 $(VENV)/.study: $(VENV)/.base

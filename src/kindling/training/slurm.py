@@ -34,7 +34,8 @@ def requeued_run(log_dir: str, overrides: Sequence[str]) -> Path | None:
         return None
     run = _target(link)
     os.environ[REQUEUED_RUN] = str(run)
-    print(f"SLURM has restarted job {job()}: its run continues")
+    if os.environ.get("SLURM_PROCID", "0") == "0":  # the first task speaks for all
+        print(f"SLURM has restarted job {job()}: its run continues")
     return run
 
 
