@@ -133,8 +133,7 @@ def test_an_array_of_workers_shares_a_study_and_one_of_them_is_killed(
     jobs: Jobs,
 ) -> None:
     optuna = pytest.importorskip("optuna")
-    from src.kindling.studies import trials
-
+    trials = pytest.importorskip("src.kindling.studies.trials")
     words = ("study.name=array", "optimizer.lr=tag(log, interval(1e-3, 0.1))", "study.trials=12",
              "study.heartbeat=2", "study/pruner=none", "trainer.max_epochs=20")  # fmt: skip
     job = jobs.submit("study", *words, *RUN, *PAUSED, options=("--array=1-4",))
