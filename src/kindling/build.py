@@ -1,4 +1,4 @@
-"""From a configuration to what it describes, built, run and written down: the one builder."""
+"""Build the data, model and trainer that a configuration describes."""
 
 import importlib
 import inspect
@@ -36,7 +36,7 @@ LARGE = 10_000  # the size of a layer from which on a model's memory is reckoned
 
 @dataclass
 class Experiment:
-    """What a configuration describes."""
+    """The data, model and trainer of a configuration."""
 
     config: Plain
     data: Any
@@ -213,7 +213,7 @@ def stem(module: Any) -> str:
 
 
 def quiet_lightning() -> None:
-    """Keep Lightning's advice off the console; what it warns of is still said."""
+    """Keep Lightning's advice off the console; its warnings are still shown."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # A profiler's table comes the same way as the advice does.

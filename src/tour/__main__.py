@@ -22,7 +22,7 @@ Without a chapter, lists them; with one, prints what the tutorial prints.
 
 
 class InputError(Exception):
-    """What is wrong with the command line, on one line."""
+    """The command line is wrong; the message is one line."""
 
 
 def read(chapter: str) -> tuple[str, list[str]]:

@@ -25,7 +25,7 @@ from src.tour.page import show
 
 
 class Cost(NamedTuple):
-    """Where training led, and what it cost."""
+    """The losses of a training, and its cost."""
 
     losses: list[float]
     milliseconds: float  # the median step
@@ -114,7 +114,7 @@ def show_precision() -> None:
     show("A gradient of 1e-8 is 0 in float16, so the loss is scaled up first.", tiny.half().item())
     show("Scaled by 65536 it survives:", f"{scaled:.1e}")
     print(f"20 steps on 2048 examples, 128-256-256-1, measured now on {device.type}:")
-    print("output          last loss  ms a step  MiB kept for backward")
+    print("output          last loss    ms/step  MiB kept for backward")
     x, y = torch.randn(2048, 128, device=device), torch.randn(2048, 1, device=device)
     layers = nn.Linear(128, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 1)
     model = nn.Sequential(*layers).to(device)

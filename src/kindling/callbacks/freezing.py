@@ -1,4 +1,4 @@
-"""Which parameters and statistics of a model are frozen: read for a checkpoint, and restored."""
+"""Save which parameters and statistics of a model are frozen, and restore it."""
 
 from collections.abc import Iterator
 from typing import Any

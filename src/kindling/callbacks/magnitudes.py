@@ -1,4 +1,4 @@
-"""How large are the gradients, and how far does a step move the weights?
+"""Measure the size of the gradients, and how far a step moves the weights.
 
 Both show early whether training is healthy: a gradient norm that keeps growing, or updates of more
 than a hundredth of the weights, precede a loss that is NaN.

@@ -6,13 +6,13 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-TEMPORARY = ".*.tmp"  # what a kill leaves behind, at most one such file
+TEMPORARY = ".*.tmp"  # a killed process leaves at most one such file
 
 
 def write_atomically(
     target: Path, content: bytes | memoryview, previous: Path | None = None
 ) -> None:
-    """Replace a file atomically and durably: a reader or a crash sees the old or the new whole.
+    """Replace a file atomically and durably: readers and crashes see the old file or the new one.
 
     A link in place of the file is replaced, not followed.
 
@@ -25,11 +25,11 @@ def write_atomically(
         OSError: the directory cannot be written to, or the disk is full; the old file stays.
     """
     with _temporary(target) as name:
-        # Made with the rights that the umask leaves: these files are meant to be shared.
+        # With the permissions that the umask allows: these files are meant to be shared.
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         with open(os.open(name, flags, 0o666), "wb", buffering=0) as file:
             left = memoryview(content)
-            while left:  # a write may take a part
+            while left:  # a write may be partial
                 left = left[file.write(left) :]
             os.fsync(file.fileno())
         _replace(name, target, previous)
@@ -68,25 +68,25 @@ def name_atomically(target: Path, source: Path, previous: Path | None = None) ->
 
 @contextlib.contextmanager
 def _temporary(target: Path) -> Iterator[str]:
-    """Choose a temporary name in the folder of a file, and remove what is left of it on failure."""
+    """Choose a temporary name in the folder of a file; remove the temporary file on failure."""
     # Not named after the target: TensorBoard would take it for an event file.
     name = f"{target.parent}/.{secrets.token_hex(4)}.tmp"
     try:
         yield name
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
-        # A full disk does not say where it is.
+        # The error of a full disk does not name the file.
         if isinstance(error, OSError) and error.errno and not error.filename:
             raise OSError(error.errno, error.strerror, str(target)) from error
         raise
 
 
 def _replace(name: str, target: Path, previous: Path | None) -> None:
-    """Rename a whole file over another, and fsync the folder."""
+    """Rename a file over another, and fsync the folder."""
     if previous is not None:
         _keep(target, previous)
     os.replace(name, target)
-    Path(name).unlink(missing_ok=True)  # it stays where both are names of one file already
+    Path(name).unlink(missing_ok=True)  # rename(2) does nothing if both are hard links to one file
     if os.name == "posix":  # the rename itself is durable once the directory is on disk
         directory = os.open(target.parent, os.O_RDONLY)
         try:
@@ -98,7 +98,7 @@ def _replace(name: str, target: Path, previous: Path | None) -> None:
 def _keep(target: Path, previous: Path) -> None:
     """Give a file a second name, which stays when the first is replaced.
 
-    With hard links it is never without a name. Without them the file is renamed: until the new one
+    With hard links both names always exist. Without them the file is renamed: until the new one
     takes its place, only the second name exists.
     """
     if not target.exists():

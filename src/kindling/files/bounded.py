@@ -59,7 +59,7 @@ def read_text(path: Path, largest: int = LARGEST) -> str | None:
         with open(open_regular(path), "rb") as file:
             content = file.read(largest + 1)
         if len(content) > largest:
-            raise InputError(f"{path} is larger than a run would have written it")
+            raise InputError(f"{path} is larger than any file that a run writes")
         return content.decode()
     except FileNotFoundError:
         return None

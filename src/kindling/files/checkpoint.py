@@ -69,7 +69,7 @@ class AtomicCheckpointIO(CheckpointIO):
     def in_background(self) -> Iterator[None]:
         """Queue the operations of this block on a background thread, in order.
 
-        One that fails leaves out those after it. The next call here raises what it has raised.
+        If one fails, the ones after it are skipped, and the next call raises its error.
         """
         self.finish()
         acts: list[Act] = []
@@ -155,7 +155,7 @@ def check_whole(path: Path) -> None:
 def _read_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # torch raises many kinds for a file that it cannot read
+    except Exception as error:  # torch raises many exception types for an unreadable file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"{path} is not a checkpoint of plain data: {reason}") from error
 
@@ -164,7 +164,7 @@ def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     """Return a checkpoint's content: dicts, lists, numbers, strings and tensors.
 
     Raises:
-        FileNotFoundError: there is no such local file (an address is none).
+        FileNotFoundError: there is no such local file (URLs are not read).
         ValueError: the file is not a checkpoint, is damaged, holds more than plain data, or would
             take more memory than it has bytes.
     """
@@ -172,7 +172,7 @@ def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
         raise FileNotFoundError(f"there is no checkpoint {path}")
     with _read_errors(path):
         check_archive(path)
-        # First the description of its tensors, on a device that allocates none; then the tensors.
+        # First only the metadata, on the meta device, which allocates nothing; then the tensors.
         # weights_only is explicit: TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD then changes nothing.
         check_tensors(torch.load(path, map_location="meta", weights_only=True), path)
         content = torch.load(path, map_location=map_location, weights_only=True)
@@ -200,9 +200,9 @@ def read_with_hparams(kind: Any, path: str | Path, map_location: Any = "cpu") ->
 
 
 def on_meta_device(build: Callable[[], nn.Module]) -> nn.Module | None:
-    """Return a model without the numbers in it, which takes no memory.
+    """Return a model on the meta device, which takes no memory.
 
-    None where its constructor computes with numbers (`.item()`) and cannot do without them.
+    None if its constructor reads values (`.item()`), which the meta device does not have.
     """
     try:
         with torch.device("meta"):
@@ -214,10 +214,10 @@ def on_meta_device(build: Callable[[], nn.Module]) -> nn.Module | None:
 def check_size(build: Callable[[], nn.Module], path: Path) -> None:
     """Refuse a model with more weights than its checkpoint has bytes, before it is allocated.
 
-    A model that has no outline is let through; what is wrong with it is said when it is built.
+    A model that cannot be built on the meta device passes; building it reports its own errors.
 
     Raises:
-        ValueError: saying both.
+        ValueError: naming both sizes.
     """
     if (model := on_meta_device(build)) is None:
         return

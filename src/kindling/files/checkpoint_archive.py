@@ -11,17 +11,17 @@ import torch
 # The end of a zip archive as torch writes it: a 64-bit record (signature, size and place of the
 # directory), its locator (signature, place of the record), a 32-bit record (signature, comment).
 TAIL = struct.Struct("<4s36xQQ4s4xQ4x4s16xH")
-FOLDER = 0x10  # the attribute of a folder, as MS-DOS had it
+FOLDER = 0x10  # MS-DOS's attribute of a folder
 MOST = 10**6  # dicts, lists, numbers and strings in a checkpoint
 
 
 def check_archive(path: Path) -> None:
-    """Refuse an archive that torch has not written, or that is not as torch has written it.
+    """Refuse an archive that torch has not written, or that has changed since.
 
-    Such is one that grows when it is read, and one whose bytes a disk has changed.
+    That excludes archives that expand when read, and bytes that a disk has damaged.
 
     Raises:
-        ValueError: saying what torch would not have done.
+        ValueError: naming the first thing that torch would not write.
     """
     whole = path.stat().st_size
     with path.open("rb") as file:
@@ -51,9 +51,9 @@ def _check_members(members: list[zipfile.ZipInfo], whole: int) -> None:
 
 
 def _is_plain_end(tail: bytes, whole: int) -> bool:
-    """Say whether a zip's directory is where every reader looks, so that torch reads what we did.
+    """Return whether every zip reader finds the same directory, the one that was checked.
 
-    Zip has several ways to say where it is, and readers that trust different ones.
+    A zip can name several places for it, and readers trust different ones.
     """
     if len(tail) < TAIL.size:
         return False
@@ -63,10 +63,10 @@ def _is_plain_end(tail: bytes, whole: int) -> bool:
 
 
 def check_tensors(content: Any, path: Path) -> None:
-    """Refuse a tensor larger than the file: one that repeats its numbers, is sparse, or has none.
+    """Refuse a tensor larger than its file: expanded, sparse, or without storage.
 
     Raises:
-        ValueError: saying its shape.
+        ValueError: naming its shape.
     """
     size = path.stat().st_size
     for tensor in _tensors(content):
@@ -79,7 +79,7 @@ def _tensors(content: Any) -> Iterator[torch.Tensor]:
     left, count = [content], 0
     while left:
         node, count = left.pop(), count + 1
-        if count > MOST:  # a short file can hold a list of lists of the same list, and so on
+        if count > MOST:  # a short file can hold nested lists that all refer to one list
             raise ValueError("it contains itself")
         if isinstance(node, torch.Tensor):
             yield node

@@ -11,14 +11,14 @@ def columns(path: str, names: Sequence[str]) -> list[list[float]]:
     """Read the named columns of a CSV file with a header line.
 
     Returns:
-        One list a row, the columns in the order of `names`.
+        One list per row, with the columns in the order of `names`.
 
     Raises:
         ValueError: the file is missing, is not text, lacks a column, has no rows, or has a cell
             that is not a number; the message names the file, the line and the column.
     """
     if not Path(path).is_file():
-        raise ValueError(f"there is no file {path}")
+        raise ValueError(f"{path} does not exist")
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError):

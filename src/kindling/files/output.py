@@ -14,7 +14,7 @@ from src.kindling.layout import Plain
 
 
 def checked_output(output: Any, endings: Sequence[str]) -> Path | None:
-    """Validate the value of `output=` before there is anything to write.
+    """Validate the value of `output=` before anything is computed.
 
     Args:
         output: the path; None if no file was asked for.
@@ -31,7 +31,7 @@ def checked_output(output: Any, endings: Sequence[str]) -> Path | None:
         choice = f"{', '.join(others)} or {last}" if others else last
         raise InputError(f"output={output}: name a file that ends in {choice}")
     if os.path.isdir(path) or not os.path.isdir(path.parent):
-        raise InputError(f"output={output}: there is no folder {path.parent} to write this file to")
+        raise InputError(f"output={output}: the folder {path.parent} does not exist")
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"output={output}: the folder {path.parent} is read-only")
     return path

@@ -46,12 +46,12 @@ def opened(run: Path, settings: Plain, links: Iterable[Path] = (), **facts: Any)
 
     Args:
         run: the directory, which must not exist.
-        settings: what config.yaml is to hold.
-        links: links that are to lead to this run from now on, `<log_dir>/latest` for example.
-        facts: what run.json is to hold from the start, beside what it always holds.
+        settings: the content of config.yaml.
+        links: links to point to this run, such as `<log_dir>/latest`.
+        facts: additional content of run.json.
 
     Yields:
-        The content of run.json; what is added to it is written at the end.
+        The content of run.json; additions are written at the end.
 
     Raises:
         InputError: the directory cannot be created.
@@ -63,7 +63,7 @@ def opened(run: Path, settings: Plain, links: Iterable[Path] = (), **facts: Any)
 
 @contextlib.contextmanager
 def reopened(run: Path) -> Iterator[Recorded]:
-    """Lock an existing run directory, in which nothing changes before the record is begun.
+    """Lock an existing run directory; nothing in it changes before the record begins.
 
     Yields:
         A function of `settings` and further facts: the context manager of the record, as `opened`.
@@ -92,7 +92,7 @@ def _recorded(
 
 
 def create(run: Path) -> None:
-    """Create a run directory for this run alone; a launched rank finds it.
+    """Create a run directory for this run alone; launched ranks use the one of their run.
 
     Raises:
         InputError: it exists, or the place cannot be written to.
@@ -130,7 +130,7 @@ def copy(run: Path, target: Path) -> None:
 def check_parts(run: Path) -> None:
     """Refuse a run directory that has a link, pipe, or device among its files.
 
-    A run writes none. Through a link, a command would read or write outside of the directory.
+    A run writes none of these. Through a link, a command would read or write outside the directory.
 
     Raises:
         InputError: naming it.
@@ -143,7 +143,7 @@ def check_parts(run: Path) -> None:
                 " a run that you trust without them"
             )
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise InputError(f"{path} is not a regular file; a run directory holds no other")
+            raise InputError(f"{path} is not a regular file; a run directory holds nothing else")
 
 
 def _parts(run: Path) -> Iterator[Path]:
@@ -191,7 +191,7 @@ def latest(log_dir: Path) -> Path:
 
 
 def exists(path: Path) -> bool:
-    """Return whether there is a file or folder; a name too long for any file names none."""
+    """Return whether a file or folder exists; False for a name too long for any file."""
     try:
         return path.exists()
     except OSError:
@@ -231,7 +231,7 @@ def link_to(run: Path, link: Path) -> None:
     except OSError as error:  # Windows lets only some users make links
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-            # A link that still leads to another run would be wrong; without one, `latest` works.
+            # A link to another run would be wrong; without a link, `latest` finds the newest run.
             if link.is_symlink():
                 link.unlink()
         why = bounded.reason(error)

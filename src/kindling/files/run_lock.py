@@ -48,7 +48,7 @@ def _locked(path: Path) -> int | None:
     while True:
         descriptor = _opened(path)
         try:
-            # Unlike a lock of flock, this one is not inherited by a loader's worker processes.
+            # Unlike an flock lock, it is not inherited by a DataLoader's workers.
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
@@ -65,11 +65,11 @@ def _locked(path: Path) -> int | None:
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=False)):
                 return descriptor
-        os.close(descriptor)  # its owner has just removed it: another process may lock a new one
+        os.close(descriptor)  # its owner has just removed it; another process may lock a new file
 
 
 def _opened(path: Path) -> int:
-    """Open .lock without truncating it: it may be a file of somebody else."""
+    """Open .lock without truncating it: it may belong to somebody else."""
     try:
         return bounded.open_regular(path, os.O_RDWR | os.O_CREAT)
     except OSError as error:
@@ -87,7 +87,7 @@ def is_held(run: Path) -> bool:
         descriptor = bounded.open_regular(run / ".lock")
     except FileNotFoundError:
         return False
-    except OSError:  # a directory of somebody else
+    except OSError:  # somebody else's directory
         return True
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)

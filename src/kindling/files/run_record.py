@@ -55,7 +55,7 @@ def record_run(run: Path, device: str, **facts: Any) -> Iterator[dict[str, Any]]
         facts: further content of run.json.
 
     Yields:
-        The content of run.json; what is added to it is written at the end.
+        The content of run.json; additions are written at the end.
     """
     record = _begun(device) | facts
     if earlier := _earlier(run):
@@ -77,7 +77,7 @@ def record_run(run: Path, device: str, **facts: Any) -> Iterator[dict[str, Any]]
         finally:
             record["end"] = now()
             signals.mark_finished()
-            # A full disk must not hide the first error; nor a signal print a line.
+            # A full disk must not hide the first error, and a signal must not print a line.
             with contextlib.suppress(OSError), signals.at_exit(signals.silent):
                 write_json(run / "run.json", record)
 
@@ -122,8 +122,8 @@ def _open_log(path: Path) -> Iterator[TextIO]:
 def _log_failure(log: TextIO, failed: Any) -> None:
     """Write the traceback of a failed thread to the log, and mostly to the console.
 
-    Not an OSError: TensorBoard's writer passes its own on to the main thread, which reports it in
-    one line.
+    Except an OSError: TensorBoard's writer passes it to the main thread, which reports it in one
+    line.
     """
     with contextlib.suppress(OSError):
         traceback.print_exception(failed.exc_value, file=log)
@@ -133,7 +133,7 @@ def _log_failure(log: TextIO, failed: Any) -> None:
 
 @contextlib.contextmanager
 def recorded_by_first(run: Path) -> Iterator[None]:
-    """Leave a launched rank's traceback in run.log, and its line for rank 0, which speaks for all.
+    """Leave a launched rank's traceback in run.log, and its error line for rank 0 to print.
 
     Raises:
         SystemExit: with status 1, if the rank has failed.
@@ -181,7 +181,7 @@ def is_finished(run: Path) -> bool:
 def folders_advice(source: Path) -> str:
     """Say how to add the folders that a run was trained with, as its run.json names them.
 
-    A stranger's run.json is no reason to trust a folder; those inside the run are not named.
+    A run.json from elsewhere is not a reason to trust a folder; none inside the run is named.
 
     Args:
         source: the run's config.yaml, or a checkpoint of it.
@@ -221,7 +221,7 @@ def git_state() -> dict[str, Any] | None:
     try:
         commit, dirty = (
             subprocess.run(
-                # No lock: the user's own git may be at work, and this process may be killed.
+                # Without git's lock: the user's git may be running, and this process may be killed.
                 ["git", "--no-optional-locks", *arguments],
                 cwd=root,
                 capture_output=True,
@@ -261,7 +261,7 @@ class _Copy:
 
 @contextlib.contextmanager
 def _reader_may_leave(stream: TextIO) -> Iterator[None]:
-    """Send a stream to nowhere once nobody reads it (`| head -1`); training continues."""
+    """Redirect a stream to the null device once its reader has gone (`| head -1`)."""
     try:
         yield
     except OSError as error:
@@ -274,7 +274,7 @@ def _reader_may_leave(stream: TextIO) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _copied(log: TextIO) -> Iterator[None]:
-    """Copy to the log what goes to standard output and standard error."""
+    """Copy standard output and standard error to the log."""
     out, err = _Copy(sys.stdout, log), _Copy(sys.stderr, log)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:

@@ -1,4 +1,4 @@
-"""Data parallelism over processes that ends when one of them does, instead of waiting for it."""
+"""DDP whose processes end when one of them does, instead of waiting for it."""
 
 import contextlib
 import ctypes
@@ -19,17 +19,17 @@ from torch.distributed import DistStoreError
 
 from src.kindling.process import ranks, signals
 
-LAUNCHER = "KINDLING_LAUNCHER"  # tells a rank which process has started it
-POLL = 0.2  # seconds between two looks at the ranks
+LAUNCHER = "KINDLING_LAUNCHER"  # the process that started a rank
+POLL = 0.2  # seconds between two checks of the ranks
 GRACE = (
     2.0  # seconds in which a rank may end by itself before it is ended; rank 0 has twice as many
 )
 
 
 class DDP(DDPStrategy):
-    """Lightning's `ddp`: a process a device, which exchange gradients.
+    """Lightning's `ddp`: one process per device, with synchronized gradients.
 
-    When one of them ends, is killed or stops to answer, the others end too, and rank 0 says so.
+    If one of them ends, is killed or stops responding, the others end too, and rank 0 says so.
 
     Args:
         timeout: seconds that a process waits for another's answer before it gives up.
@@ -40,22 +40,22 @@ class DDP(DDPStrategy):
         self.seconds = timeout
 
     def _configure_launcher(self) -> None:
-        # Private, as the launcher is, which Lightning has no public way to choose. Its own ends
-        # rank 0 with SIGKILL, up to five seconds late, and leaves nothing written or said.
+        # Private: Lightning has no public way to choose the launcher. Its own kills rank 0 with
+        # SIGKILL up to five seconds later, with nothing saved or printed.
         assert self.cluster_environment is not None
         self._launcher = _Launcher(
             self.cluster_environment, self.num_processes, self.num_nodes, self.seconds
         )
 
     def setup_environment(self) -> None:
-        """Join the other ranks; one that a launcher has started lives no longer than that one."""
+        """Join the other ranks; a launched rank dies with the process that launched it."""
         if launcher := os.environ.get(LAUNCHER):
             _end_with(int(launcher))
         super().setup_environment()
 
 
 class _Launcher(_SubprocessScriptLauncher):
-    """Starts the further ranks of this machine, and watches them from rank 0."""
+    """Starts the other ranks of this machine, and watches them from rank 0."""
 
     def __init__(self, environment: Any, processes: int, nodes: int, timeout: float) -> None:
         super().__init__(environment, processes, nodes)
@@ -70,7 +70,7 @@ class _Launcher(_SubprocessScriptLauncher):
             self._call_children_scripts()
             del os.environ[LAUNCHER]
             threading.Thread(target=self._watch, name="ranks", daemon=True).start()
-        # All ranks are there now, so what follows starts none and watches none.
+        # All ranks have joined; later calls start and watch none.
         try:
             with signals.at_exit(self._kill_all):
                 return super().launch(function, *args, **kwargs)
@@ -91,7 +91,7 @@ class _Launcher(_SubprocessScriptLauncher):
         return False
 
     def _watch(self) -> None:
-        """End this process where it waits in a library, without end, for a rank that has ended."""
+        """End this process if it waits in a library, indefinitely, for a rank that has ended."""
         while not any(process.poll() for process in self.procs):
             time.sleep(POLL)
         time.sleep(2 * GRACE)  # mostly that wait ends in an exception
@@ -108,7 +108,7 @@ class _Launcher(_SubprocessScriptLauncher):
                         return f"rank {rank}: {line}"
                     return f"rank {rank} {_ending(status)}, so the others ended too"
                 if _is_stopped(process.pid):
-                    return f"rank {rank} is stopped and gave no answer for {self.timeout:g} s"
+                    return f"rank {rank} is stopped and did not respond for {self.timeout:g} s"
             time.sleep(POLL)
         return None
 
@@ -118,7 +118,7 @@ class _Launcher(_SubprocessScriptLauncher):
         return f"trainer.strategy.timeout={self.timeout:g}: {who} did not join in these seconds"
 
     def _end_all(self) -> None:
-        """Give the ranks a moment to end by themselves; then end them, stopped ones too."""
+        """Give the ranks a moment to end by themselves; then kill them, including stopped ones."""
         deadline = time.monotonic() + GRACE
         for process in self.procs:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -141,8 +141,8 @@ def _is_stopped(pid: int) -> bool:
 
 
 def _end_with(launcher: int) -> None:
-    """Have the system kill this process when the one that started it ends, however that does."""
-    if sys.platform == "linux":  # elsewhere it ends when it next waits for that one
+    """Have the system kill this process when its parent ends, for whatever reason."""
+    if sys.platform == "linux":  # elsewhere it ends when it next waits for its parent
         death_signal = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
         ctypes.CDLL(None).prctl(death_signal, signal.SIGKILL)
     if os.getppid() != launcher:

@@ -12,16 +12,16 @@ FOR_GPUS = ("16", "16-mixed")  # precisions that the CPU does not have
 
 
 def check_device(accelerator: str, devices: Any, precision: Any, nodes: int) -> None:
-    """Refuse what this machine lacks, and what Lightning would replace or wait for without end.
+    """Refuse what this machine lacks, and what Lightning would replace or wait for indefinitely.
 
     Raises:
-        InputError: no such accelerator, more processes than cores, no such precision on a CPU, or
-            other machines that nothing says the address of.
+        InputError: the accelerator is missing, there are more processes than cores, the CPU lacks
+            the precision, or the addresses of the other nodes are not set.
     """
     if nodes > 1 and not any(name.startswith(OF_CLUSTERS) for name in os.environ):
         raise InputError(
-            f"trainer.num_nodes={nodes}: nothing says where the other machines are; set MASTER_ADDR"
-            " and NODE_RANK, or start the run through torchrun or a cluster"
+            f"trainer.num_nodes={nodes}: the address of the first machine is not known; set"
+            " MASTER_ADDR and NODE_RANK, or start the run through torchrun or a cluster"
         )
     if not runs_on_cpu(accelerator):
         return
@@ -33,10 +33,10 @@ def check_device(accelerator: str, devices: Any, precision: Any, nodes: int) -> 
 
 
 def runs_on_cpu(accelerator: str) -> bool:
-    """Say whether an accelerator means the CPU here.
+    """Return whether an accelerator is the CPU on this machine.
 
     Raises:
-        InputError: it is one that this machine lacks.
+        InputError: this machine lacks the accelerator.
     """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     present = {"gpu": cuda or mps, "cuda": cuda, "mps": mps}

@@ -1,8 +1,8 @@
-"""Random numbers that follow from (seed, step, rank), so that a run killed anywhere repeats itself.
+"""Random numbers that follow from (seed, step, rank), so that a resumed run repeats them.
 
-A generator that runs on from step to step has a state, which a checkpoint would have to hold. Here
-each step reseeds the generators instead: dropout, noise and augmentation are the same in a run
-that was stopped and resumed, and however many steps an execution takes.
+A generator that runs on from step to step has a state that a checkpoint would have to hold. Here
+each step reseeds the generators instead: dropout, noise and augmentation are the same in a run that
+was stopped and resumed, and with any number of steps per call.
 """
 
 import random
@@ -17,28 +17,25 @@ class Randomness:
     """The global generators of one process.
 
     Args:
-        seed: the run's.
-        rank: the process's number; ranks draw different numbers.
-        device: where the network is.
+        seed: of the run.
+        rank: the index of the process; ranks draw different numbers.
+        device: the device of the network.
     """
 
     def __init__(self, seed: int, rank: int, device: torch.device) -> None:
         self._stream = splitmix64(splitmix64(seed) + rank)
         self._on = {"cuda": torch.cuda.manual_seed, "mps": torch.mps.manual_seed}.get(device.type)
 
-    def start_call(self, step: int) -> None:
-        """Start all generators before a batch (of an execution: several) is fetched; 8 us.
-
-        Data that is augmented in this process may draw from any of them.
-        """
+    def seed_fetch(self, step: int) -> None:
+        """Seed all generators before a batch is fetched: augmentation may use any of them; 8 us."""
         seed_all(splitmix64(self._stream + step) >> 32)
 
-    def start_batch(self, step: int, part: int) -> None:
-        """Start torch's generators for the `part`-th batch of an optimizer step; 2 us."""
-        number = splitmix64(self._stream + step + (part + 1 << 40)) >> 32  # the CPU's takes 32 bits
+    def seed_batch(self, step: int, part: int) -> None:
+        """Seed torch's generators for the `part`-th batch of an optimizer step; 2 us."""
+        number = splitmix64(self._stream + step + (part + 1 << 40)) >> 32  # the CPU takes 32 bits
         torch.default_generator.manual_seed(number)
         if self._on is not None:
-            self._on(number)  # puts a number into the generator: waits for nothing
+            self._on(number)  # only sets a number, without synchronizing
 
 
 def seed_all(number: int) -> None:
@@ -49,7 +46,7 @@ def seed_all(number: int) -> None:
 
 
 def splitmix64(number: int) -> int:
-    """Return 64 bits that look random, of numbers that may be neighbours.
+    """Mix a number into 64 bits that look random, even for consecutive numbers.
 
     Source: Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014).
     """

@@ -1,24 +1,24 @@
-"""Which process of a run this is: its first, or a further rank that another process launched."""
+"""Tell the first process of a run from the ranks that another process launched."""
 
 import contextlib
 import os
 from pathlib import Path
 
-VARIABLE = "KINDLING_RUN_DIRECTORY"  # tells launched ranks where their run is
+VARIABLE = "KINDLING_RUN_DIRECTORY"  # the run directory, for launched ranks
 
 
 def export_run(run: Path) -> None:
-    """Tell the processes that this one will launch which run directory is theirs."""
+    """Pass the run directory to the processes that this one will launch."""
     os.environ[VARIABLE] = str(run)
 
 
 def inherited_run() -> Path | None:
-    """Return the directory of the run that launched this process as a further rank, if one did."""
+    """Return the run directory of the process that launched this one as another rank, if any."""
     return Path(os.environ[VARIABLE]) if is_launched() else None
 
 
 def is_launched() -> bool:
-    """Return whether this process is a further rank of a run that another process started."""
+    """Return whether another process of the same run launched this one."""
     return VARIABLE in os.environ and int(os.environ.get("LOCAL_RANK", "0")) > 0
 
 

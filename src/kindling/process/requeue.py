@@ -1,4 +1,4 @@
-"""Ask SLURM to queue this job again where SIGUSR1 has ended it, at whatever moment."""
+"""Ask SLURM to requeue this job after SIGUSR1, whenever the signal came."""
 
 import os
 import re
@@ -20,8 +20,8 @@ def job() -> str | None:
 def requeue(failure: str | None = None) -> bool:
     """Queue this job again, which ends it, if SIGUSR1 has stopped the run; see `signals.at_exit`.
 
-    A job that has saved nothing yet starts from the beginning then; ending it with status 0 would
-    lose it.
+    A job that has saved nothing yet then starts from the beginning; with exit status 0 it would be
+    lost.
     """
     stopped = failure is None and signals.pending_signal() == getattr(signal, "SIGUSR1", None)
     if stopped and not ranks.is_launched() and (number := job()) is not None:
@@ -30,7 +30,7 @@ def requeue(failure: str | None = None) -> bool:
 
 
 def ask(number: str) -> str:
-    """Run `scontrol requeue`; return one line that says what came of it."""
+    """Run `scontrol requeue`; return one line with the result."""
     try:
         done = subprocess.run(
             ["scontrol", "requeue", number], capture_output=True, text=True, timeout=60

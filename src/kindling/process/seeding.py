@@ -36,27 +36,27 @@ class Seeding(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Seed before a run that is resumed inside an epoch fetches its next batch."""
-        self.randomness.start_call(trainer.global_step)
+        self.randomness.seed_fetch(trainer.global_step)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Seed before the first batch of the epoch is fetched."""
-        self.randomness.start_call(trainer.global_step)
+        self.randomness.seed_fetch(trainer.global_step)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Seed before the training step."""
         part = batch_idx % trainer.accumulate_grad_batches
-        self.randomness.start_batch(trainer.global_step, part)
+        self.randomness.seed_batch(trainer.global_step, part)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Seed before the next batch is fetched."""
-        self.randomness.start_call(trainer.global_step)
+        self.randomness.seed_fetch(trainer.global_step)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Seed before the next batch is fetched: the validation may have drawn random numbers."""
         if trainer.state.fn == TrainerFn.FITTING:
-            self.randomness.start_call(trainer.global_step)
+            self.randomness.seed_fetch(trainer.global_step)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

@@ -1,8 +1,8 @@
 """SIGINT, SIGTERM, SIGHUP, and SIGUSR1, from a command's first import to its last line.
 
-A signal ends a command at once, in one line, except while training takes its steps: then it is
-recorded, and `callbacks/signals.py` stops the run after the current step. Python's own way, an
-exception wherever the program happens to be, ends in tracebacks, and imports swallow it.
+A signal ends a command at once with one line, except during training steps: then it is recorded,
+and `callbacks/signals.py` stops the run after the current step. Python's default, an exception
+wherever the program happens to be, ends in tracebacks, and imports swallow it.
 """
 
 import atexit
@@ -23,13 +23,13 @@ STATUS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "SIGUSR1": 0}
 SIGNALS = [getattr(signal, name) for name in STATUS if hasattr(signal, name)]
 PATIENCE = 1.0  # seconds for which the main thread may wait in a library, deaf to a signal
 
-# Is given what failed, or None after a signal; returns whether it has told the user.
+# Takes the error line, or None after a signal; returns whether it has told the user.
 ExitAct = Callable[[str | None], bool]
 
 
 @dataclass
 class _State:
-    """What this process knows of its signals and of its end."""
+    """The signals of this process so far, and what to do when it ends."""
 
     arrived: list[int] = field(default_factory=list)  # the signals so far
     deferred: bool = False  # training checks `pending_signal` after each step
@@ -45,7 +45,7 @@ def install_handlers(last: ExitAct | None = None) -> None:
     """Take over the signals for the rest of this process; commands do, notebooks do not.
 
     Args:
-        last: what is done last of all if the process exits at once.
+        last: called last if the process exits at once.
     """
     for number in _unignored():
         signal.signal(number, _arrived)
@@ -53,7 +53,7 @@ def install_handlers(last: ExitAct | None = None) -> None:
     _state.acts += [last] if last else []
     if os.name != "posix":
         return
-    # The byte is written the moment that a signal arrives, even while the main thread waits in a
+    # The byte is written as soon as a signal arrives, even while the main thread waits in a
     # library (for another rank, say) and Python's own handler cannot run.
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -64,7 +64,7 @@ def install_handlers(last: ExitAct | None = None) -> None:
 
 
 def _unignored() -> list[int]:
-    """Return the signals to handle: all, but for SIGHUP under nohup."""
+    """Return the signals to handle: all except SIGHUP under nohup."""
     hangup = getattr(signal, "SIGHUP", None)
     kept = hangup is not None and signal.getsignal(hangup) == signal.SIG_IGN
     return [number for number in SIGNALS if not (kept and number == hangup)]
@@ -128,10 +128,10 @@ def defer_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def at_exit(act: ExitAct) -> Iterator[None]:
-    """Register an act for the case that the process exits at once; the last registered runs first.
+    """Register a function to call if the process exits at once; the last registered runs first.
 
     Args:
-        act: is given what failed, or None after a signal; returns whether it has told the user.
+        act: takes the error line, or None after a signal; returns whether it has told the user.
     """
     _state.acts.append(act)
     try:
@@ -141,12 +141,12 @@ def at_exit(act: ExitAct) -> Iterator[None]:
 
 
 def silent(failure: str | None) -> bool:
-    """Do and say nothing: an act for `at_exit` where the user has been told already."""
+    """Do nothing: for `at_exit`, if the user has already been told."""
     return True
 
 
 def mark_finished() -> None:
-    """Record that a run has come to its end: a signal from now on does not come too early."""
+    """Record that a run has ended: a signal from now on is not an early stop."""
     _state.run_ended = True
 
 
@@ -164,7 +164,7 @@ def _arrived(number: int, frame: FrameType | None) -> None:
 
 def _ends_at_once(number: int, count: int) -> bool:
     """Return whether a signal, the count-th of this process, ends it without waiting for a step."""
-    if count > 1:  # a stop is under way already, and only Ctrl-C hastens it
+    if count > 1:  # already stopping; only Ctrl-C makes it stop at once
         return number == signal.SIGINT
     return not _state.deferred
 
@@ -181,14 +181,14 @@ def _watch(reader: int) -> None:
         is_deaf = len(_state.arrived) < count
         if is_deaf and _ends_at_once(number, count):
             exit_for_signal(number)
-        if _state.exiting.locked():  # and stuck: the reader of its output has stopped, say
+        if _state.exiting.locked():  # blocked: nobody reads its output, say
             time.sleep(2 * PATIENCE)
             os._exit(status(number))
 
 
 def exit_for_signal(number: int) -> None:
     """End the process at once because of a signal."""
-    _state.arrived = _state.arrived or [number]  # the main thread may not have come to it
+    _state.arrived = _state.arrived or [number]  # the main thread may not have recorded it yet
     exit_now(status(number), signal_number=number)
 
 
@@ -200,9 +200,9 @@ def exit_now(code: int, failure: str | None = None, signal_number: int = 0) -> N
         failure: what went wrong, in one line; None after a signal.
         signal_number: that signal.
     """
-    if not _state.exiting.acquire(blocking=False):  # it is on its way out
+    if not _state.exiting.acquire(blocking=False):  # already exiting
         return
-    told = os.environ.get("LOCAL_RANK", "0") != "0"  # the first rank speaks for all
+    told = os.environ.get("LOCAL_RANK", "0") != "0"  # rank 0 prints for all
     if failure is not None:
         told = _tried(lambda: say(f"error: {failure}", sys.__stderr__))
     for act in reversed(_state.acts):

@@ -1,4 +1,4 @@
-"""Standard streams that whoever started this process has closed (`>&- 2>&-`)."""
+"""Reopen standard streams that were closed before this process started (`>&- 2>&-`)."""
 
 import os
 import sys
@@ -7,8 +7,8 @@ import sys
 def reopen_closed() -> None:
     """Connect closed standard streams to the null device.
 
-    Python leaves such a stream at None, and the next file that is opened would get its descriptor:
-    what a library prints would end in that file.
+    Python sets such a stream to None, and the next file that is opened would get its descriptor:
+    library output would end up in that file.
     """
     for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:

@@ -1,4 +1,4 @@
-"""How many steps a call takes: up to the next one at which somebody asked for something.
+"""Plan how many steps a call takes: up to the next one at which somebody asked for something.
 
 A call never passes a validation, the last step, or a step or epoch that a callback or the module
 wants to see (see honored.py). Between those it takes K steps; if K exceeds the steps of an epoch,

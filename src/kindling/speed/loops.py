@@ -166,7 +166,7 @@ class EpochLoop(_TrainingEpochLoop):
         accumulate = trainer.accumulate_grad_batches
         while (waiting := len(self._waiting)) < count:
             if self._randomness and not self._seeded:
-                self._randomness.start_call(self.global_step + waiting // accumulate)
+                self._randomness.seed_fetch(self.global_step + waiting // accumulate)
             self._seeded = False
             batch = next(self._batches)
             progress.is_last_batch = progress.current.ready + waiting == self._last
@@ -185,7 +185,7 @@ class EpochLoop(_TrainingEpochLoop):
         if first:
             self._hook("on_train_batch_start", batch, index)
         elif self._randomness:
-            self._randomness.start_batch(self.global_step, index % trainer.accumulate_grad_batches)
+            self._randomness.seed_batch(self.global_step, index % trainer.accumulate_grad_batches)
         progress.increment_started()
 
     def _attach(self, batch: Any) -> None:
@@ -265,7 +265,7 @@ class EpochLoop(_TrainingEpochLoop):
         epochs.increment_started()
         self.reset()
         if self._randomness:
-            self._randomness.start_call(self.global_step)
+            self._randomness.seed_fetch(self.global_step)
         self._seeded = True
         self._batches = iter(self._loader)
 

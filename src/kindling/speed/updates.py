@@ -18,7 +18,7 @@ State = Sequence[Tensor]  # S tensors, each [P]
 
 
 class Update:
-    """How an optimizer moves the parameters of one group.
+    """The update rule of one param group.
 
     A subclass keeps of the group what changes the formula; what changes its numbers alone is
     looked up again for each step.

@@ -1,4 +1,4 @@
-"""What a study searches, as its storage keeps it: a worker that joins must search the same."""
+"""The definition of a study, kept in its storage: workers that join must search the same."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
@@ -18,7 +18,7 @@ DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {"min": "minimize", "ma
 
 @dataclass(frozen=True)
 class Definition:
-    """What every worker of a study has to agree on.
+    """Everything that the workers of a study must agree on.
 
     Attributes:
         overrides: settings of src.train, the same in every trial.

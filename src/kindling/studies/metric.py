@@ -1,4 +1,4 @@
-"""Which metrics a run logs: known from one step, before a study is started."""
+"""Find out which metrics a run logs, from one step, before a study starts."""
 
 import copy
 import io

@@ -16,8 +16,8 @@ from src.kindling.studies import trials
 from src.kindling.studies.study import OpenStudy
 from src.kindling.studies.summary import counts, ranked
 
-WORKER = "KINDLING_STUDY_WORKER"  # tells a process that it is one of several
-LOOK = 0.3  # seconds between two looks at the workers
+WORKER = "KINDLING_STUDY_WORKER"  # set in a process that is one of several workers
+LOOK = 0.3  # seconds between two checks of the workers
 SECONDS_PER_LINE = 5.0  # where the output is not a terminal
 STARTS = 3  # times that a worker is started again
 

@@ -1,4 +1,4 @@
-"""What a study is told: the keys of conf/study/default.yaml."""
+"""The settings of a study: the keys of conf/study/default.yaml."""
 
 import re
 from collections.abc import Callable

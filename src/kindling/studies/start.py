@@ -1,4 +1,4 @@
-"""What src.study does: start or join a study, train its trials, and show what came of them."""
+"""Run src.study: start or join a study, train its trials, and show the results."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Where a study keeps its trials: a SQLite file in its directory, or a PostgreSQL server."""
+"""The storage of a study: a SQLite file in its directory, or a PostgreSQL server."""
 
 import contextlib
 import os
@@ -16,17 +16,17 @@ from src.kindling.errors import InputError, first_line
 
 FILE = "study.db"
 EXAMPLE = "postgresql://user@host/database"
-MISSED = 3  # signs of life that a worker may miss
+MISSED = 3  # heartbeats that a worker may miss
 PATIENCE = 120.0  # seconds that a worker waits for a server that restarts
 # File systems on which two hosts can hold the same lock: SQLite would be damaged.
 REMOTE = ("nfs", "cifs", "smb", "9p", "fuse.sshfs", "lustre", "gpfs", "beegfs", "afs", "ceph")
 
 
 class Storage(optuna.storages.RDBStorage):
-    """Optuna's storage; a sign of life that cannot be stored is left to the next one."""
+    """Optuna's storage; a heartbeat that cannot be stored is skipped."""
 
     def record_heartbeat(self, trial_id: int) -> None:
-        """Store a sign of life."""
+        """Store a heartbeat."""
         with contextlib.suppress(StorageInternalError, sqlalchemy.exc.SQLAlchemyError):
             super().record_heartbeat(trial_id)
 

@@ -1,4 +1,4 @@
-"""A study in words: how far it is, what was best, and what mattered."""
+"""Summarize a study: its progress, the best settings, and which settings mattered."""
 
 import math
 import shlex
@@ -17,7 +17,7 @@ SHOWN = 5  # of the best trials
 
 
 def text(study: Study, definition: Definition, recipe: Recipe) -> str:
-    """Return what a user wants to know of a study, in some lines."""
+    """Return a summary of a study in a few lines."""
     latest = trials.latest(study)
     lines = [f"study {study.study_name}: {counts(latest)}"]
     best = ranked(study, definition)

@@ -1,4 +1,4 @@
-"""The trials of a study, whose attempts Optuna counts each as a trial of its own.
+"""The trials of a study; Optuna counts each attempt at one as a trial of its own.
 
 A trial whose worker stopped or died is failed in Optuna's storage, and queued again as a new one
 with the same settings, reported values and number. Everything here runs under the study's lock.
@@ -12,10 +12,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from src.kindling.studies.space import Value
 
-# What Kindling notes of a trial in its user attributes.
+# User attributes of a trial.
 NUMBER, ATTEMPT, DEATHS = "number", "attempt", "deaths"
 RUN, ERROR, GUESS = "run", "error", "guess"
-MOST_DEATHS = 3  # a trial that ends its workers so often is given up
+MOST_DEATHS = 3  # a trial whose workers die this often is given up
 
 
 def number(study: Study, trial: FrozenTrial) -> int:
@@ -41,7 +41,7 @@ def latest(study: Study) -> dict[int, FrozenTrial]:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a study has come.
+    """The progress of a study.
 
     Attributes:
         done: trials that have ended: completed, pruned or failed.
@@ -59,7 +59,7 @@ class Progress:
 
 
 def progress(study: Study) -> Progress:
-    """Return how far a study has come."""
+    """Return the progress of a study."""
     all_trials = list(latest(study).values())
     states = [trial.state for trial in all_trials]
     ended = [trial for trial in all_trials if trial.state.is_finished()]

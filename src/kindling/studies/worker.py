@@ -1,4 +1,4 @@
-"""A worker: it takes one trial after the other until the study has as many as it shall have."""
+"""A worker trains one trial after the other until the study has all of its trials."""
 
 import contextlib
 import errno
@@ -24,7 +24,7 @@ from src.kindling.studies.recipe import Recipe
 from src.kindling.studies.space import Value
 from src.kindling.studies.trial_run import train
 
-WAIT = 0.5  # seconds between two looks at a study whose last trials others train
+WAIT = 0.5  # seconds between two checks of a study whose last trials other workers train
 
 
 class TrialFailedError(Exception):
@@ -32,7 +32,7 @@ class TrialFailedError(Exception):
 
 
 class TooManyFailuresError(Exception):
-    """So many trials in a row have failed that the next would too."""
+    """Too many trials in a row have failed."""
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Worker:
         recipe: the configuration that its trials vary.
         url: of its storage.
         folder: where its trials are.
-        trials: how many it shall have.
+        trials: the number of trials to reach.
         max_failures: failed trials in a row that end it.
         timeout: seconds until no further trial starts.
     """

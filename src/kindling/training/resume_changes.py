@@ -1,4 +1,4 @@
-"""Settings that change when a run is resumed: which can, and what they change in a checkpoint."""
+"""Apply changed settings when a run is resumed, or refuse those that cannot change."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ Changes = dict[str, tuple[Any, Any]]  # key -> (old, new)
 INCOMPATIBLE = {  # cannot change: the state in the checkpoint would mean something else
     "optimizer._target_": "one optimizer's state cannot be loaded into another",
     "scheduler._target_": "the state of a plateau schedule differs from that of a schedule by step",
-    "steps_per_execution": "progress is counted differently with one and with several steps a call",
+    "steps_per_execution": "progress is counted differently with several steps per call",
 }
 
 

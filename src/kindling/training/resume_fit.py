@@ -1,4 +1,4 @@
-"""Whether a checkpoint fits the model and optimizers of a run, tried before the run changes."""
+"""Check that a checkpoint fits the model and optimizers of a run, before the run changes."""
 
 import copy
 from pathlib import Path
@@ -38,9 +38,9 @@ def check_fit(
 
 
 class _DatalessTrainer:
-    """The Trainer for a `configure_optimizers` that is called before there are batches to count.
+    """A stand-in for the Trainer in `configure_optimizers`, before there are batches to count.
 
-    The number of steps shapes a schedule, which is not compared, and no optimizer.
+    The number of steps only affects schedules, which are not compared.
     """
 
     estimated_stepping_batches = 1000

@@ -27,7 +27,7 @@ class Metrics(dict[str, float]):
     """The final metrics of a run by name.
 
     Attributes:
-        monitored: the value of the one that the checkpoints go by; None if there is none.
+        monitored: the value of the metric that ranks checkpoints, or None.
     """
 
     monitored: float | None = None
@@ -35,7 +35,7 @@ class Metrics(dict[str, float]):
 
 @dataclass(frozen=True)
 class Assignment:
-    """A run that something other than its own command has trained.
+    """A run that something other than its own command trains, such as a study.
 
     Attributes:
         path: its run directory; an existing one is continued.
@@ -60,9 +60,9 @@ def run(
 
     Args:
         settings: a configuration as conf/train.yaml composes it, all interpolations resolved.
-        overrides: what the command line has changed in it: ["optimizer=adam", ...].
+        overrides: what the command line changed: ["optimizer=adam", ...].
         in_sweep: whether other runs follow in this process.
-        assignment: where and for whom to train, if that is not up to this function.
+        assignment: the run to train, if the caller chooses it.
 
     Returns:
         The final metrics by name; empty for a run that had ended already.
@@ -87,7 +87,7 @@ def run(
 
 
 def _assigned(settings: Plain, overrides: Sequence[str], assignment: Assignment) -> Metrics:
-    """Start or continue an assigned run; what the process was started for is not its business."""
+    """Start or continue an assigned run, whatever this process was started for."""
     if (assignment.path / "config.yaml").is_file():
         return _resume(settings | {"resume": str(assignment.path)}, [], assignment)
     return _start(settings, overrides, True, assignment)
@@ -170,7 +170,7 @@ def _resume(
 
 
 def _is_complete(path: Path, saved: Plain, settings: Plain, allow_changes: bool) -> bool:
-    """Return whether a run has finished and is not to become longer; say so if it has."""
+    """Return whether a run has finished and is not extended; if so, say it."""
     found, epochs = resume.changes(saved, settings), settings["trainer"]["max_epochs"]
     if not run_record.is_finished(path) or "trainer.max_epochs" in found:
         return False
@@ -207,7 +207,7 @@ def _facts(built: "Experiment", begun: list[str], assignment: Assignment | None)
     Args:
         built: data, model, and trainer.
         begun: the line that says which weights `init_from` gave, if it did.
-        assignment: for whom it is trained.
+        assignment: as `run` takes it.
     """
     from src.kindling.callbacks.checkpointing import monitor
     from src.kindling.training import summary

@@ -1,4 +1,4 @@
-"""Under SLURM: a requeued job finds its run again, and the tasks of srun share one."""
+"""SLURM: a requeued job finds its run, and the tasks of srun share one."""
 
 import hashlib
 import os
@@ -40,9 +40,9 @@ def requeued_run(log_dir: str, overrides: Sequence[str]) -> Path | None:
 
 
 def check_tasks(settings: Plain) -> None:
-    """Refuse to train in fewer processes than were asked for, as Lightning would under SLURM.
+    """Refuse to train in fewer processes than were asked for.
 
-    It starts none by itself there, but in a job named bash or interactive.
+    Under SLURM Lightning starts none by itself, except in a job named bash or interactive.
 
     Raises:
         InputError: the job has another number of tasks than the run is to have processes.

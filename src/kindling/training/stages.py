@@ -1,4 +1,4 @@
-"""Which stages of a run there are: validation and test need a step and rows."""
+"""Find out which stages a run has: validation and test need a step and rows."""
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -7,7 +7,7 @@ from src.kindling.data import BaseData
 
 
 def has_stage(model: pl.LightningModule, data: pl.LightningDataModule, stage: str) -> bool:
-    """Return whether there is a step and there are rows for "val" or "test", of whatever class."""
+    """Return whether any module and data have a step and rows for "val" or "test"."""
     step = "validation_step" if stage == "val" else "test_step"
     if not is_overridden(step, model) or not is_overridden(f"{stage}_dataloader", data):
         return False

@@ -1,4 +1,4 @@
-"""A run in numbers and words: its metrics, its hyperparameters, its device."""
+"""Summarize a run: its metrics, hyperparameters and device."""
 
 import itertools
 import shlex
@@ -38,7 +38,7 @@ def metrics(trainer: pl.Trainer) -> dict[str, float]:
 def hyperparameters(settings: Plain, overrides: list[str]) -> dict[str, Any]:
     """Return the settings that runs are compared by, flat: {"optimizer.lr": 0.01, ...}.
 
-    They are the recipe's usual ones, the model's own, and whatever the command line set.
+    These are the common ones, those of the model, and everything that the command line set.
 
     Args:
         settings: the resolved configuration.
@@ -92,7 +92,7 @@ def _column(values: dict[str, float]) -> list[str]:
 
 
 def next_steps(run: Path, longer: dict[str, str]) -> str:
-    """Return where a run's results are, and the commands that a user may want next.
+    """Return the place of a run's results, and useful next commands.
 
     Args:
         run: the run directory.

@@ -32,8 +32,8 @@ def test_the_path_is_checked_before_there_is_anything_to_write(tmp_path):
     for name, said in {
         "a.txt": "ends in .csv, .json or .md",
         "csv": "ends in .csv",
-        "folder.csv": "there is no folder",
-        "nowhere/a.csv": "there is no folder",
+        "folder.csv": "does not exist",
+        "nowhere/a.csv": "does not exist",
     }.items():
         with pytest.raises(InputError, match=said):
             output.checked_output(str(tmp_path / name), [".csv", ".json", ".md"])

@@ -47,7 +47,7 @@ def test_a_stopped_rank_ends_the_run_when_the_time_is_up(tmp_path: Path) -> None
     forked, rank = train(tmp_path, "trainer.strategy.timeout=2")
     os.kill(rank, signal.SIGSTOP)
     assert forked.wait(60) == 1
-    assert "rank 1 is stopped and gave no answer for 2 s" in forked.err
+    assert "rank 1 is stopped and did not respond for 2 s" in forked.err
     assert forked.err.count("\n") == 1
     assert not exists(rank)
 

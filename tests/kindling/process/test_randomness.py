@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 def drawn(seed: int = 0, rank: int = 0, step: int = 5, part: int = 0) -> float:
-    Randomness(seed, rank, CPU).start_batch(step, part)
+    Randomness(seed, rank, CPU).seed_batch(step, part)
     return torch.rand(()).item()
 
 
@@ -34,7 +34,7 @@ def test_seed_rank_step_and_batch_of_a_step_each_have_numbers_of_their_own() -> 
 
 def test_a_call_starts_numpy_and_python_too() -> None:
     def three(step: int) -> tuple[float, ...]:
-        Randomness(0, 0, CPU).start_call(step)
+        Randomness(0, 0, CPU).seed_fetch(step)
         return random.random(), np.random.rand(), torch.rand(()).item()
 
     assert three(7) == three(7)

@@ -217,7 +217,7 @@ WRONG = {
     "metric=test/acuracy": "metric=test/acuracy: no run has it: did you mean 'test/accuracy'?",
     "metrik=test/loss": "metrik: there is no such key: did you mean 'metric'?",
     "output=table.txt": "name a file that ends in .csv, .json or .md",
-    "output=nowhere/table.md": "there is no folder nowhere",
+    "output=nowhere/table.md": "the folder nowhere does not exist",
     "logs runs=logs": "use runs= for all of them or for none",
     "--last 3": "settings are key=value: last=3",
     "https://example.com/run": "only runs and checkpoints on this machine",

@@ -343,7 +343,7 @@ WRONG = {
     "run=[run,null]": "must be the name of a run",
     "run=latest": "there is no run yet",
     "output=report.pdf run=run": "name a file that ends in .html",
-    "output=no/report.html run=run": "there is no folder no",
+    "output=no/report.html run=run": "the folder no does not exist",
     "rum=run": "rum: there is no such key: did you mean 'run'?",
     "run=broken": "broken/config.yaml cannot be read",
     "run=https://example.com": "only runs and checkpoints on this machine",
