@@ -270,6 +270,16 @@ def test_continues_with_exactly_the_batches_that_remain(rows, batch_size, world_
     assert seen(resumed) == whole
 
 
+def test_a_resumed_epoch_has_its_batches_at_the_same_place_in_memory(monkeypatch):
+    monkeypatch.setattr(loader, "BLOCK_BYTES", 3 * 4 * 2)  # blocks of three batches of two
+    numbers = torch.arange(20.0)
+    sampler = EpochSampler(20, shuffle=True)
+    whole = [batch.storage_offset() for [batch] in TensorLoader([numbers], 2, sampler=sampler)]
+    resumed = TensorLoader([numbers], 2, sampler=sampler)
+    resumed.load_state_dict({"given": 4})  # in the middle of the second block
+    assert [batch.storage_offset() for [batch] in resumed] == whole[4:]
+
+
 def test_a_resumed_epoch_that_is_interrupted_again_counts_from_its_start():
     first = TensorLoader(tensors(10), 2)
     iterator = iter(first)
