@@ -234,5 +234,7 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
     # BaseModule makes its metrics in configure_model; it shards nothing.
     warnings.filterwarnings("ignore", message=".*WeightAveraging callback with a model that over.*")
+    # training/run.py says so, and what to do.
+    warnings.filterwarnings("ignore", message="Using `DistributedSampler` with the dataloaders.*")
     # The rows are in memory: there is nothing that a worker process could do.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")

@@ -52,9 +52,10 @@ class BaseData(pl.LightningDataModule):
         fold: int = 0,
     ) -> None:
         super().__init__()
-        # The arguments of the subclass, which may set some of these itself.
+        # The arguments of the subclass, which may set some of these itself, or pass on **options.
         taken = inspect.signature(type(self)).parameters
-        set_by_subclass = [name for name in OWN if name not in taken]
+        passes_on = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in taken.values())
+        set_by_subclass = [name for name in OWN if not passes_on and name not in taken]
         self.save_hyperparameters(ignore=set_by_subclass, logger=False)
         if fold and fold >= (folds or 1):
             raise ValueError(f"fold={fold}: must be below folds={folds} (counted from 0)")

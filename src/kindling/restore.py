@@ -24,6 +24,7 @@ from src.kindling.files.run_record import folders_advice
 from src.kindling.layout import Plain
 from src.kindling.process import garbage
 from src.kindling.process.devices import FOR_GPUS, runs_on_cpu
+from src.kindling.process.seeding import Seeding
 
 
 def load(checkpoint: Path) -> tuple[Plain, Any, Any]:
@@ -140,4 +141,5 @@ def build_tester(settings: Plain, accelerator: str, run: Path) -> pl.Trainer:
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
+            callbacks=[Seeding(settings["seed"])],
         )

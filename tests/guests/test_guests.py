@@ -14,7 +14,8 @@ import torch
 from tests.conftest import ROOT, environment
 from tests.warm import PYTHON
 
-# Ctrl-C after the first batch of the second epoch, as a callback that a user brings.
+HERE = Path(__file__).parent
+# Ctrl-C after the first batch of the third epoch, as a callback that a user brings.
 INTERRUPTION = """
 import os
 import signal
@@ -22,15 +23,10 @@ from lightning.pytorch.callbacks import Callback
 
 class Interruption(Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if (trainer.current_epoch, batch_idx) == (1, 0):
+        if (trainer.current_epoch, batch_idx) == (2, 0):
             os.kill(os.getpid(), signal.SIGINT)
 """
-INTERRUPTED = """
-defaults:
-  - default
-interruption:
-  _target_: src.interruption.Interruption
-"""
+TARGET = "_target_: src.interruption.Interruption"
 # What a notebook does with a checkpoint alone.
 NOTEBOOK = """
 import sys
@@ -41,29 +37,38 @@ content = torch.load(sys.argv[1], weights_only=True)
 for group in ("model", "data"):
     get_class(content["config"][group]["_target_"]).load_from_checkpoint(sys.argv[1])
 """
-GUESTS = sorted(path.name for path in Path(__file__).parent.iterdir() if (path / "conf").is_dir())
+GUESTS = sorted(path.name for path in HERE.iterdir() if (path / "conf").is_dir())
 assert GUESTS
+SWEEPS = {"csv": ("data.folds=3", "data.fold=0,1"), "folds": ("data.fold=range(3)",)}
 pytestmark = pytest.mark.slow
+Weights = dict[str, torch.Tensor]
 
 
 class Clone:
-    """A copy of the project with one guest's files in it."""
+    """A copy of the project with all guests in it."""
 
-    def __init__(self, folder: Path, guest: str) -> None:
-        self.folder, self.guest = folder, guest
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         without = shutil.ignore_patterns("__pycache__")
-        for part in ("src", "conf"):
+        for part in ("src", "conf", "tests"):
             shutil.copytree(ROOT / part, folder / part, ignore=without)
-            shutil.copytree(Path(__file__).parent / guest / part, folder / part, dirs_exist_ok=True)
+            for guest in GUESTS:
+                own = HERE / guest / part
+                if own.is_dir():
+                    shutil.copytree(own, folder / part, ignore=without, dirs_exist_ok=True)
         shutil.copy(ROOT / "pyproject.toml", folder)
         (folder / "src" / "interruption.py").write_text(INTERRUPTION)
         (folder / "src" / "notebook.py").write_text(NOTEBOOK)
-        (folder / "conf" / "callbacks" / "interrupted.yaml").write_text(INTERRUPTED)
+        (folder / "conf" / "callbacks" / "interruption.yaml").write_text(f"own:\n  {TARGET}")
 
-    def run(self, name: str, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-        """Run a command as its user does; a warning of Python's is an error."""
+    def run(self, *words: str, status: int = 0) -> str:
+        """Run Python as a user does, and return what it prints.
+
+        A warning is an error, except on two processes: there Lightning advises `sync_dist=True`.
+        """
+        strict = () if "trainer=ddp_cpu" in words else ("-W", "error")
         done = subprocess.run(
-            [*PYTHON, "-W", "error", "-m", f"src.{name}", *arguments],
+            [*PYTHON, *strict, "-m", *words],
             cwd=self.folder,
             env=environment(),
             capture_output=True,
@@ -71,70 +76,113 @@ class Clone:
             timeout=240,
         )
         assert done.returncode == status, f"{done.args}\n{done.stdout}\n{done.stderr}"
-        return done
+        return done.stdout + done.stderr
 
-    def train(self, *arguments: str) -> dict[str, torch.Tensor]:
-        """Train, and return the weights of the last checkpoint."""
-        self.run("train", f"model={self.guest}", "trainer.accelerator=cpu", *arguments)
-        return self.weights()
+    def check(self, *words: str) -> None:
+        """Run a tool on the guests' files."""
+        own = [f"src/{kind}/{guest}.py" for kind in ("models", "data") for guest in GUESTS]
+        self.tool(*words, *own)
 
-    def weights(self) -> dict[str, torch.Tensor]:
-        last = self.folder / "logs" / "latest" / "checkpoints" / "last.ckpt"
-        found: dict[str, torch.Tensor] = torch.load(last, weights_only=True)["state_dict"]
+    def tool(self, *words: str) -> None:
+        """Run pytest, ruff or mypy."""
+        done = subprocess.run(
+            [sys.executable, "-m", *words],
+            cwd=self.folder,
+            env=environment(PYTHONPATH=str(self.folder)),
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout
+
+
+class Project:
+    """A guest in the clone, whose runs are in a folder of their own."""
+
+    def __init__(self, clone: Clone, guest: str) -> None:
+        self.clone, self.guest, self.log_dir = clone, guest, f"logs/{guest}"
+        self.latest = clone.folder / self.log_dir / "latest"
+
+    def run(self, name: str, *words: str, status: int = 0) -> str:
+        """Run a command on the guest's runs."""
+        return self.clone.run(f"src.{name}", f"log_dir={self.log_dir}", *words, status=status)
+
+    def train(self, *words: str, status: int = 0) -> str:
+        """Train the guest."""
+        device = () if any(word.startswith("trainer=") for word in words) else ("trainer=cpu",)
+        words = (*words, *device, f"model={self.guest}", f"log_dir={self.log_dir}")
+        return self.clone.run("src.train", *words, status=status)
+
+    def weights(self) -> Weights:
+        """Return what the last checkpoint of the newest run holds."""
+        path = self.latest / "checkpoints" / "last.ckpt"
+        found: Weights = torch.load(path, weights_only=True)["state_dict"]
         return found
 
 
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    return Clone(tmp_path_factory.mktemp("clone"))
+
+
 @pytest.fixture(params=GUESTS)
-def clone(request: pytest.FixtureRequest, tmp_path: Path) -> Clone:
-    return Clone(tmp_path, request.param)
+def project(request: pytest.FixtureRequest, clone: Clone) -> Project:
+    return Project(clone, request.param)
 
 
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+def same(one: Weights, other: Weights) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_guest_trains_is_tested_asked_loaded_interrupted_and_resumed(clone: Clone) -> None:
-    whole = clone.train()
+def test_a_guest_goes_through_the_commands(project: Project) -> None:
+    trained = project.train()
+    whole = project.weights()
     assert all(value.isfinite().all() for value in whole.values())
-    if clone.guest != "tokens":  # it has no test rows
-        assert "test/" in clone.run("evaluate").stdout
-    clone.run("predict", "output=answers.csv")
-    assert (clone.folder / "answers.csv").stat().st_size
-    clone.run("notebook", str(clone.folder / "logs/latest/checkpoints/last.ckpt"))
-    interrupted = (f"model={clone.guest}", "trainer.accelerator=cpu", "callbacks=interrupted")
-    clone.run("train", *interrupted, status=130)
-    assert not same(whole, clone.weights())
-    clone.run("train", "resume=latest")
-    assert same(whole, clone.weights())
+    if project.guest != "tokens":  # it has no test rows
+        [tested] = [line.split()[:2] for line in project.run("evaluate").splitlines()[1:2]]
+        assert tested in [line.split()[:2] for line in trained.splitlines()]
+    answers = f"{project.guest}.csv"
+    project.run("predict", f"output={answers}")
+    assert (project.clone.folder / answers).stat().st_size
+    project.clone.run("src.notebook", str(project.latest / "checkpoints" / "last.ckpt"))
+    assert (project.clone.folder / project.run("report").split()[-1]).stat().st_size
+    interruption = f"+callbacks.interruption.{TARGET.replace(': ', '=')}"
+    assert "resume=" in project.train(interruption, status=130)
+    assert not same(whole, project.weights())
+    project.run("train", "resume=latest")
+    assert same(whole, project.weights())
 
 
-def test_a_guest_runs_in_debug_mode_and_in_a_sweep(clone: Clone) -> None:
-    clone.run("train", f"model={clone.guest}", "debug=fast")
-    clone.run("train", "--multirun", f"model={clone.guest}", "seed=1,2", "trainer.max_epochs=1")
-    one, other = (clone.folder / "logs" / "train").glob("*/*/checkpoints/last.ckpt")
-    weights = [torch.load(path, weights_only=True)["state_dict"] for path in (one, other)]
-    assert not same(*weights)
+def test_a_guest_runs_in_other_modes(project: Project) -> None:
+    project.train("debug=fast")
+    half = ("trainer=ddp_cpu", "trainer.precision=bf16-mixed", "trainer.max_epochs=1")
+    some = str(project.guest == "gan").lower()  # a step of one network leaves out the other's
+    project.train(*half, f"trainer.strategy.find_unused_parameters={some}")
+    sweep = SWEEPS.get(project.guest, ("seed=1,2",))
+    project.train("--multirun", "trainer.max_epochs=1", *sweep)
+    table = project.run("compare", f"{project.log_dir}/train/{project.guest}")
+    assert project.guest in table
+    if project.guest == "folds":
+        assert "folds" in table
 
 
-def test_a_question_of_a_guest_is_asked_in_its_own_words(tmp_path: Path) -> None:
-    clone = Clone(tmp_path, "tokens")
-    clone.train("trainer.max_epochs=1")
-    said = clone.run("predict", "prompt=what's up", "length=7").stdout
-    assert said.startswith("text: what's up")
-    refused = clone.run("predict", "numbers=[1]", status=2).stderr
+def test_a_question_of_a_guest_is_asked_in_its_own_words(clone: Clone) -> None:
+    project = Project(clone, "tokens")
+    project.log_dir = "logs/asked"
+    project.train("trainer.max_epochs=1")
+    assert project.run("predict", "prompt=what's up", "length=7").startswith("text: what's up")
+    refused = project.run("predict", "numbers=[1]", status=2)
     assert refused == (
         "error: numbers: this model is not asked for that: choose from prompt, length\n"
     )
 
 
-@pytest.mark.parametrize("guest", GUESTS)
-def test_a_guests_files_pass_the_linter_and_the_type_checker(guest: str, tmp_path: Path) -> None:
-    clone = Clone(tmp_path, guest)
-    own = [str(p.relative_to(tmp_path)) for p in tmp_path.glob(f"src/*/{guest}.py")]
-    assert len(own) == 2
-    types = ["mypy", f"--cache-dir={ROOT / '.mypy_cache'}"]  # of the whole project: minutes else
-    for tool in (["ruff", "check"], ["ruff", "format", "--check"], types):
-        done = subprocess.run(
-            [sys.executable, "-m", *tool, *own], cwd=clone.folder, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stdout
+def test_guests_keep_what_every_model_promises(clone: Clone) -> None:
+    chosen = " or ".join(f"[{guest}]" for guest in GUESTS)
+    clone.tool("pytest", "-n", "0", "-q", "--tb=short", "tests/test_every_model.py", "-k", chosen)
+
+
+def test_guests_are_well_written(clone: Clone) -> None:
+    clone.check("ruff", "check")
+    clone.check("ruff", "format", "--check")
+    # A cache of the whole project: minutes without it.
+    clone.check("mypy", f"--cache-dir={ROOT / '.mypy_cache'}")

@@ -26,6 +26,13 @@ class Seeding(Callback):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
+    def setup(self, trainer: Any, pl_module: pl.LightningModule, stage: str) -> None:
+        """Seed before a test: `train` and `evaluate` then draw the same numbers in it."""
+        if stage == "test":
+            randomness = Randomness(self.seed, trainer.global_rank, trainer.strategy.root_device)
+            randomness.start_call(0)
+            randomness.start_batch(0, 0)  # the generator of the device too
+
     def on_fit_start(self, trainer: Any, pl_module: pl.LightningModule) -> None:
         """Create the generators, and let a resumed run find its place in the training data."""
         self.randomness = Randomness(self.seed, trainer.global_rank, trainer.strategy.root_device)

@@ -254,7 +254,7 @@ def _fit_and_test(
     from src.kindling.callbacks import averaging
     from src.kindling.tracking import tracked
     from src.kindling.training import summary
-    from src.kindling.training.stages import has_stage
+    from src.kindling.training.stages import has_stage, repeats_rows
 
     trainer: Any = built.trainer
     if not has_stage(built.model, built.data, "val"):
@@ -267,6 +267,8 @@ def _fit_and_test(
         if not has_stage(built.model, built.data, "test"):
             print("this data has no test rows: nothing to test")
             return metrics
+        if repeats_rows(trainer, built.data):
+            print("test: rows may count twice on several processes; evaluate counts each once")
         best: Any = path / "checkpoints" / BEST
         trained = best.is_file() and not trainer.fast_dev_run
         with averaging.left_out(trainer):

@@ -11,6 +11,13 @@ def has_stage(model: pl.LightningModule, data: pl.LightningDataModule, stage: st
     step = "validation_step" if stage == "val" else "test_step"
     if not is_overridden(step, model) or not is_overridden(f"{stage}_dataloader", data):
         return False
-    if isinstance(data, BaseData) and data.loads_from_splits(stage):
-        return data.split(stage) is not None
-    return True
+    return not _is_ours(data, stage) or data.split(stage) is not None  # type: ignore[attr-defined]
+
+
+def repeats_rows(trainer: pl.Trainer, data: pl.LightningDataModule) -> bool:
+    """Return whether Lightning repeats test rows, to give each of several processes as many."""
+    return trainer.world_size > 1 and not _is_ours(data, "test")
+
+
+def _is_ours(data: pl.LightningDataModule, stage: str) -> bool:
+    return isinstance(data, BaseData) and data.loads_from_splits(stage)

@@ -54,3 +54,13 @@ def test_each_run_has_it_once_and_lightnings_own_loops(build: Build) -> None:
         trainer.fit_loop.epoch_loop.val_loop,
     ):
         assert type(loop).__module__.startswith("lightning.")
+
+
+def test_each_test_of_a_checkpoint_draws_the_same_numbers(build: Build) -> None:
+    experiment = build("model.hidden_features=8", "logger=none")
+    drawn = []
+    experiment.model.on_test_epoch_end = lambda: drawn.append(torch.rand(()).item())
+    for _ in range(2):
+        experiment.trainer.test(experiment.model, datamodule=experiment.data, verbose=False)
+        torch.rand(3)
+    assert drawn[0] == drawn[1]
