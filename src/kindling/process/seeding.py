@@ -30,8 +30,8 @@ class Seeding(Callback):
         """Seed before a test: `train` and `evaluate` then draw the same numbers in it."""
         if stage == "test":
             randomness = Randomness(self.seed, trainer.global_rank, trainer.strategy.root_device)
-            randomness.start_call(0)
-            randomness.start_batch(0, 0)  # the generator of the device too
+            randomness.seed_fetch(0)
+            randomness.seed_batch(0, 0)  # the generator of the device too
 
     def on_fit_start(self, trainer: Any, pl_module: pl.LightningModule) -> None:
         """Create the generators, and let a resumed run find its place in the training data."""
