@@ -15,8 +15,6 @@ from src.kindling import data as kindling_data
 from src.kindling import loader
 from src.kindling.loader import EpochSampler, TensorLoader
 
-pytestmark = pytest.mark.usefixtures("own_models")
-
 examples = settings(max_examples=80, derandomize=True, deadline=None)
 ROWS, BATCHES = st.integers(1, 40), st.integers(1, 17)
 SEEDS = [0, 1, 2, 3, 1000, 2**31 - 1, 2**31, 2**32 - 1]

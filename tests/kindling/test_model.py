@@ -11,8 +11,6 @@ from torch import Tensor
 from src.kindling.build import Experiment
 from src.kindling.model import BaseModule
 
-pytestmark = pytest.mark.usefixtures("own_models")
-
 Build = Callable[..., Experiment]
 SMALL = "model.hidden_features=8"
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, environment, options
+from tests.conftest import ROOT, environment
+from tests.kindling import examples
 from tests.warm import PYTHON
 
 pytestmark = pytest.mark.slow
@@ -85,10 +86,11 @@ def test_the_rest_is_collected_and_trains(room: str, tmp_path: Path) -> None:
     (copy / "import_all.py").write_text(IMPORT_ALL)
     assert int(run([*PYTHON, "-m", "import_all"], copy)) > 30
     run([*PYTHON, "-m", "pytest", *IMPORTED, "-n", "0", "--collect-only", "-q"], copy)
-    quick = [f"model={','.join(options('model'))}", "trainer.max_epochs=2", "logger=none"]
-    trained = run([*PYTHON, "-m", "src.train", "-m", *quick, "trainer.accelerator=cpu"], copy)
+    quick = ["-m", "model=line,quadrants,teacher", "trainer.max_epochs=2", "logger=none"]
+    words = examples.arguments("train", *quick, "trainer.accelerator=cpu")
+    trained = run([*PYTHON, "-m", "src.train", *words], copy)
     assert (ONE_STEP in trained) == (room == "speed")
     offered = set(re.findall(r"python -m src\.(\w+)", trained))
     assert "predict" in offered
     assert {name for name in offered if not (copy / "src" / f"{name}.py").is_file()} == set()
-    run([*PYTHON, "-m", "src.predict", "run=latest"], copy)
+    run([*PYTHON, "-m", "src.predict", *examples.arguments("predict", "run=latest")], copy)

@@ -17,8 +17,6 @@ from src.kindling.model import BaseModule
 from src.kindling.training.stages import has_stage
 from tests.kindling.conftest import compose
 
-pytestmark = pytest.mark.usefixtures("own_models")
-
 Build = Callable[..., build.Experiment]
 
 

@@ -13,8 +13,6 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 from src.kindling import schedulers
 
-pytestmark = pytest.mark.usefixtures("own_models")
-
 FOLDER = Path(__file__).parents[2] / "conf" / "scheduler"
 FILES = sorted(path for path in FOLDER.glob("*.yaml") if path.stem != "none")
 LENGTHS = [1, 2, 7, 400]

@@ -26,7 +26,6 @@ from tests.kindling.config.test_settings import HOSTILE, QUADRANTS
 from tests.kindling.conftest import compose, options
 from tests.kindling.files.test_checkpoint import Hostile
 
-pytestmark = pytest.mark.usefixtures("own_models")
 MODELS = options("model")
 
 

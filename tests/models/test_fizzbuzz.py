@@ -70,3 +70,10 @@ def test_the_game_is_played_and_counted(command: Command, tmp_path: Path) -> Non
     assert refused.startswith("error: ")
     assert "1023" in refused
     assert refused.count("\n") == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use")
+def test_it_is_learned_on_a_gpu(command: Command) -> None:
+    command("train", "model=fizzbuzz", "trainer.accelerator=gpu")
+    assert "100 of 100 right" in command("predict").stdout

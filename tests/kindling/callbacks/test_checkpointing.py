@@ -12,8 +12,6 @@ import torch
 from src.kindling.build import Experiment
 from src.kindling.callbacks.checkpointing import Checkpointing
 
-pytestmark = pytest.mark.usefixtures("own_models")
-
 Build = Callable[..., Experiment]
 
 

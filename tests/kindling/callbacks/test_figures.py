@@ -27,7 +27,6 @@ pytest.importorskip("src.kindling.figures")  # optional
 from src.kindling.figures.picture import Picture
 from src.kindling.figures.view import ask, rows_of
 
-pytestmark = pytest.mark.usefixtures("own_models")
 Build = Callable[..., Experiment]
 CLASSIFIED = {"confusion", "calibration", "precision_recall"}
 VALUES = {"predicted_against_true", "residuals"}

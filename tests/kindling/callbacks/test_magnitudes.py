@@ -9,8 +9,6 @@ import pytest
 from src.kindling.build import Experiment
 from tests.kindling.callbacks.test_training_metrics import Kept
 
-pytestmark = pytest.mark.usefixtures("own_models")
-
 Build = Callable[..., Experiment]
 RATE = 0.1
 

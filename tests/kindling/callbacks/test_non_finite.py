@@ -15,8 +15,6 @@ from src.kindling.callbacks.non_finite import NonFinite
 from tests.kindling.callbacks.test_training_metrics import Kept
 from tests.kindling.conftest import Command, options
 
-pytestmark = pytest.mark.usefixtures("own_models")
-
 Build = Callable[..., Experiment]
 NAN = float("nan")
 

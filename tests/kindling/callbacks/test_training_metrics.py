@@ -14,8 +14,6 @@ from src.kindling.build import Experiment
 from src.kindling.callbacks import training_metrics
 from src.kindling.callbacks.training_metrics import TrainingMetrics, _samples
 
-pytestmark = pytest.mark.usefixtures("own_models")
-
 Build = Callable[..., Experiment]
 
 

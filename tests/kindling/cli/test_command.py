@@ -16,13 +16,15 @@ import torch
 import yaml
 
 from src.kindling import restore
-from tests.conftest import ROOT, Command, compose, environment
+from tests.conftest import ROOT, environment
+from tests.kindling import examples
+from tests.kindling.conftest import Command, compose
 from tests.warm import PYTHON
 
 WRONG = {
     # what is typed -> what the line must name
-    "model=fizbuzz": "did you mean 'fizzbuzz'?",
-    "modle=fizzbuzz": "did you mean 'model'?",
+    "model=quadrant": "did you mean 'quadrants'?",
+    "modle=line": "did you mean 'model'?",
     "optimizer=adma": "did you mean 'adam'?",
     "trainer.max_epoch=3": "did you mean 'trainer.max_epochs'?",
     "max_epochs=3": "did you mean 'trainer.max_epochs'?",
@@ -32,7 +34,7 @@ WRONG = {
     "data.batch_size=2.5": "data.batch_size=2.5",
     "data.batch_size=": "data.batch_size=''",
     "model.hidden_features=0": "greater than 0",
-    "data.num_digits=3": "greater than or equal to 7",
+    "data.in_features=1": "greater than or equal to 2",
     "optimizer.lr=-0.1": "optimizer.lr=-0.1: must be greater than or equal to 0",
     "optimizer.lr=nan": "must be a finite number",
     "seed=-1": "seed=-1",
@@ -42,35 +44,33 @@ WRONG = {
     "trainer.precision=16-mixed trainer.accelerator=cpu": "on the CPU use bf16-mixed",
     "trainer.devices=999 trainer.accelerator=cpu": "trainer.devices=999",
     "trainer.strategy=dpp": "trainer.strategy=dpp: there is no such choice: did you mean 'ddp'?",
-    "data=linear_regression": "the model and the data do not match",
+    "data=line": "model=quadrants takes out_features 4, data=line gives 1",
     "logger=wandb": "pip install -e '.[wandb]'",
     "logger=mlflow": "pip install -e '.[mlflow]'",
     "model.hidden_features=[": "model.hidden_features=[: cannot be parsed as key=value",
     "log_dir='half": "cannot be parsed as key=value",
     "data={a:1": "cannot be parsed as key=value",
     "=3": "=3: a setting is key=value",
-    "model=": "model=: an option is needed: choose from fizzbuzz",
+    "model=": "model=: an option is needed: choose from ",
     "data=null": "data=null: an option is needed",
-    "model=[fizzbuzz,two_layer_net]": "one option is needed, not a list",
+    "model=[line,teacher]": "one option is needed, not a list",
     "logger=[csv,tensorbord]": "did you mean 'tensorboard'?",
-    "+model=fizzbuzz": "model",
+    "+model=line": "model",
     "hydra.nothing=1": "hydra.nothing",
     "trainer=fast": "trainer=fast: there is no such option",
     "scheduler=onecycle": "did you mean 'one_cycle'?",
-    "data.numdigits=10": "did you mean 'data.num_digits'?",
+    "data.infeatures=10": "did you mean 'data.in_features'?",
     "model.hidden_feature=9": "did you mean 'model.hidden_features'?",
     "optimizer.momentum=0.9": "optimizer.momentum: there is no such key",
     "callbacks.checkpointing.every=3": "callbacks.checkpointing",
     "data.val_fraction=1.5": "data.val_fraction=1.5",
-    "data.val_fraction=0.9999": "leave no number",
-    "data.train_fraction=0": "data.train_fraction=0",
-    "data.num_digits=64": "less than or equal to 24",
-    "model.num_digits=8": "model=fizzbuzz takes in_features 8, data=fizzbuzz gives 10",
+    "data.val_fraction=0.9999": "leaves no row to train on",
+    "data.in_features=64": "less than or equal to 24",
+    "model.in_features=8": "model=quadrants takes in_features 8, data=quadrants gives 3",
     "model.label_smoothing=1": "model.label_smoothing=1",
-    "model=linear_regression data.coefficients=[1]": "coefficients=[1]: must be in_features=2",
-    "model=linear_regression data.noise=-1": "data.noise=-1",
-    "model=two_layer_net data.targets=teachers": "'random' or 'teacher'",
-    "model=two_layer_net model.reduction=max": "'sum' or 'mean'",
+    "model=line data.noise=-1": "data.noise=-1",
+    "model=teacher data.targets=teachers": "'random' or 'teacher'",
+    "model=teacher model.reduction=max": "'sum' or 'mean'",
     "data.seed=x": "data.seed=x",
     "threads=0": "threads=0",
     "threads=many": "threads=many",
@@ -89,8 +89,8 @@ WRONG = {
     "--max_epochs 5": "--max_epochs: there is no such flag; settings are key=value: max_epochs=5",
     "resume=nowhere": "nowhere: there is no such run directory",
     "resume=https://example.com/run": "only runs and checkpoints on this machine",
-    "experiment=tutorial_fizbuzz": "did you mean 'tutorial_fizzbuzz'?",
-    "model.hidden_features=1000000000000": "model: its weights and their gradients take 120,000 GB",
+    "debug=fats": "did you mean 'fast'?",
+    "model.hidden_features=1000000000000": "model: its weights and their gradients take 64,000 GB",
     f"model.hidden_features={10**29}": "no tensor has such a size",
     "threads=1025": "less than or equal to 1024",
     "trainer.devices=1025": "trainer.devices=1025",
@@ -133,7 +133,7 @@ WRONG = {
     "seed=range(3)": "seed=range(3): several values need --multirun",
     "hydra.mode=MULTIRUN seed=1,-1": "seed=-1: must be greater than or equal to 0 (in the job",
     "--multirun seed=1,-1": "seed=-1: must be greater than or equal to 0 (in the job seed=-1",
-    "--multirun model=fizzbuzz,fizbuzz": "did you mean 'fizzbuzz'?",
+    "--multirun model=quadrants,quadrant": "did you mean 'quadrants'?",
     "--multirun optimizer.lr=interval(0,1)": "INTERVAL_SWEEP",
     "--multirun hydra.sweep.dir=out seed=1,2": "log_dir= is the folder of runs",
 }
@@ -148,12 +148,9 @@ class Typed:
 
     def __call__(self, name: str, *arguments: str) -> str:
         """Return the one line of an error."""
-        own = (
-            []
-            if any(word.startswith("log_dir=") for word in arguments)
-            else [f"log_dir={self.log_dir}"]
-        )
-        return self.exactly(name, *arguments, *own)
+        named = any(word.startswith("log_dir=") for word in arguments)
+        own = [] if named else [f"log_dir={self.log_dir}"]
+        return self.exactly(name, *examples.arguments(name, *arguments), *own)
 
     def exactly(self, name: str, *arguments: str) -> str:
         """Do so with no other word added."""
@@ -191,10 +188,11 @@ def test_wrong_input_gets_one_line_and_leaves_nothing(wrong: str, typed: Typed) 
 HEAVY = re.compile(r"\| +(torch|lightning|numpy|matplotlib)$")
 
 
-def in_no_time(folder: Path, *words: str) -> tuple[int, str, str]:
+def in_no_time(folder: Path, name: str, *words: str) -> tuple[int, str, str]:
     """Return status and output of the real interpreter, which must not have imported torch."""
+    own = examples.arguments(name.removeprefix("src."), *words)
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", *words, f"log_dir={folder}/logs"],
+        [sys.executable, "-X", "importtime", "-m", name, *own, f"log_dir={folder}/logs"],
         cwd=ROOT,
         env=environment(),
         capture_output=True,
@@ -209,7 +207,7 @@ def in_no_time(folder: Path, *words: str) -> tuple[int, str, str]:
 
 
 WITHOUT_TORCH = [
-    ["model=fizbuzz", "sede=3", "trainer.max_epoch=3"],
+    ["model=quadrant", "sede=3", "trainer.max_epoch=3"],
     ["sede=3", "seed=-1", "optimizer.lr=nan", "data.batch_size=0"],
     [
         *("optimizer.lr=-0.1", "optimizer.betas=[0.9,1.0]", "scheduler.pct_start=1.5"),
@@ -243,15 +241,8 @@ def installed(package: str) -> bool:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 @pytest.mark.parametrize("asked", ["trainer.accelerator=gpu", "trainer=gpu", "trainer=ddp"])
 def test_a_gpu_that_is_not_there_gets_one_line(asked: str, typed: Typed) -> None:
-    said = typed("train", "model=fizzbuzz", asked)
+    said = typed("train", asked)
     assert "trainer.accelerator=gpu: torch finds none on this machine" in said
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use")
-def test_fizzbuzz_is_learned_on_a_gpu(command: Command) -> None:
-    command("train", "model=fizzbuzz", "trainer.accelerator=gpu")
-    assert "100 of 100 right" in command("predict").stdout
 
 
 OTHERS_WRONG = {
@@ -315,7 +306,7 @@ def test_a_job_that_fails_leaves_the_others_their_turn(
         fit(trainer, model, *rest, **more)
 
     monkeypatch.setattr(pl.Trainer, "fit", broken)
-    quick = ("model=linear_regression", "trainer.max_epochs=1", "trainer.accelerator=cpu")
+    quick = ("model=line", "trainer.max_epochs=1", "trainer.accelerator=cpu")
     with pytest.raises(SystemExit) as stop:
         command.here("train", "--multirun", "seed=1,2,3", *quick)
     said = capfd.readouterr().err
@@ -325,7 +316,7 @@ def test_a_job_that_fails_leaves_the_others_their_turn(
     assert "Traceback" in Path(log).read_text()
     ends = [
         json.loads((path / "run.json").read_text())["status"]
-        for path in sorted((command.log_dir / "train" / "linear_regression").iterdir())
+        for path in sorted((command.log_dir / "train" / "line").iterdir())
     ]
     assert sorted(ends) == ["failed", "finished", "finished"]
     assert {path.name for path in command.log_dir.iterdir()} == {"train", "latest"}
@@ -345,9 +336,10 @@ def test_a_disk_that_fills_up_ends_the_run_in_one_line(
     size: int, command: Command, tmp_path: Path
 ) -> None:
     (tmp_path / "limited.py").write_text(LIMITED)
-    words = ["-m", "limited", str(size), "src.train", "trainer.accelerator=cpu"]
+    quick = ("model.hidden_features=1024", "trainer.max_epochs=25", "trainer.accelerator=cpu")
+    words = ["limited", str(size), "src.train", *command.words("train", *quick)]
     done = subprocess.run(
-        [*PYTHON, *words, "trainer.max_epochs=25", f"log_dir={command.log_dir}"],
+        [*PYTHON, "-m", *words],
         cwd=ROOT,
         env=environment(PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}"),
         capture_output=True,
@@ -365,7 +357,7 @@ def test_a_disk_that_fills_up_ends_the_run_in_one_line(
 
 
 def test_several_problems_are_said_at_once(typed: Typed) -> None:
-    said = typed("train", "modle=fizzbuzz", "trainer=fast", "sede=3")
+    said = typed("train", "modle=line", "trainer=fast", "sede=3")
     assert "'model'" in said
     assert "trainer=fast" in said
     assert "'seed'" in said
@@ -381,8 +373,8 @@ def test_several_problems_are_said_at_once(typed: Typed) -> None:
 def test_what_is_surely_unmeant_gets_a_warning(
     setting: str, said: str, typed: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["src/train.py", setting, "debug=fast", f"log_dir={typed.log_dir}"]
-    monkeypatch.setattr(sys, "argv", words)
+    words = examples.arguments("train", setting, "debug=fast", f"log_dir={typed.log_dir}")
+    monkeypatch.setattr(sys, "argv", ["src/train.py", *words])
     importlib.import_module("src.train").main()
     warnings = typed.capfd.readouterr().err.splitlines()
     assert [line for line in warnings if line.startswith("warning: ") and said in line]
@@ -390,7 +382,7 @@ def test_what_is_surely_unmeant_gets_a_warning(
 
 def test_the_traceback_is_there_for_who_asks(command: Command) -> None:
     done = subprocess.run(
-        command.line("train", "model=fizbuzz"),
+        command.line("train", "model=quadrant"),
         cwd=ROOT,
         env=environment(HYDRA_FULL_ERROR="1"),
         capture_output=True,
@@ -411,9 +403,9 @@ def test_help_shows_settings_and_leaves_nothing(name: str, tmp_path: Path) -> No
 
 
 def test_the_settings_are_shown_and_nothing_is_left(tmp_path: Path) -> None:
-    status, out, said = in_no_time(tmp_path, "src.train", "--cfg", "job", "model=two_layer_net")
+    status, out, said = in_no_time(tmp_path, "src.train", "--cfg", "job", "model=teacher")
     assert (status, said) == (0, "")
-    assert yaml.safe_load(out)["model"]["_target_"] == "src.models.two_layer_net.TwoLayerNet"
+    assert yaml.safe_load(out)["model"]["_target_"].endswith("models.teacher.Teacher")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -421,7 +413,7 @@ def test_help_lists_every_group_and_an_example(command: Command) -> None:
     said = command("train", "--help").stdout
     for group in ("model", "data", "optimizer", "scheduler", "trainer", "logger", "callbacks"):
         assert f"\n{group}: " in said
-    assert "python -m src.train model=two_layer_net seed=3" in said
+    assert re.search(r"python -m src\.train model=\w+ seed=3", said)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

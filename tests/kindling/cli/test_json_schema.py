@@ -1,8 +1,10 @@
-"""The schemas that editors use are those of today's constructors, and take every YAML of conf/."""
+"""The schemas that editors use are made from the constructors, and take every YAML of a project."""
 
+import io
 import json
 import re
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,31 +14,70 @@ from pydantic import Field, PositiveInt
 
 from src.kindling.cli import check, json_schema
 from tests.conftest import ROOT
+from tests.kindling.conftest import copy_project
 
 jsonschema = pytest.importorskip("jsonschema", reason="the schemas are tried with jsonschema")
-CONF = ROOT / "conf"
+referencing = pytest.importorskip("referencing")
 MODELINE = re.compile(r"^# yaml-language-server: \$schema=(\S+)$", re.MULTILINE)
-NAMED = {
-    path: (path.parent / found[1]).resolve()
-    for path in sorted(CONF.rglob("*.yaml"))
-    if (found := MODELINE.search(path.read_text(encoding="utf-8")))
-}
-BY_YAML, SCHEMAS = json_schema.generate()
+# An experiment: sgd instead of the model's own optimizer.
+OWN = """# @package _global_
+# With another optimizer.
+defaults:
+  - override /model: quadrants
+  - override /optimizer: sgd
+"""
 
 
-def shown(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
+class Made:
+    """A project's YAMLs and the schemas that were written for them.
+
+    Args:
+        folder: the project's.
+        said: what the command printed.
+    """
+
+    def __init__(self, folder: Path, said: str) -> None:
+        self.conf, self.said = folder / "conf", said
+        written = (folder / ".schema").glob("*.json")
+        self.schemas = {path.name: json.loads(path.read_text()) for path in written}
+        texts = {path: path.read_text() for path in sorted(self.conf.rglob("*.yaml"))}
+        self.named = {
+            path: (path.parent / found[1]).resolve().name
+            for path, text in texts.items()
+            if (found := MODELINE.search(text))
+        }
+
+    def problems(self, path: Path, content: Any) -> list[str]:
+        """Return what the schema of a YAML has against a content."""
+        resources = [
+            (name, referencing.Resource.from_contents(each)) for name, each in self.schemas.items()
+        ]
+        registry = referencing.Registry().with_resources(resources)
+        schema = self.schemas[self.named[path]]
+        validator = jsonschema.Draft7Validator(schema, registry=registry)
+        return [error.message for error in validator.iter_errors(content)]
+
+    def against(self, yaml: str, changes: dict[str, Any]) -> list[str]:
+        """Return what a schema has against changes of its YAML."""
+        path = self.conf / f"{yaml}.yaml"
+        return self.problems(path, contents(path) | changes)
 
 
-def problems(content: Any, name: str) -> list[str]:
-    """What a schema has against the content of a YAML."""
-    from referencing import Registry, Resource
-
-    resources = [(each, Resource.from_contents(content)) for each, content in SCHEMAS.items()]
-    validator = jsonschema.Draft7Validator(
-        SCHEMAS[name], registry=Registry().with_resources(resources)
-    )
-    return [error.message for error in validator.iter_errors(content)]
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """What `make schema` makes of a project with the examples, and an experiment."""
+    folder = copy_project(tmp_path_factory.mktemp("project"))
+    (folder / "conf" / "experiment").mkdir()
+    (folder / "conf" / "experiment" / "own.yaml").write_text(OWN)
+    (folder / ".schema").mkdir()
+    (folder / ".schema" / "old.json").write_text("{}")
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as said:
+        patch.setattr(check, "CONF", folder / "conf")
+        patch.setattr(json_schema, "CONF", folder / "conf")
+        patch.setattr(json_schema, "SCHEMAS", folder / ".schema")
+        patch.setattr(sys, "argv", ["json_schema"])
+        json_schema.main()
+    return Made(folder, said.getvalue())
 
 
 def contents(path: Path) -> Any:
@@ -44,52 +85,32 @@ def contents(path: Path) -> Any:
     return OmegaConf.to_container(OmegaConf.load(path))
 
 
-def test_the_yamls_of_every_group_name_a_schema() -> None:
-    of_runs = [path for path in CONF.glob("*/*.yaml") if check.command_of(path) == "train"]
-    groups = {path.parent.name for path in of_runs}
-    assert groups
-    assert {path.parent.name for path in NAMED} >= groups
-    assert {path.name for path in NAMED.values()} <= SCHEMAS.keys()
-
-
-def test_a_yaml_names_the_schema_that_is_made_for_it() -> None:
-    for path, schema_path in NAMED.items():
-        text = path.read_text(encoding="utf-8")
-        assert schema_path.name == BY_YAML[path]
-        assert json_schema.with_modeline(text, path, BY_YAML[path]) == text
-
-
-def test_they_are_written_for_editors_and_ignored_by_git(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "old.json").write_text("{}")
-    monkeypatch.setattr(json_schema, "SCHEMAS", tmp_path)
-    monkeypatch.setattr(json_schema, "with_modeline", lambda text, path, name: text)
-    monkeypatch.setattr(sys, "argv", ["json_schema"])
-    json_schema.main()
-    written = {path.name: json.loads(path.read_text()) for path in tmp_path.iterdir()}
-    assert written == SCHEMAS
-    assert f"{len(SCHEMAS)} schemas" in capsys.readouterr().out
+def test_they_are_written_for_editors_and_ignored_by_git(made: Made) -> None:
+    assert f"wrote {len(made.schemas)} schemas for {len(made.named)} YAMLs" in made.said
+    assert "old.json" not in made.schemas
     assert ".schema/" in (ROOT / ".gitignore").read_text().splitlines()
 
 
-@pytest.mark.parametrize("name", SCHEMAS)
-def test_a_schema_is_one(name: str) -> None:
-    jsonschema.Draft7Validator.check_schema(SCHEMAS[name])
-    refers = re.findall(r'"\$ref": "([^#"]+)"', json.dumps(SCHEMAS[name]))
-    assert set(refers) <= SCHEMAS.keys()
+def test_the_yamls_of_every_group_name_a_schema(made: Made) -> None:
+    groups = {path.parent.name for path in made.conf.glob("*/*.yaml")} - {"study"}
+    assert {"model", "data", "experiment", "optimizer", "trainer"} <= groups
+    assert {path.parent.name for path in made.named} >= groups
+    assert set(made.named.values()) <= made.schemas.keys()
 
 
-@pytest.mark.parametrize("path", NAMED, ids=shown)
-def test_a_yaml_fits_its_schema(path: Path) -> None:
-    assert problems(contents(path), NAMED[path].name) == []
+def test_each_schema_is_one_and_refers_to_others_that_are_there(made: Made) -> None:
+    for schema in made.schemas.values():
+        jsonschema.Draft7Validator.check_schema(schema)
+    refers = re.findall(r'"\$ref": "([^#"]+)"', json.dumps(made.schemas))
+    assert set(refers) <= made.schemas.keys()
 
 
-@pytest.mark.parametrize("path", NAMED, ids=shown)
-def test_a_wrong_key_does_not(path: Path) -> None:
-    wrong = contents(path) | {"no_such_key": 3}
-    takes_any = SCHEMAS[NAMED[path].name].get("additionalProperties") is True
-    assert bool(problems(wrong, NAMED[path].name)) != takes_any
+def test_each_yaml_fits_its_schema_and_with_a_wrong_key_does_not(made: Made) -> None:
+    for path, name in made.named.items():
+        assert made.problems(path, contents(path)) == [], path
+        wrong = contents(path) | {"no_such_key": 3}
+        takes_any = made.schemas[name].get("additionalProperties") is True
+        assert bool(made.problems(path, wrong)) != takes_any, path
 
 
 @pytest.mark.parametrize(
@@ -103,25 +124,24 @@ def test_a_wrong_key_does_not(path: Path) -> None:
         ("optimizer/adam", {"params": []}),
         ("scheduler/step", {"every": 1.5}),
         ("scheduler/step", {"total_steps": 100}),
-        ("data/fizzbuzz", {"batch_size": 0}),
-        ("data/fizzbuzz", {"shuffle": None}),
-        ("data/fizzbuzz", {"defaults": "base"}),
+        ("data/quadrants", {"batch_size": 0}),
+        ("data/quadrants", {"shuffle": None}),
+        ("data/quadrants", {"defaults": "base"}),
         ("trainer/cpu", {"precision": "12-true"}),
         ("trainer/cpu", {"devices": 1.5}),
-        ("model/fizzbuzz", {"model": {"hidden_features": 2.5}}),
-        ("model/fizzbuzz", {"trainer": {"max_epoch": 3}}),
-        ("model/fizzbuzz", {"threads": 0}),
-        ("experiment/tutorial_fizzbuzz", {"optimizer": {"betas": [0.9, 0.9]}}),  # it takes sgd
+        ("model/quadrants", {"model": {"hidden_features": 2.5}}),
+        ("model/quadrants", {"trainer": {"max_epoch": 3}}),
+        ("model/quadrants", {"threads": 0}),
+        ("experiment/own", {"optimizer": {"betas": [0.9, 0.9]}}),  # it takes sgd
         ("debug/fast", {"trainer": {"fast_dev_run": "yes"}}),
         ("callbacks/default", {"progress": {"seconds_per_line": "often"}}),
         ("callbacks/default", {"another": {"no": "target"}}),
-        ("tuned/optimizer/fizzbuzz_adamw", {"momentum": 0.9}),
+        ("tuned/optimizer/quadrants_adamw", {"momentum": 0.9}),
         ("train", {"sede": 3}),
     ],
 )
-def test_a_wrong_value_does_not_either(yaml: str, changes: dict[str, Any]) -> None:
-    path = CONF / f"{yaml}.yaml"
-    assert problems(contents(path) | changes, NAMED[path].name)
+def test_a_wrong_value_does_not_either(yaml: str, changes: dict[str, Any], made: Made) -> None:
+    assert made.against(yaml, changes)
 
 
 @pytest.mark.parametrize(
@@ -130,16 +150,15 @@ def test_a_wrong_value_does_not_either(yaml: str, changes: dict[str, Any]) -> No
         ("optimizer/adam", {"lr": "${model.lr}", "betas": [0.9, "${b}"]}),
         ("trainer/cpu", {"profiler": {"_target_": "lightning.pytorch.profilers.SimpleProfiler"}}),
         ("trainer/cpu", {"_convert_": "all", "devices": [0, 1], "max_time": None}),
-        ("data/fizzbuzz", {"batch_size": "???", "defaults": ["base", {"/trainer": "cpu"}]}),
+        ("data/quadrants", {"batch_size": "???", "defaults": ["base", {"/trainer": "cpu"}]}),
         ("callbacks/default", {"another": {"_target_": "my.Callback", "any": 3}}),
         ("logger/wandb", {"wandb": {"entity": "taken by its **kwargs", "offline": True}}),
-        ("experiment/tutorial_fizzbuzz", {"logger": {"csv": {"flush_logs_every_n_steps": 1}}}),
-        ("experiment/tutorial_fizzbuzz", {"hydra": {"sweep": {"dir": "elsewhere"}}}),
+        ("experiment/own", {"logger": {"csv": {"flush_logs_every_n_steps": 1}}}),
+        ("experiment/own", {"hydra": {"sweep": {"dir": "elsewhere"}}}),
     ],
 )
-def test_what_hydra_takes_fits(yaml: str, changes: dict[str, Any]) -> None:
-    path = CONF / f"{yaml}.yaml"
-    assert problems(contents(path) | changes, NAMED[path].name) == []
+def test_what_hydra_takes_fits(yaml: str, changes: dict[str, Any], made: Made) -> None:
+    assert made.against(yaml, changes) == []
 
 
 # From a constructor to a schema -----------------------------------------------------------------
@@ -191,9 +210,9 @@ def test_an_arguments_schema_is_its_annotation() -> None:
     assert [content for content in wrong if takes(content)] == []
 
 
-def test_the_schemas_name_stands_below_the_package_which_hydra_wants_first(tmp_path: Path) -> None:
+def test_the_schemas_name_stands_below_the_package_which_hydra_wants_first() -> None:
     text = "# @package _global_\n# A model.\n\nmodel:\n  # yaml\n  width: 3\n"
-    path = CONF / "model" / "own.yaml"
+    path = ROOT / "conf" / "model" / "own.yaml"
     once = json_schema.with_modeline(text, path, "own.json")
     assert once.splitlines()[:3] == [
         *text.splitlines()[:2],

@@ -6,6 +6,7 @@ import yaml
 from src.kindling.config import masking, untrusted
 from src.kindling.errors import InputError
 from src.kindling.layout import added_folders
+from tests.kindling import examples
 
 TOKEN = "hf_" + "x" * 30
 LOGGER = {
@@ -82,14 +83,16 @@ def test_a_masked_value_must_be_given_again():
         masking.check_complete({"logger": {"x": {"token": masking.MASK}}})
 
 
+@pytest.mark.filterwarnings("ignore:Experiment logs directory")  # of the resumed run
 def test_no_file_of_a_run_holds_the_secret(own, command, monkeypatch):
     monkeypatch.setenv("SECRET_OF_TEST", "word-of-nobody")
-    short = ("model=linear_regression", "trainer.max_epochs=2")
-    command("train", "--config-dir", str(own), *short, "logger=[tensorboard,secret]")
+    folders = ("--config-dir", str(own), f"hydra.searchpath=[file://{examples.CONF}]")
+    short = ("model=line", "trainer.max_epochs=2", "trainer.accelerator=cpu")
+    command.here("train", *folders, *short, "logger=[tensorboard,secret]")
     files = [path for path in command.latest.rglob("*") if path.is_file()]
     assert len(files) > 5
     assert [path for path in files if b"word-of-nobody" in path.read_bytes()] == []
     config = yaml.safe_load((command.latest / "config.yaml").read_text())
     assert config["logger"]["secret"]["version"] == "${oc.env:SECRET_OF_TEST,none}"
-    command("train", "--config-dir", str(own), "resume=latest", "trainer.max_epochs=3")
-    command("evaluate", "--config-dir", str(own))
+    command.here("train", *folders, "resume=latest", "trainer.max_epochs=3")
+    command.here("evaluate", *folders)

@@ -22,7 +22,6 @@ from src.kindling.errors import InputError, nearest
 from tests.kindling import examples
 from tests.kindling.conftest import compose, options
 
-pytestmark = pytest.mark.usefixtures("own_models")
 MODELS = options("model")
 _composed = functools.cache(compose)
 

@@ -15,7 +15,10 @@ DEFAULT = "quadrants"
 
 def arguments(name: str, *words: str) -> list[str]:
     """Return a command's arguments with these models among its choices, one of them by default."""
-    trains = name in ("train", "study") and not any(word.startswith("resume=") for word in words)
-    named = any(word.startswith("model=") for word in words)
-    folder = [] if any("--config-dir" in word for word in words) else [f"--config-dir={CONF}"]
-    return [*folder, *([f"model={DEFAULT}"] if folder and trains and not named else []), *words]
+    if any("--config-dir" in word for word in words):
+        return [*words]
+    named = any(word.startswith(("model=", "resume=")) for word in words)
+    default = [f"model={DEFAULT}"] if name == "train" and not named else []
+    flags_first = bool(words) and words[0].startswith("-")
+    settings = [*words, *default] if flags_first else [*default, *words]  # not between flags
+    return [f"--config-dir={CONF}", *settings]

@@ -16,7 +16,6 @@ from src.kindling.figures.picture import nice_limit
 from src.kindling.figures.view import View, held_out, view_of
 from tests.kindling.conftest import options
 
-pytestmark = pytest.mark.usefixtures("own_models")
 Build = Callable[..., Experiment]
 
 

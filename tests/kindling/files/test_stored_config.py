@@ -3,13 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import torch
 
 from src.kindling import restore
 from src.kindling.build import Experiment
-
-pytestmark = pytest.mark.usefixtures("own_models")
 
 
 def test_weights_alone_are_restored_with_their_configuration(

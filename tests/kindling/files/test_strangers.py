@@ -10,16 +10,24 @@ import pytest
 
 from src.kindling.errors import InputError
 from src.kindling.files import bounded, run_directory, run_lock, run_record
+from tests.kindling.conftest import Command
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows lets few make links")
-OLD = Path(__file__).parents[1] / "training" / "old_run" / "linear_regression"
 FILES = ("run.log", "run.json", ".lock", "metrics.csv", "metrics.json", "checkpoints/last.ckpt")
 
 
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory):
+    """A run as it was left by its owner."""
+    command = Command(tmp_path_factory.mktemp("untouched"))
+    command.here("train", "model=line", "trainer.max_epochs=2", "trainer.accelerator=cpu")
+    return command.latest
+
+
 @pytest.fixture
-def run(tmp_path):
-    """A run that is to be tampered with."""
-    return Path(shutil.copytree(OLD, tmp_path / "run"))
+def run(untouched, tmp_path):
+    """A copy of it that is to be tampered with."""
+    return Path(shutil.copytree(untouched, tmp_path / "run"))
 
 
 @pytest.fixture
@@ -168,7 +176,7 @@ def test_without_links_latest_is_the_newest_run(run, tmp_path, monkeypatch, caps
         raise OSError(1, "no links here")
 
     log_dir = tmp_path / "logs"
-    target = log_dir / "train" / "linear_regression" / "new"
+    target = log_dir / "train" / "line" / "new"
     shutil.copytree(run, target)
     monkeypatch.setattr(os, "symlink", no_links)
     run_directory.link_to(target, log_dir / "latest")

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from src.models.linear_regression import LinearRegression
+from tests.kindling.examples.models.line import Line
 
 
 def stop_after(batches: int, monkeypatch: pytest.MonkeyPatch, how: Callable[[], Any]) -> None:
     """Let the loss of a batch bring the end of the run."""
-    loss, left = LinearRegression.loss, list(range(batches))
+    loss, left = Line.loss, list(range(batches))
 
     def last(self: Any, *arguments: Any) -> Any:
         if left:
@@ -19,4 +19,4 @@ def stop_after(batches: int, monkeypatch: pytest.MonkeyPatch, how: Callable[[], 
                 how()
         return loss(self, *arguments)
 
-    monkeypatch.setattr(LinearRegression, "loss", last)
+    monkeypatch.setattr(Line, "loss", last)

@@ -19,7 +19,7 @@ from tests.kindling.loggers.ending import stop_after
 
 mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed: make test-services")
 pytestmark = [pytest.mark.services, pytest.mark.filterwarnings("default")]
-QUICK = ("model=linear_regression", "trainer.accelerator=cpu", "logger=[csv,mlflow]")
+QUICK = ("model=line", "trainer.accelerator=cpu", "logger=[csv,mlflow]")
 
 
 class Told:
@@ -49,13 +49,13 @@ def test_a_run_has_one_mlflow_run_in_a_database_next_to_the_runs(command: Comman
     told, run = Told(database(command)), command.latest
     [there] = told.runs
     assert (there.info.run_name, there.info.status) == (run.name, "FINISHED")
-    assert there.data.params["optimizer.lr"] == "0.3"
+    assert there.data.params["optimizer.lr"] == "0.1"
     assert there.data.metrics == pytest.approx(json.loads((run / "metrics.json").read_text()))
     assert told.steps("train/loss") == [9, 19, 29]
     assert {"config.yaml", "metrics.json", "images"} <= told.artifacts()
     assert told.artifacts("checkpoints") == {"checkpoints/best.ckpt"}
     pictures = {name.partition("+")[0] for name in told.artifacts("images")}
-    assert pictures == {"images/views~fit", "images/views~coefficients"}
+    assert pictures == {"images/views~predicted_against_true", "images/views~residuals"}
     assert not (Path.cwd() / "mlruns").exists()
 
 

@@ -24,8 +24,6 @@ from tests.conftest import ROOT, environment
 from tests.kindling.conftest import Command
 from tests.kindling.examples.models.line import Line
 
-pytestmark = pytest.mark.usefixtures("own_models")
-
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # of what TensorBoard brings along
     from tensorboard.plugins.custom_scalar.custom_scalars_plugin import CustomScalarsPlugin

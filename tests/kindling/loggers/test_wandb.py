@@ -16,7 +16,7 @@ from tests.kindling.loggers.ending import stop_after
 
 pytest.importorskip("wandb", reason="wandb is not installed: make test-services")
 pytestmark = [pytest.mark.services, pytest.mark.filterwarnings("default")]
-QUICK = ("model=linear_regression", "trainer.accelerator=cpu", "logger=[csv,wandb]")
+QUICK = ("model=line", "trainer.accelerator=cpu", "logger=[csv,wandb]")
 BLOCK = 2**15
 
 
@@ -82,7 +82,7 @@ def test_a_run_has_one_wandb_run_with_all_that_there_is_to_say(command: Command)
     said = command.here("train", *QUICK, "trainer.max_epochs=30", "logger.wandb.checkpoint=true")
     told, run = Told(command.latest), command.latest
     assert told.names == {run.name}
-    assert f"wandb: {command.log_dir}/train/linear_regression/{run.name}/wandb (offline)" in said
+    assert f"wandb: {command.log_dir}/train/line/{run.name}/wandb (offline)" in said
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert {key: told.config[key] for key in config} == config
     assert told.steps("train/loss") == [9, 19, 29]
@@ -91,14 +91,14 @@ def test_a_run_has_one_wandb_run_with_all_that_there_is_to_say(command: Command)
     assert told.summary["status"] == "finished"
     assert told.exits == [0]
     shown = {name for point in told.history for name in point}
-    assert {"views/fit/captions", "views/coefficients/captions"} <= shown
+    assert {"views/predicted_against_true/captions", "views/residuals/captions"} <= shown
     assert any(name.startswith("weights/") for name in shown)
-    assert (told.steps("views/fit/captions"), told.artifacts) == ([29], ["model"])
+    assert (told.steps("views/residuals/captions"), told.artifacts) == ([29], ["model"])
 
 
 def test_each_run_of_a_sweep_has_its_own(command: Command) -> None:
     command.here("train", "--multirun", *QUICK, "trainer.max_epochs=2", "seed=1,2")
-    runs = sorted((command.log_dir / "train" / "linear_regression").iterdir())
+    runs = sorted((command.log_dir / "train" / "line").iterdir())
     told = [Told(run) for run in runs]
     assert [t.config["seed"] for t in told] == [1, 2]
     assert [t.names for t in told] == [{run.name} for run in runs]

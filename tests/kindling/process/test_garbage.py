@@ -10,8 +10,6 @@ import src
 from src.kindling.build import Experiment
 from src.kindling.process import garbage
 
-pytestmark = pytest.mark.usefixtures("own_models")
-
 
 def test_garbage_is_left_alone_until_the_imports_are_done():
     with garbage.gc_paused():

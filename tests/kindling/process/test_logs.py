@@ -5,12 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import pytest
 from lightning.pytorch.callbacks import Callback
 
 from tests.conftest import Command
 
-pytestmark = pytest.mark.usefixtures("own_models")
 EACH = ("trainer.max_epochs=2", "trainer.check_val_every_n_epoch=1")
 YAML = f"""
 defaults:

@@ -13,8 +13,6 @@ from lightning.pytorch.callbacks import Callback
 from src.kindling.build import Experiment
 from src.kindling.process.randomness import Randomness
 
-pytestmark = pytest.mark.usefixtures("own_models")
-
 Build = Callable[..., Experiment]
 CPU = torch.device("cpu")
 

@@ -20,10 +20,7 @@ from tests.kills import differences
 from tests.kindling import examples
 from tests.warm import PYTHON
 
-pytestmark = [
-    pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc"),
-    pytest.mark.usefixtures("own_models"),
-]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 LINES = ("callbacks.progress.seconds_per_line=0.01", "model.hidden_features=64")
 LONG = ("train", "trainer.accelerator=cpu", "trainer.max_epochs=100000", *LINES)
 STATUS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 0)]

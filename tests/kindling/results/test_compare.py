@@ -256,7 +256,6 @@ def test_two_hundred_runs_are_compared(tmp_path, compare):
     assert len(said.out.splitlines()) < 200
 
 
-@pytest.mark.usefixtures("own_models")
 def test_a_real_run_can_be_compared(command):
     quick = ("model=line", "trainer.max_epochs=2", "trainer.accelerator=cpu")
     for seed in (1, 2):

@@ -20,7 +20,7 @@ from src.kindling.build import Experiment
 Build = Callable[..., Experiment]
 pytestmark = pytest.mark.xdist_group("compiled")  # one process imports the compiler
 SHORT = (
-    "model=fizzbuzz",
+    "model=quadrants",
     "model.hidden_features=8",
     "data.batch_size=100",  # nine an epoch, the last of 77
     "trainer.max_epochs=2",
@@ -83,8 +83,8 @@ CASES = [
     "trainer.accumulate_grad_batches=2",
     "trainer.max_steps=5",
     "steps_per_execution=1 trainer.accumulate_grad_batches=2",
-    "model=linear_regression steps_per_execution=1",
-    "model=two_layer_net data.rows=300 data.in_features=5 data.out_features=2",
+    "model=line steps_per_execution=1",
+    "model=teacher data.rows=300 data.in_features=5 data.out_features=2",
 ]
 
 
@@ -139,7 +139,7 @@ class Half(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.used, self.unused = nn.Linear(10, 4), nn.Linear(10, 4)
+        self.used, self.unused = nn.Linear(3, 4), nn.Linear(3, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         """Ask one layer."""

@@ -8,8 +8,6 @@ import torch
 from src.kindling.build import Experiment
 from tests.kindling.callbacks.test_training_metrics import Kept
 
-pytestmark = pytest.mark.usefixtures("own_models")
-
 Build = Callable[..., Experiment]
 SHORT = (
     "model=quadrants",

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from src.kindling.studies import trials
-from tests.conftest import ROOT, Command, environment
+from tests.conftest import ROOT, environment
+from tests.kindling.conftest import Command
 
 pytestmark = pytest.mark.services
 PLACES = [*sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
 WORDS = (
-    "study.name=p", "model=linear_regression", "optimizer.lr=interval(0.1,0.4)", "logger=csv",
+    "study.name=p", "model=line", "optimizer.lr=interval(0.1,0.4)", "logger=csv",
     "~callbacks.figures", "study.trials=6", "study.heartbeat=1", "study/pruner=none",
 )  # fmt: skip
 

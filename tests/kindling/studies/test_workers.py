@@ -14,12 +14,14 @@ import pytest
 import torch
 
 from src.kindling.studies import trials
-from tests.conftest import ROOT, Command, environment
+from tests.conftest import ROOT, environment
+from tests.kindling import examples
+from tests.kindling.conftest import Command
 
 WORDS = (
-    "study.name=k", "model=two_layer_net", "optimizer.lr=tag(log, interval(1e-3, 1e-1))",
-    "trainer.max_epochs=4", "~callbacks.figures", "logger=csv", "study.trials=3",
-    "study.heartbeat=1", "study/pruner=none",
+    "study.name=k", "model=teacher", "data.rows=10000",
+    "optimizer.lr=tag(log, interval(1e-3, 1e-1))", "trainer.max_epochs=4", "~callbacks.figures",
+    "logger=csv", "study.trials=3", "study.heartbeat=1", "study/pruner=none",
 )  # fmt: skip
 
 
@@ -84,7 +86,7 @@ def test_a_trial_whose_worker_ends_is_taken_up_to_the_same_bits(
 
 @pytest.mark.slow
 def test_two_workers_start_one_study_at_the_same_time(command: Command, load: Any) -> None:
-    words = ("study.name=k", "model=linear_regression", "optimizer.lr=interval(0.1,0.4)")
+    words = ("study.name=k", "model=line", "optimizer.lr=interval(0.1,0.4)")
     line = command.line("study", *words, "study.trials=6", "logger=csv", "~callbacks.figures")
     workers = [
         subprocess.Popen(
@@ -109,7 +111,7 @@ def test_local_workers_share_a_study_and_one_that_is_killed_is_replaced(
     parent = subprocess.Popen(
         [
             sys.executable, "-m", "src.study", *WORDS, "study.workers=2", "study.trials=5",
-            f"log_dir={command.log_dir}",
+            *examples.arguments("study"), f"log_dir={command.log_dir}",
         ],
         cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from src.kindling.build import Experiment
-from tests.conftest import compose, options
+from tests.kindling.conftest import compose, options
 
 Build = Callable[..., Experiment]
 
@@ -26,7 +26,6 @@ def test_model_optimizer_and_scheduler_fit_together(
         "trainer.check_val_every_n_epoch=1",
         "logger=none",
         "callbacks=none",
-        *(["data.rows=128"] if model == "two_layer_net" else []),
     )
     before = [p.detach().clone() for p in experiment.model.parameters()]
     experiment.trainer.fit(experiment.model, datamodule=experiment.data)

@@ -3,12 +3,9 @@
 import json
 import shutil
 
-import pytest
-
 from tests.conftest import Command
 from tests.kills import differences
 
-pytestmark = pytest.mark.usefixtures("own_models")
 SHORT = ("model=line", "trainer.accelerator=cpu", "trainer.max_epochs=20")
 
 

@@ -20,8 +20,6 @@ from src.kindling.training.stages import has_stage
 from tests.kindling.examples.data.quadrants import draw
 from tests.kindling.process.test_randomness import StopAt, StoppedError
 
-pytestmark = pytest.mark.usefixtures("own_models")
-
 Build = Callable[..., Experiment]
 
 

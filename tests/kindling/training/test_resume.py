@@ -24,7 +24,6 @@ from tests import kills
 from tests.kindling.conftest import Command, compose
 from tests.soak.soak_resume import EXTRAS, SMALL, flipped
 
-pytestmark = pytest.mark.usefixtures("own_models")
 SHORT = ("model=line", "trainer.accelerator=cpu", "trainer.max_epochs=20")
 
 

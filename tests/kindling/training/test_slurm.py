@@ -15,10 +15,7 @@ from tests.conftest import ROOT, Command, environment
 from tests.forked import Forked
 from tests.kindling.process.test_signals import LONG, endless_set_up
 
-pytestmark = [
-    pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc"),
-    pytest.mark.usefixtures("own_models"),
-]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 QUICK = ("model=line", "trainer.accelerator=cpu")
 JOB = {"SLURM_JOB_ID": "77", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}
 JOB |= {"SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost"}

@@ -22,7 +22,6 @@ from tests.conftest import ROOT, environment, has_command
 from tests.kindling import examples
 from tests.kindling.conftest import Command, options
 
-pytestmark = pytest.mark.usefixtures("own_models")
 SHORT = ("trainer.max_epochs=25", "trainer.accelerator=cpu")  # one validation in each recipe
 
 

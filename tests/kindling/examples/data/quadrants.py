@@ -41,6 +41,8 @@ class QuadrantsData(BaseData):
         seed: NonNegativeInt = 0,
     ) -> None:
         super().__init__(batch_size, shuffle, seed)
+        if round(rows * val_fraction) == rows:
+            raise ValueError(f"val_fraction={val_fraction}: leaves no row to train on")
         self.in_features, self.rows, self.val_fraction = in_features, rows, val_fraction
 
     def splits(self) -> dict[str, Split]:
