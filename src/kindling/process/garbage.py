@@ -6,6 +6,7 @@ the process ends, which takes another second.
 """
 
 import atexit
+import functools
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,11 @@ def gc_paused() -> Iterator[None]:
 
 def resume_gc() -> None:
     """Resume garbage collection after the imports, for objects created from now on."""
-    if not gc.get_freeze_count():  # once: objects that a second build finds may be garbage
-        gc.freeze()
+    _freeze_once()
     gc.enable()
+
+
+@functools.cache
+def _freeze_once() -> None:
+    """Exempt existing objects from collection; those that a second build finds may be garbage."""
+    gc.freeze()
