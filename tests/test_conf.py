@@ -10,9 +10,10 @@ from src.kindling import layout
 from src.kindling.cli import check, json_schema
 
 MODELINE = re.compile(r"^# yaml-language-server: \$schema=(\S+)$", re.MULTILINE)
-pytestmark = pytest.mark.skipif(
-    not (layout.CONF / "model").is_dir(), reason="there is no model yet: make new"
-)
+pytestmark = [
+    pytest.mark.slow,  # make check, which takes half a minute, does the first alone
+    pytest.mark.skipif(not (layout.CONF / "model").is_dir(), reason="there is no model yet"),
+]
 
 
 def test_every_yaml_is_part_of_a_valid_composition() -> None:

@@ -69,7 +69,7 @@ def test_a_resumed_run_draws_the_same_bytes(model: str, build: Build, tmp_path: 
     def drawn(epochs: int, checkpoint: str | None = None) -> dict[str, bytes]:
         few = (f"model={model}", "logger=none", "scheduler=constant", *SMALL.get(model, ()))
         experiment = build(*few, f"trainer.max_epochs={epochs}")
-        experiment.trainer.callbacks.append(Figures(every_n_epochs=1))
+        experiment.trainer.callbacks.append(Figures(every_n_epochs=2))
         experiment.trainer.fit(
             experiment.model, datamodule=experiment.data, ckpt_path=checkpoint, weights_only=True
         )

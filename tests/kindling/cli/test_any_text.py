@@ -101,7 +101,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("any_text")
 
 
-@settings(max_examples=44, deadline=None, derandomize=True, database=None)
+@settings(max_examples=24, deadline=None, derandomize=True, database=None)
 @given(key=st.sampled_from(KEYS), text=TEXTS)
 def test_any_text_as_a_value(folder, key, text):
     assert ends_well_or_in_one_line(folder, f"{key}={text}")
@@ -116,14 +116,14 @@ def trained(tmp_path_factory):
     return folder
 
 
-@settings(max_examples=28, deadline=None, derandomize=True, database=None)
+@settings(max_examples=14, deadline=None, derandomize=True, database=None)
 @given(of=st.sampled_from(OTHERS), text=TEXTS)
 def test_any_text_as_a_value_of_another_command(trained, of, text):
     name, key = of
     assert ends_well_or_in_one_line(trained, f"{key}={text}", name=name)
 
 
-@settings(max_examples=16, deadline=None, derandomize=True, database=None)
+@settings(max_examples=10, deadline=None, derandomize=True, database=None)
 @given(text=TEXTS)
 def test_any_text_as_an_argument(folder, text):
     assert ends_well_or_in_one_line(folder, text)

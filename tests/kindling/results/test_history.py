@@ -77,13 +77,16 @@ print(len(text), megabytes, time.process_time() - start)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_a_million_rows_take_less_than_300_mb_and_10_seconds(tmp_path):
+@pytest.mark.parametrize(
+    ("rows", "most_seconds"), [(100_000, 3), pytest.param(1_000_000, 10, marks=pytest.mark.slow)]
+)
+def test_a_million_rows_take_less_than_300_mb_and_10_seconds(rows, most_seconds, tmp_path):
     path = plant(tmp_path / "run")
     with (path / "metrics.csv").open("w") as file:
         file.write("epoch,step,train/loss,train/lr,train/gradient_norm,val/loss\n")
-        for step in range(1_000_000):
+        for step in range(rows):
             file.write(f"{step // 8},{step},{1 / (step + 1)},0.1,{step % 7},{step % 9}.5\n")
-    assert (path / "metrics.csv").stat().st_size > 2**25
+    assert (path / "metrics.csv").stat().st_size > 33 * rows
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, str(path)],
         cwd=ROOT,
@@ -95,5 +98,5 @@ def test_a_million_rows_take_less_than_300_mb_and_10_seconds(tmp_path):
     size, megabytes, seconds = map(float, done.stdout.split())
     assert size < 2**20
     assert megabytes < 300
-    assert seconds < 10  # of processor time
+    assert seconds < most_seconds  # of processor time
     assert history.POINTS > 1000  # more than a chart shows

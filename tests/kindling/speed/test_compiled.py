@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
+from torch._inductor import config as inductor
 from torch.utils.data import DataLoader, TensorDataset
 
 from src.kindling.build import Experiment
@@ -38,8 +39,13 @@ def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Compile the same function once for all tests, and leave nothing in the user's cache."""
-    with pytest.MonkeyPatch.context() as patch:
+    """Compile the same function once for all tests, and leave nothing in the user's cache.
+
+    What a fresh cache would begin with is left out: headers that are compiled in advance, and
+    programs that find out what the processor can.
+    """
+    quick = {"cpp_cache_precompile_headers": False, "cpp.vec_isa_ok": True}
+    with pytest.MonkeyPatch.context() as patch, inductor.patch(quick):
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
         yield
 

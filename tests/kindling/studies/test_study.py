@@ -12,9 +12,13 @@ import torch
 import yaml
 
 from src.kindling.studies import trials
+from tests.kindling.cli.test_command import Typed, typed  # noqa: F401 - a fixture
 from tests.kindling.conftest import Command
 
-QUICK = ("model=line", "trainer.max_epochs=20", "~callbacks.figures", "logger=csv")
+QUICK = (
+    "model=line", "trainer.max_epochs=20", "callbacks.checkpointing.monitor=train/loss",
+    "~callbacks.figures", "logger=csv",
+)  # fmt: skip
 RATES = "optimizer.lr=tag(log, interval(1e-3, 0.5))"
 
 
@@ -242,27 +246,25 @@ WRONG = {
 
 
 @pytest.mark.parametrize("word", WRONG)
-def test_bad_input_is_one_line_and_nothing_on_disk(command: Command, word: str) -> None:
+def test_bad_input_is_one_line_and_nothing_on_disk(typed: Typed, word: str) -> None:  # noqa: F811
     rates = [] if word.startswith("optimizer.lr") else [RATES]
-    done = command("study", *QUICK, *rates, *re.split(" (?=trainer)", word), status=2)
-    assert WRONG[word] in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("error: ")
-    assert not command.log_dir.exists()
+    assert WRONG[word] in typed("study", *QUICK, *rates, *re.split(" (?=trainer)", word))
 
 
-def test_a_study_is_joined_by_its_name_and_differences_are_refused(done: Any) -> None:
+def test_a_study_is_joined_by_its_name_and_differences_are_refused(
+    done: Any,
+    typed: Typed,  # noqa: F811
+) -> None:
     log_dir, _ = done
-    command = Command(log_dir)
-    words = ("study", "study.name=rates", "study.trials=0")
-    other = command(*words, *QUICK, "optimizer.lr=interval(0,1)", status=2).stderr
+    words = ("study", f"log_dir={log_dir}", "study.name=rates", "study.trials=0")
+    other = typed(*words, *QUICK, "optimizer.lr=interval(0,1)")
     assert "optimizer.lr: tag(log, interval(1e-3, 0.5)) -> interval(0,1)" in other
     assert "cannot be compared" in other
-    range_ = command(*words, *QUICK, "optimizer.lr=tag(log, interval(1e-3, 0.4))", status=2).stderr
+    range_ = typed(*words, *QUICK, "optimizer.lr=tag(log, interval(1e-3, 0.4))")
     assert "study.allow_changes=true" in range_
-    recipe = command(*words, "model=quadrants", RATES, status=2).stderr
+    recipe = typed(*words, "model=quadrants", RATES)
     assert "study.overrides:" in recipe
-    metric = command(*words, "study.metric=val/loss", status=2).stderr
+    metric = typed(*words, "study.metric=val/loss")
     assert "study.metrics: train/loss -> val/loss" in metric
 
 
