@@ -15,7 +15,6 @@ from src.kindling.training import run, summary
 from tests.kindling.examples.models import quadrants
 from tests.kindling.examples.net import TwoLayers
 
-pytestmark = pytest.mark.usefixtures("own_models")
 SHORT = ("trainer.max_epochs=3", "trainer.check_val_every_n_epoch=1", "logger=none")
 
 

@@ -15,7 +15,7 @@ from tests.kills import differences
 from tests.kindling import examples
 from tests.kindling.cluster.daemons import Cluster, until
 
-pytestmark = [pytest.mark.services, pytest.mark.usefixtures("own_models")]
+pytestmark = pytest.mark.services
 SCRIPT = str(ROOT / "conf" / "slurm.sh")
 PAUSED = (
     f"hydra.searchpath=[file://{examples.CONF.parent}/cluster/conf]", "callbacks=paused",
