@@ -6,10 +6,12 @@ tests/soak/soak_rooms.py runs the whole remaining suite in each of these copies.
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from src.kindling.cli import mine
 from tests.conftest import ROOT, environment
 from tests.kindling import examples
 from tests.warm import PYTHON
@@ -53,10 +55,13 @@ IMPORTED = ("-W", "ignore::pytest.PytestAssertRewriteWarning")  # Hydra is, in t
 
 
 def copy_without(room: str, folder: Path) -> Path:
-    """Copy the project, delete a room, and return the copy."""
+    """Copy the project, delete a room, or the examples as `make mine` does, and return the copy."""
     copy = folder / "copy"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*NOT_COPIED))
-    for name in ROOMS[room]:
+    if room == "examples":
+        mine.delete_examples(copy, [])
+        mine.rename(copy, "my-project")
+    for name in ROOMS.get(room, ()):
         path = copy / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     return copy
@@ -80,7 +85,7 @@ def run(words: list[str], folder: Path, seconds: float = 240.0) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("room", [*ROOMS, "examples"])
 def test_the_rest_is_collected_and_trains(room: str, tmp_path: Path) -> None:
     copy = copy_without(room, tmp_path)
     (copy / "import_all.py").write_text(IMPORT_ALL)
@@ -94,3 +99,10 @@ def test_the_rest_is_collected_and_trains(room: str, tmp_path: Path) -> None:
     assert "predict" in offered
     assert {name for name in offered if not (copy / "src" / f"{name}.py").is_file()} == set()
     run([*PYTHON, "-m", "src.predict", *examples.arguments("predict", "run=latest")], copy)
+
+
+def test_the_engine_is_tested_without_any_of_the_examples(tmp_path: Path) -> None:
+    copy = copy_without("examples", tmp_path)
+    quick = ("-n", "2", "-q", "-x", "-m", "not slow and not services", "-p", "no:cacheprovider")
+    words = [sys.executable, "-m", "pytest", *quick, "tests/kindling"]
+    assert " passed" in run([*words, "-o", "addopts="], copy, seconds=3600)

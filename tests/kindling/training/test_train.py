@@ -263,7 +263,7 @@ def read_terminal(leader: int) -> str:
 
 
 def test_no_history_is_kept_without_a_logger(command: Command) -> None:
-    command("train", "model=line", "logger=none", "trainer.accelerator=cpu")
+    command.here("train", "model=line", "logger=none", "trainer.accelerator=cpu")
     names = {path.name for path in command.latest.iterdir()}
     assert names == {"config.yaml", "run.json", "run.log", "metrics.json", "checkpoints", "figures"}
 
@@ -273,7 +273,7 @@ def test_every_validation_takes_place_whatever_the_steps_per_call(
     command: Command, steps: int
 ) -> None:
     quick = ("model=quadrants", "trainer.max_epochs=50", "trainer.check_val_every_n_epoch=10")
-    command("train", *quick, "logger=csv", f"steps_per_execution={steps}", "callbacks=none")
+    command.here("train", *quick, "logger=csv", f"steps_per_execution={steps}", "callbacks=none")
     with (command.latest / "metrics.csv").open(newline="") as file:
         epochs = [int(row["epoch"]) for row in csv.DictReader(file) if row["val/loss"]]
     assert epochs == [9, 19, 29, 39, 49]
@@ -305,7 +305,7 @@ def test_the_profiler_prints_a_table_and_leaves_a_trace_by_layer(command: Comman
 
 def test_a_sweep_makes_a_run_for_each_value(command: Command) -> None:
     quick = ("model=line", "trainer.max_epochs=1", "trainer.accelerator=cpu")
-    command("train", "--multirun", "seed=1,2,3", *quick)
+    command.here("train", "--multirun", "seed=1,2,3", *quick)
     runs = list((command.log_dir / "train" / "line").iterdir())
     seeds = {yaml.safe_load((path / "config.yaml").read_text())["seed"] for path in runs}
     assert seeds == {1, 2, 3}
