@@ -20,7 +20,8 @@ def main(settings: DictConfig) -> float | None:
     raw, hydra = OmegaConf.to_container(settings), HydraConfig.get()
     plain = masking.keep_variables(raw, composition.resolved(settings))
     in_sweep = hydra.mode == RunMode.MULTIRUN
-    return run(plain, [*hydra.overrides.task, *main.of_run], in_sweep).monitored
+    typed = [word for word in hydra.overrides.task if word not in main.any_model]
+    return run(plain, [*typed, *main.of_run], in_sweep).monitored
 
 
 if __name__ == "__main__":

@@ -86,5 +86,6 @@ def checked_recipe(told: Plain, words: list[str]) -> Recipe:
     metric.check_names([*(metrics if isinstance(metrics, list) else [metrics] if metrics else [])])
     metric.check_names(list(limits(told["constraints"])))
     recipe = Recipe(*space.split([*told["overrides"], *words]))
-    recipe.check()
+    if recipe.overrides or recipe.dimensions or name is None:  # else the study to join knows them
+        recipe.check()
     return recipe
