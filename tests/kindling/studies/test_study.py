@@ -89,9 +89,9 @@ def test_a_study_with_one_worker_repeats_bit_for_bit(
     done: Any, command: Command, load: Any
 ) -> None:
     log_dir, _ = done
-    command.here("study", "study.name=rates", *QUICK, RATES, "study.trials=7")
-    assert state(load("rates")) == state(load("rates", log_dir))
-    for number in range(7):
+    command.here("study", "study.name=rates", *QUICK, RATES, "study.trials=4")
+    assert state(load("rates")) == state(load("rates", log_dir))[:4]
+    for number in range(4):
         run = Path("study") / "rates" / f"trial-{number:04d}"
         assert weights(command.log_dir / run) == weights(log_dir / run)
 
@@ -100,9 +100,9 @@ def test_a_study_that_is_continued_is_the_same_as_one_that_never_stopped(
     done: Any, command: Command, load: Any
 ) -> None:
     log_dir, _ = done
-    command.here("study", "study.name=rates", *QUICK, RATES, "study.trials=3")
-    command.here("study", "study.name=rates", "study.trials=7")  # knows the rest
-    assert state(load("rates")) == state(load("rates", log_dir))
+    command.here("study", "study.name=rates", *QUICK, RATES, "study.trials=2")
+    command.here("study", "study.name=rates", "study.trials=6")  # knows the rest
+    assert state(load("rates")) == state(load("rates", log_dir))[:6]
 
 
 def test_another_study_seed_draws_other_settings(done: Any, command: Command, load: Any) -> None:
