@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,10 +113,18 @@ def flat(node: Plain, prefix: str = "") -> Plain:
     return found
 
 
+def program(name: str) -> list[str]:
+    """Return how to start a command: as the user started this one, by its script or with python."""
+    prefix, _, own = Path(sys.argv[0]).stem.rpartition("-")
+    if prefix and (Path(__file__).parents[1] / f"{own}.py").is_file():
+        return [f"{prefix}-{name}"]
+    return ["python", "-m", f"src.{name}"]
+
+
 def command_line(name: str, **settings: str) -> str:
     """Return a command line with these settings, quoted for Hydra and for a shell."""
     folders = folder_arguments([str(folder) for folder in _own_folders])
-    words = ["python", "-m", f"src.{name}", *folders]
+    words = [*program(name), *folders]
     for key, value in settings.items():
         if not re.fullmatch(r"[\w./@%+-]+", value, re.ASCII):
             value = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'

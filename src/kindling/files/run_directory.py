@@ -17,7 +17,7 @@ import yaml
 from src.kindling.errors import InputError, printable
 from src.kindling.files import bounded, run_lock, run_record
 from src.kindling.files.atomic_write import write_text
-from src.kindling.layout import BEST, LAST, Plain
+from src.kindling.layout import BEST, LAST, Plain, command_line
 from src.kindling.process import ranks
 
 FOLDERS = ("checkpoints", "figures", "tensorboard")
@@ -186,7 +186,7 @@ def latest(log_dir: Path) -> Path:
         return link
     runs = [] if link.is_symlink() else [p.parent for p in log_dir.glob("train/*/*/config.yaml")]
     if not runs:
-        raise InputError(f"{link}: there is no run yet; `python -m src.train` makes one")
+        raise InputError(f"{link}: there is no run yet; `{command_line('train')}` makes one")
     return max(runs, key=run_record.started)
 
 

@@ -193,7 +193,7 @@ def _reproducing(record: Plain) -> str | None:
     start = next((i for i, name in enumerate(names, 1) if TRAINING.fullmatch(name)), None)
     if start is None or not all(map(_harmless, words[start:])):
         return None
-    lines = [shlex.join(["python", "-m", "src.train", *words[start:]])]
+    lines = [shlex.join([*layout.program("train"), *words[start:]])]
     git = first.get("git")
     if isinstance(git, dict) and re.fullmatch("[0-9a-f]{7,64}", str(git.get("commit"))):
         lines.insert(0, f"git checkout {git['commit']}")

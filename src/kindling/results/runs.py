@@ -12,7 +12,7 @@ from typing import Any
 
 from src.kindling.errors import InputError, nearest, printable
 from src.kindling.files import bounded, run_directory, run_record
-from src.kindling.layout import Plain, flat
+from src.kindling.layout import Plain, command_line, flat
 from src.kindling.results import tables
 
 METRICS = 1000  # names at most
@@ -82,7 +82,7 @@ def find(names: list[str], log_dir: str) -> list[Path]:
     if not names:
         found = _below(Path(log_dir) / "train")
         if not found:
-            raise InputError(f"{log_dir}: there is no run yet; `python -m src.train` makes one")
+            raise InputError(f"{log_dir}: there is no run yet; `{command_line('train')}` makes one")
     else:
         found = [path for name in names for path in _named(name, log_dir)]
     once: dict[str, Path] = {}

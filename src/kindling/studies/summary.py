@@ -9,6 +9,7 @@ import optuna
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from src.kindling import layout
 from src.kindling.studies import space, trials
 from src.kindling.studies.definition import Definition
 from src.kindling.studies.recipe import Recipe
@@ -114,4 +115,4 @@ def command(trial: FrozenTrial, number: int, recipe: Recipe, definition: Definit
     if isinstance(epochs, int) and epochs > 0 and "trainer.max_epochs" not in trial.params:
         words = [word for word in words if not word.startswith("trainer.max_epochs=")]
         words.append(f"trainer.max_epochs={2 * epochs}")
-    return shlex.join(["python", "-m", "src.train", *words])
+    return shlex.join([*layout.program("train"), *words])
