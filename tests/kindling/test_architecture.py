@@ -41,13 +41,15 @@ ARROWS = {
     "restore": ["build"],
     "training": ["restore", "callbacks"],
     "studies": ["training", "cli"],
+    "export": ["training"],
 }
-DOORS = ["training", "restore", "results", "studies", "cli"]
+DOORS = ["training", "restore", "results", "studies", "export", "cli"]
 # Rooms that a copier may delete, and the only files outside them that import them.
 OPTIONAL = {
     "speed": {"src.kindling.build"},
     "results": {"src.compare", "src.report", "src.study"},
     "studies": {"src.study"},
+    "export": {"src.export"},
     "figures": {"src.kindling.callbacks.figures", "src.figures"},
 }
 

@@ -34,6 +34,12 @@ OPTIONAL = {
         "conf/study",
         "tests/kindling/studies",
     ],
+    "export": [
+        "src/kindling/export",
+        "src/export.py",
+        "conf/export.yaml",
+        "tests/kindling/export",
+    ],
     "tour": ["src/tour", "tests/tour"],
     "figures": ["src/figures", "src/kindling/figures", "tests/figures", "tests/kindling/figures"],
 }

@@ -1,0 +1,1 @@
+"""Export: a trained model as one file, checked against its checkpoint."""

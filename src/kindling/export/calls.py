@@ -1,0 +1,154 @@
+"""Record what `forward` is called with when a model answers: the examples of an export."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from src.kindling.errors import InputError
+from src.kindling.training import prediction
+
+MOST = 50  # calls that are recorded
+Answers = list[Tensor]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of `forward`.
+
+    Attributes:
+        inputs: its arguments, (args, kwargs).
+        answer: what it returned.
+    """
+
+    inputs: Any
+    answer: Any
+
+    @property
+    def tensors(self) -> Answers:
+        """The tensors among the arguments, in the order of `names`."""
+        return tensors(self.inputs)
+
+
+def tensors(tree: Any) -> Answers:
+    """Return the tensors in a nested structure."""
+    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def record(data: Any, model: Any) -> list[Call]:
+    """Have a model answer its question, or else its test rows, and return the calls of `forward`.
+
+    The first call is repeated with one row and with all rows twice, so that another batch size than
+    that of the example is compared too.
+
+    Raises:
+        InputError: the model has nothing to answer, or does so without `forward`.
+    """
+    found: list[Any] = []
+
+    def keep(module: Any, args: Any, kwargs: Any) -> None:
+        if len(found) < MOST:
+            found.append(pytree.tree_map(_copy, (args, kwargs)))
+
+    hook = model.register_forward_pre_hook(keep, with_kwargs=True)
+    try:
+        _answer(data, model)
+    finally:
+        hook.remove()
+    if not found or not tensors(found[0]):
+        raise InputError("model: its predict_step passes no tensor to forward, which is exported")
+    batch = rows(tensors(found[0]))
+    double = resized(found[0], batch, lambda tensor: torch.cat([tensor, tensor]))
+    first = resized(found[0], batch, lambda tensor: tensor[:1])
+    return [Call(inputs, answer(model, inputs)) for inputs in [double, first, *found]]
+
+
+def _copy(leaf: Any) -> Any:
+    return leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
+
+
+def _answer(data: Any, model: Any) -> None:
+    question = prediction.find("prediction_inputs", data, model)
+    if question and all(
+        parameter.default is not parameter.empty
+        for parameter in inspect.signature(question).parameters.values()
+    ):
+        prediction.predict(data, model, {})
+    else:
+        prediction.answers_to_test_rows(data, model.cpu().eval())
+
+
+def answer(model: Any, inputs: Any) -> Any:
+    """Return what `forward` answers, given (args, kwargs)."""
+    args, kwargs = pytree.tree_map(_copy, inputs)
+    with torch.no_grad():
+        return model(*args, **kwargs)
+
+
+def rows(found: Answers) -> int:
+    """Return the batch size: the first dimension of the first tensor that has one."""
+    return next((len(tensor) for tensor in found if tensor.dim()), 0)
+
+
+def resized(inputs: Any, batch: int, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return inputs with another batch size; `change` gets each tensor of that many rows."""
+
+    def resize(leaf: Any) -> Any:
+        is_batch = isinstance(leaf, Tensor) and leaf.dim() and len(leaf) == batch
+        return change(leaf) if is_batch else leaf
+
+    return pytree.tree_map(resize, inputs)
+
+
+def names(tree: Any, start: str, arguments: list[str] | None = None) -> list[str]:
+    """Return a name for each tensor in a nested structure.
+
+    Args:
+        tree: (args, kwargs) of a call, or an answer.
+        start: the name of an answer that is one tensor.
+        arguments: the names of the parameters of `forward`, for its arguments.
+    """
+    leaves, _ = pytree.tree_flatten_with_path(tree)
+    found = [_name(path, start, arguments) for path, leaf in leaves if isinstance(leaf, Tensor)]
+    return [f"{n}_{i}" if found.count(n) > 1 else n for i, n in enumerate(found)]
+
+
+def _name(path: Any, start: str, arguments: list[str] | None) -> str:
+    keys = list(map(_key, path))
+    if arguments is not None:  # (0, i): a positional argument; (1, name): one by keyword
+        kind, first, *keys = keys
+        first = arguments[first] if kind == 0 and first < len(arguments) else first
+        keys = keys or [first]
+    words = "_".join(map(str, keys))
+    return words if words and not words[0].isdecimal() else f"{start}_{words}".strip("_")
+
+
+def _key(part: Any) -> Any:
+    return next(getattr(part, name) for name in ("key", "idx", "name") if hasattr(part, name))
+
+
+def parameters(model: Any) -> list[str]:
+    """Return the names of the parameters of `forward`."""
+    return list(inspect.signature(model.forward).parameters)
+
+
+def differences(calls: list[Call], run: Callable[[Any], Answers]) -> Iterator[tuple[float, float]]:
+    """Yield, for each call, the largest difference of a file's answers, and the largest answer.
+
+    Args:
+        calls: what the checkpoint answered.
+        run: the file, as a function of (args, kwargs).
+    """
+    for call in calls:
+        for expected, found in zip(tensors(call.answer), run(call.inputs), strict=True):
+            one, other = expected.double(), found.double()
+            if one.shape != other.shape:
+                yield float("inf"), 0.0
+            elif one.numel():
+                same = (one == other) | (one.isnan() & other.isnan())
+                off = torch.where(same, 0.0, (one - other).abs()).nan_to_num(nan=torch.inf)
+                yield off.max().item(), one.abs().nan_to_num(0, 0, 0).max().item()

@@ -1,0 +1,264 @@
+"""An export answers as its checkpoint does, in whatever runs the file."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from src.kindling.errors import InputError
+from src.kindling.export import export, formats
+from src.kindling.export.calls import Call, differences, names, record, rows
+from src.kindling.export.program import fits, shapes, trace
+from tests.conftest import ROOT, Command
+
+KEYS = ("run", "output", "precision", "quantize", "opset", "tolerance")
+OPTIONS: dict[str, Any] = {**dict.fromkeys(KEYS), "format": "pt2"}
+
+
+class Nested(nn.Module):
+    """Takes a dictionary and a scale, and answers with a dictionary; `sum` is a target."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Linear(1, 4)
+        self.heads = nn.Linear(4, 2)
+
+    def forward(self, inputs: dict[str, Tensor], scale: float, *, shift: Tensor) -> Any:
+        features = self.features(inputs["numbers"][..., None]).relu()  # [B, T, D]
+        values = self.heads((features * inputs["mask"][..., None]).sum(1)) * scale
+        return {"value": values + shift, "length": inputs["mask"].sum(1)}
+
+
+def nested_inputs(batch: int, length: int) -> Any:
+    generator = torch.Generator().manual_seed(length)
+    numbers = torch.randn(batch, length, generator=generator)
+    mask = torch.ones(batch, length, dtype=torch.int64)
+    inputs = {"numbers": numbers, "mask": mask, "sum": torch.zeros(batch)}
+    return (inputs, 2.0), {"shift": torch.ones(2)}
+
+
+class Asked:
+    """Data that asks a model with fixed inputs, once per length."""
+
+    def __init__(self, *lengths: int) -> None:
+        self.lengths = lengths
+
+    def prediction_inputs(self) -> Any:
+        return self.lengths
+
+
+class NestedModel(Nested):
+    def predict_step(self, lengths: Any, batch_idx: int) -> Any:
+        calls = [nested_inputs(3, length) for length in lengths]
+        return [self(*args, **kwargs) for args, kwargs in calls]
+
+
+@pytest.fixture(scope="module")
+def nested() -> tuple[Any, list[Call]]:
+    torch.manual_seed(0)
+    model = NestedModel().eval()
+    return model, record(Asked(5, 7), model)
+
+
+def test_calls_are_recorded_at_three_batch_sizes(nested: tuple[Any, list[Call]]) -> None:
+    _, calls = nested
+    assert [rows(call.tensors) for call in calls] == [6, 1, 3, 3]
+    found = names(calls[0].inputs, "inputs", ["inputs", "scale", "shift"])
+    assert found == ["numbers", "mask", "sum", "shift"]
+    assert names(calls[0].answer, "outputs") == ["value", "length"]
+    both = (torch.ones(1), {"a": torch.ones(1)})
+    assert names(both, "outputs") == ["outputs_0", "outputs_1_a"]
+
+
+def test_nested_inputs_are_flattened_and_those_that_are_not_read_left_out(
+    nested: tuple[Any, list[Call]], tmp_path: Path
+) -> None:
+    model, calls = nested
+    flat, program = trace(model, calls)
+    assert flat.kept == [0, 1, 3]  # `sum` is a target, in the batch by chance
+    assert [[type(size) for size in shape] for shape in shapes(program)] == [
+        [str, str],
+        [str, str],
+        [int],
+    ]
+    signature = formats.Signature(["numbers", "mask", "shift"], ["value", "length"], {})
+    formats.write_pt2(program, tmp_path / "model.pt2", signature)
+    run = formats.load_pt2(tmp_path / "model.pt2")
+    off = [d for d, _ in differences(calls, lambda inputs: run(flat.selected(inputs)))]
+    assert len(off) == 2 * len(calls)
+    assert max(off) < 1e-6
+    assert all(fits(flat.selected(call.inputs), shapes(program)) for call in calls)
+
+
+def test_a_difference_is_seen_in_values_shapes_and_nans() -> None:
+    call = Call(((torch.ones(2),), {}), torch.tensor([1.0, torch.nan]))
+    assert list(differences([call], lambda _: [torch.tensor([1.5, torch.nan])])) == [(0.5, 1.0)]
+    assert list(differences([call], lambda _: [torch.tensor([1.0, 1.0])])) == [(torch.inf, 1.0)]
+    assert list(differences([call], lambda _: [torch.ones(3)])) == [(torch.inf, 0.0)]
+
+
+class Branches(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if x.sum() > 0 else x
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Any:
+        return self(torch.ones(3, 2))
+
+
+class FixedBatch(Branches):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, torch.zeros(6, 2)], dim=1) if len(x) == 6 else x
+
+
+class Silent(Branches):
+    def predict_step(self, batch: Any, batch_idx: int) -> Any:
+        return batch
+
+
+@pytest.mark.parametrize(
+    ("model", "line"),
+    [
+        (Branches(), r"cannot be exported: .*data-dependent.*test_export.py:\d+: return x \* 2"),
+        (FixedBatch(), "an operation fixes the batch size at 6"),
+        (Silent(), "passes no tensor to forward"),
+    ],
+)
+def test_a_model_that_cannot_be_exported_gets_one_line(model: Any, line: str) -> None:
+    with pytest.raises(InputError, match=line):
+        trace(model.eval(), record(Asked(1), model))
+
+
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        ({"format": "onxx"}, r"^format=onxx: there is no such format: did you mean 'onnx'\?$"),
+        ({"precision": "8"}, r"^precision=8: choose from 32, 16, bf16$"),
+        ({"quantize": "int4"}, r"^quantize=int4: choose from int8$"),
+        ({"quantize": "int8"}, r"^quantize=int8: only format=onnx takes it$"),
+        ({"opset": 18}, r"^opset=18: only format=onnx takes it$"),
+        ({"tolerance": "x"}, r"^tolerance=x: must be a number$"),
+    ],
+)
+def test_a_wrong_option_is_refused_with_its_choices(setting: Any, line: str) -> None:
+    with pytest.raises(InputError, match=line):
+        export.check(OPTIONS | setting)
+
+
+@pytest.fixture
+def own(own_models: None, command: Command) -> Command:
+    command.here("train", "model=quadrants", "trainer.max_epochs=2", "logger=none")
+    return command
+
+
+def test_a_run_is_exported_to_its_directory_and_answers_the_same(own: Command) -> None:
+    printed = own.here("export", "format=pt2")
+    path = own.latest / "model.pt2"
+    assert re.search(r"^largest difference from the checkpoint: 0 ", printed, re.MULTILINE)
+    assert f"exported to {path}" in printed
+    extra = {"kindling.json": ""}
+    function = torch.export.load(path, extra_files=extra).module()
+    held = json.loads(extra["kindling.json"])
+    assert (held["inputs"], held["outputs"]) == (["inputs"], ["outputs"])
+    assert json.loads(held["config"])["model"]["_target_"].endswith("quadrants.Quadrants")
+    assert function(torch.zeros(17, 3))[0].shape == (17, 4)
+
+
+def test_a_file_that_answers_otherwise_is_not_kept(
+    own: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    loaded = formats.load_pt2
+
+    def wrong(path: Path) -> formats.Run:
+        run = loaded(path)
+        return lambda given: [tensor + 0.01 for tensor in run(given)]
+
+    monkeypatch.setattr(formats, "load_pt2", wrong)
+    checkpoint, output = own.latest / "checkpoints" / "best.ckpt", tmp_path / "model.pt2"
+    with pytest.raises(InputError, match=r"0\.01 .*tolerance=0\.0001: nothing was written"):
+        export.export(checkpoint, output, OPTIONS)
+    assert not output.exists()
+    export.export(checkpoint, output, OPTIONS | {"tolerance": 1})
+    assert output.exists()
+
+
+def test_half_precision_shows_the_metrics_before_and_after(own: Command) -> None:
+    printed = own.here("export", "format=pt2", "precision=bf16")
+    found = re.findall(r"^test/loss: (\S+) -> (\S+)$", printed, re.MULTILINE)
+    assert len(found) == 1
+    one, other = map(float, found[0])
+    assert one != other
+    assert one == pytest.approx(other, rel=0.05)
+
+
+def test_a_link_in_place_of_the_output_is_replaced_and_not_followed(
+    own: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "model.pt2").symlink_to("precious")
+    own.here("export", "format=pt2", f"output={tmp_path}/model.pt2")
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert not (tmp_path / "model.pt2").is_symlink()
+
+
+@pytest.mark.services
+def test_onnx_plays_a_perfect_game_in_onnxruntime_alone(command: Command, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    command("train", "model=fizzbuzz", "trainer.accelerator=cpu", "logger=none")
+    printed = command("export", f"output={tmp_path}/fizzbuzz.onnx").stdout
+    difference = re.search(r"checkpoint: (\S+) ", printed)
+    assert difference is not None
+    assert float(difference[1]) < 1e-5
+    text = (ROOT / "src" / "kindling" / "export" / "README.md").read_text()
+    [script] = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert len(script.splitlines()) <= 15
+    assert "torch" not in script
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1] == "100 of 100 right"
+    assert "test/accuracy: 1 -> " in command("export", "quantize=int8").stdout
+
+
+@pytest.mark.services
+def test_onnx_names_the_operation_that_it_lacks(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+
+    class Eigenvalues(Branches):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.linalg.eigvals(x[:, None] * x[:, :, None]).real
+
+    model = Eigenvalues().eval()
+    _, program = trace(model, record(Asked(1), model))
+    signature = formats.Signature(["x"], ["y"], {})
+    with pytest.raises(InputError, match=r"ONNX has no aten[.:]+linalg_eig"):
+        formats.write_onnx(program, tmp_path / "model.onnx", signature, OPTIONS)
+
+
+@pytest.mark.services
+def test_onnx_and_safetensors_take_nested_inputs_and_tied_weights(
+    nested: tuple[Any, list[Call]], tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("safetensors")
+    model, calls = nested
+    flat, program = trace(model, calls)
+    signature = formats.Signature(["numbers", "mask", "shift"], ["value", "length"], {"a": "b"})
+    formats.write_onnx(program, tmp_path / "model.onnx", signature, OPTIONS | {"opset": 18})
+    run = formats.load_onnx(tmp_path / "model.onnx")
+    off = [d for d, _ in differences(calls, lambda inputs: run(flat.selected(inputs)))]
+    assert max(off) < 1e-5
+    one, other = (nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 5, bias=False)) for _ in "ab")
+    for tied in (one, other):
+        tied[1].weight = tied[0].weight
+    formats.write_safetensors(one, tmp_path / "model.safetensors", {})
+    formats.load_safetensors(other, tmp_path / "model.safetensors")
+    assert torch.equal(one[1].weight, other[1].weight)
+    assert F.mse_loss(one(torch.arange(5)), other(torch.arange(5))) == 0
