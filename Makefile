@@ -51,6 +51,9 @@ study: $(VENV)/.study ## search settings: ARGS="study.name=x 'optimizer.lr=inter
 report: $(VENV)/.base ## a run, or several, as one HTML file: ARGS="run=latest"
 	@$(RUN) src.report $(ARGS)
 
+export: $(VENV)/.export # the model as one file: ARGS="run=latest format=onnx"
+	@$(RUN) src.export $(ARGS)
+
 tour: $(VENV)/.base ## run the tutorials: ARGS=autograd; without it, list the chapters
 	@$(RUN) src.tour $(ARGS)
 
@@ -149,7 +152,7 @@ $(VENV)/.dev: $(VENV)/.base
 	@touch $@
 
 $(VENV)/.services: $(VENV)/.dev
-	@$(PIP) -e '.[dev,wandb,mlflow,study]'
+	@$(PIP) -e '.[dev,wandb,mlflow,study,export]'
 	@touch $@
 
 # Debian's SLURM, unpacked where no PATH finds it: with an `srun`, Lightning expects a job.
@@ -163,6 +166,10 @@ $(VENV)/slurm: $(VENV)/.services
 
 $(VENV)/.study: $(VENV)/.base
 	@$(PIP) -e '.[study]'
+	@touch $@
+
+$(VENV)/.export: $(VENV)/.base
+	@$(PIP) -e '.[export]'
 	@touch $@
 
 $(VENV)/.browser: $(VENV)/.dev
