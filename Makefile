@@ -54,6 +54,9 @@ report: $(VENV)/.base ## a run, or several, as one HTML file: ARGS="run=latest"
 export: $(VENV)/.export # the model as one file: ARGS="run=latest format=onnx"
 	@$(RUN) src.export $(ARGS)
 
+serve: $(VENV)/.serve # answer over HTTP on 127.0.0.1: ARGS="run=latest port=8000"
+	@$(RUN) src.serve $(ARGS)
+
 tour: $(VENV)/.base ## run the tutorials: ARGS=autograd; without it, list the chapters
 	@$(RUN) src.tour $(ARGS)
 
@@ -152,7 +155,7 @@ $(VENV)/.dev: $(VENV)/.base
 	@touch $@
 
 $(VENV)/.services: $(VENV)/.dev
-	@$(PIP) -e '.[dev,wandb,mlflow,study,export]'
+	@$(PIP) -e '.[dev,wandb,mlflow,study,export,serve]'
 	@touch $@
 
 # Debian's SLURM, unpacked where no PATH finds it: with an `srun`, Lightning expects a job.
@@ -170,6 +173,10 @@ $(VENV)/.study: $(VENV)/.base
 
 $(VENV)/.export: $(VENV)/.base
 	@$(PIP) -e '.[export]'
+	@touch $@
+
+$(VENV)/.serve: $(VENV)/.base
+	@$(PIP) -e '.[serve]'
 	@touch $@
 
 $(VENV)/.browser: $(VENV)/.dev

@@ -42,14 +42,16 @@ ARROWS = {
     "training": ["restore", "callbacks"],
     "studies": ["training", "cli"],
     "export": ["training"],
+    "serve": ["training"],
 }
-DOORS = ["training", "restore", "results", "studies", "export", "cli"]
+DOORS = ["training", "restore", "results", "studies", "export", "serve", "cli"]
 # Rooms that a copier may delete, and the only files outside them that import them.
 OPTIONAL = {
     "speed": {"src.kindling.build"},
     "results": {"src.compare", "src.report", "src.study"},
     "studies": {"src.study"},
     "export": {"src.export"},
+    "serve": {"src.serve"},
     "figures": {"src.kindling.callbacks.figures", "src.figures"},
 }
 

@@ -40,6 +40,7 @@ OPTIONAL = {
         "conf/export.yaml",
         "tests/kindling/export",
     ],
+    "serve": ["src/kindling/serve", "src/serve.py", "conf/serve.yaml", "tests/kindling/serve"],
     "tour": ["src/tour", "tests/tour"],
     "figures": ["src/figures", "src/kindling/figures", "tests/figures", "tests/kindling/figures"],
 }

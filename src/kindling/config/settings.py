@@ -4,6 +4,7 @@ A key is valid if the constructor named by `_target_` accepts it; a value is val
 argument's annotation.
 """
 
+import functools
 import inspect
 import json
 import re
@@ -181,6 +182,14 @@ def _value_problems(
 
 def adapter(annotation: Any) -> TypeAdapter[Any] | None:
     """Return a validator for an annotation; None if pydantic cannot make one."""
+    try:
+        return _adapter(annotation)
+    except TypeError:  # not hashable
+        return _adapter.__wrapped__(annotation)
+
+
+@functools.lru_cache(maxsize=1024)
+def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
     try:
         return TypeAdapter(
             annotation, config=ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)

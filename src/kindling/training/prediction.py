@@ -45,15 +45,24 @@ def predict(data: Any, model: Any, asked: Plain) -> Rows:
         ValueError: the question itself refuses what was asked.
     """
     question = find("prediction_inputs", data, model)
-    check(question, asked)
+    check(arguments(question), asked)
     model = model.cpu().eval()
     if question is None:
         return rows_of(answers_to_test_rows(data, model))
     inputs = question(**asked)
+    return as_rows(data, model, inputs, ask(model, inputs))
+
+
+def ask(model: Any, inputs: Any) -> Any:
+    """Return what `predict_step` answers to a batch on the CPU."""
     with torch.inference_mode():
-        outputs = model.predict_step(cast(inputs, model), 0)
+        return model.predict_step(cast(inputs, model), 0)
+
+
+def as_rows(data: Any, model: Any, inputs: Any, answers: Any) -> Rows:
+    """Return the answers to a question as rows."""
     rows = find("prediction_rows", data, model)
-    return rows(inputs, outputs) if rows else rows_of([outputs])
+    return rows(inputs, answers) if rows else rows_of([answers])
 
 
 def text(data: Any, model: Any, rows: Rows) -> str:
@@ -71,13 +80,17 @@ def find(name: str, *owners: Any) -> Callable[..., Any] | None:
     return next((getattr(owner, name) for owner in owners if hasattr(owner, name)), None)
 
 
-def check(question: Callable[..., Any] | None, asked: Plain) -> None:
+def arguments(question: Callable[..., Any] | None) -> dict[str, inspect.Parameter]:
+    """Return the arguments of a question by name; none without a question."""
+    return dict(signatures.from_object(question).parameters) if question else {}
+
+
+def check(parameters: dict[str, inspect.Parameter], asked: Plain) -> None:
     """Validate what was asked against the arguments of the question.
 
     Raises:
         InputError: naming the key, what is wrong with it, and what can be asked instead.
     """
-    parameters = dict(signatures.from_object(question).parameters) if question else {}
     for key, value in asked.items():
         if key not in parameters:
             known = nearest(key, list(parameters)) if parameters else ""

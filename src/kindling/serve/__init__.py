@@ -1,0 +1,1 @@
+"""Serve: a trained model behind HTTP on this machine."""

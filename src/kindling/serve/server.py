@@ -1,0 +1,93 @@
+"""Run the HTTP server until a signal, and finish what has begun."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from src.kindling.errors import InputError, printable
+from src.kindling.layout import Plain
+from src.kindling.process import signals
+from src.kindling.serve.app import HOSTS, Service, create_app
+
+LIMITS = ("max_rows", "max_bytes", "max_batch", "max_waiting")
+LOOK = 0.05  # seconds between two looks for a signal
+LEAVE = 0.5  # seconds for clients to be told that their connection closes
+
+
+def check(settings: Plain) -> None:
+    """Validate the settings before anything is loaded.
+
+    Raises:
+        InputError: naming the key.
+    """
+    for key in (*LIMITS, "max_connections", "threads"):
+        if settings[key] is None and key == "threads":
+            continue
+        if type(settings[key]) is not int or settings[key] < 1:
+            raise InputError(f"{key}={settings[key]}: must be a positive integer")
+    if type(settings["port"]) is not int or not 0 <= settings["port"] < 2**16:
+        raise InputError(f"port={settings['port']}: must be an integer from 0 to 65535")
+
+
+def serve(find: Callable[[], Path], settings: Plain) -> None:
+    """Serve a checkpoint on 127.0.0.1.
+
+    Raises:
+        InputError: the checkpoint cannot be served, or the port is taken.
+        Stopped: a signal stopped the server, after the last answer.
+    """
+    import torch
+    import uvicorn
+
+    if settings["threads"]:
+        torch.set_num_threads(settings["threads"])
+
+    class Server(uvicorn.Server):
+        """A server that leaves the signals to this process."""
+
+        def capture_signals(self) -> Any:
+            return contextlib.nullcontext()
+
+    with listening(settings["port"]) as port, signals.defer_signals():
+        service = Service(find, {key: settings[key] for key in LIMITS})
+        config = uvicorn.Config(
+            create_app(service),
+            log_level="warning",
+            access_log=False,
+            limit_concurrency=settings["max_connections"],
+        )
+        address = f"http://{HOSTS[0]}:{port.getsockname()[1]}"
+        line = f"{service.served.checkpoint}: {address}/predict, /health, /docs"
+        print(printable(line), flush=True)
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            runner.run(_until_signal(Server(config), port, service))
+        number = signals.pending_signal()
+    raise signals.Stopped(number, f"stopped after {service.answered} answers")
+
+
+def listening(port: int) -> socket.socket:
+    """Return a socket of this machine's own that listens.
+
+    Raises:
+        InputError: the port is taken.
+    """
+    try:
+        return socket.create_server((HOSTS[0], port), backlog=1024)
+    except OSError as error:
+        raise InputError(f"port={port}: {error.strerror}; port=0 takes a free one") from None
+
+
+async def _until_signal(server: Any, listener: socket.socket, service: Service) -> None:
+    """Serve until a signal; then close each connection after the answer that it waits for."""
+    running = asyncio.create_task(server.serve(sockets=[listener]))
+    while not signals.pending_signal() and not running.done():
+        await asyncio.sleep(LOOK)
+    service.stopping = True
+    for one in server.servers:
+        one.close()  # new clients are refused; those that are here get an answer to what they ask
+    await asyncio.sleep(LEAVE)
+    server.should_exit = True
+    await running
