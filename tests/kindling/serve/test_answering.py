@@ -64,7 +64,9 @@ def test_a_wrong_setting_is_refused(change: Any, line: str) -> None:
         check(right | change)
 
 
-@pytest.mark.skipif(not (ROOT / "src/data/fizzbuzz.py").exists(), reason="no model with a question")
+@pytest.mark.skipif(
+    not (ROOT / "src/data/fizzbuzz.py").exists(), reason="the FizzBuzz classifier is not there"
+)
 def test_answers_together_are_those_that_each_gets_alone(command: Command) -> None:
     words = ("model=fizzbuzz", "trainer.max_epochs=1", "logger=none", "~callbacks.figures")
     command.here("train", *words)
