@@ -1,0 +1,121 @@
+"""The learning-rate range test: at which learning rate does the loss fall fastest?
+
+Source: Smith, "Cyclical Learning Rates for Training Neural Networks", arxiv.org/abs/1506.01186.
+"""
+
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from lightning.pytorch.callbacks import Callback
+from pydantic import Field, PositiveFloat
+
+from src.kindling.colors import BLUE, VERMILION
+from src.kindling.errors import InputError
+
+SMOOTHING = 0.9  # of the exponential average of the losses
+NOISY = 10  # first steps, whose average says little
+
+
+class RangeTest(Callback):
+    """Raise the learning rate with each step, suggest one, and draw the losses against the rates.
+
+    For any model with one optimizer; the schedule has no effect. Unlike Lightning's
+    LearningRateFinder, it keeps the proportions of the rates of parameter groups. It ends after
+    `trainer.max_steps` steps, or when the loss diverges.
+
+    Args:
+        min_lr: rate of the first step.
+        max_lr: rate of the last step.
+        diverged: factor over its minimum from which on the smoothed loss counts as diverged.
+
+    Raises:
+        InputError: several optimizers, manual optimization, or too few steps.
+    """
+
+    def __init__(
+        self,
+        min_lr: PositiveFloat = 1e-6,
+        max_lr: PositiveFloat = 10.0,
+        diverged: Annotated[float, Field(gt=1)] = 4.0,
+    ) -> None:
+        self.min_lr, self.max_lr, self.diverged = min_lr, max_lr, diverged
+        self.rates: list[float] = []  # of the first parameter group
+        self.losses: list[float] = []  # smoothed
+        self._scales: list[float] = []  # rates of the parameter groups, in units of the first
+        self._mean = 0.0
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Refuse what cannot be tested."""
+        if not pl_module.automatic_optimization or len(trainer.optimizers) != 1:
+            raise InputError(
+                f"debug=lr_find: {type(pl_module).__name__} steps several optimizers, or steps one"
+                " by itself: a range test needs one that Lightning steps"
+            )
+        if trainer.max_steps <= 2 * NOISY:
+            raise InputError(f"trainer.max_steps={trainer.max_steps}: must be above {2 * NOISY}")
+        self._first = float(trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Set the rates of this step."""
+        groups = trainer.optimizers[0].param_groups
+        self._scales += [float(group["lr"]) / self._first for group in groups[len(self._scales) :]]
+        share = trainer.global_step / (trainer.max_steps - 1)
+        self._rate = self.min_lr * (self.max_lr / self.min_lr) ** share
+        for group, scale in zip(groups, self._scales, strict=True):
+            group["lr"] = scale * self._rate
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Note the loss of a step, and stop if it has diverged."""
+        if not outputs or trainer.global_step == len(self.rates):  # skipped, or accumulated
+            return
+        loss = float(outputs["loss"])
+        self._mean = SMOOTHING * self._mean + (1 - SMOOTHING) * loss
+        smoothed = self._mean / (1 - SMOOTHING ** (len(self.losses) + 1))
+        best = min([*self.losses, smoothed])
+        ends = not math.isfinite(loss) or smoothed - best > (self.diverged - 1) * abs(best)
+        if not ends:
+            self.rates.append(self._rate)
+            self.losses.append(smoothed)
+        trainer.should_stop = trainer.strategy.broadcast(ends or trainer.should_stop)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Print the suggestion, and draw it."""
+        if not trainer.is_global_zero or trainer.fast_dev_run:
+            return
+        path = Path(trainer.default_root_dir, "figures", "lr_find.png")
+        path.parent.mkdir(exist_ok=True)
+        at = steepest(self.rates, self.losses)
+        self._draw(path, at)
+        if at is None:
+            print("lr_find: the loss never falls: no suggestion")
+        else:
+            taken = getattr(pl_module, "optimizer_factory", None) is not None
+            key = "optimizer.lr=" if taken else "a learning rate of "
+            print(f"lr_find: try {key}{self.rates[at]:.2g}, where the loss falls fastest")
+        print(f"lr_find: losses against rates: {path}")
+
+    def _draw(self, path: Path, at: int | None) -> None:
+        from matplotlib.figure import Figure
+
+        figure = Figure((4.8, 4.4), layout="constrained")
+        axes = figure.subplots()
+        axes.plot(self.rates, self.losses, color=BLUE)
+        if at is not None:
+            axes.plot(self.rates[at], self.losses[at], "o", color=VERMILION)
+            axes.annotate(f"{self.rates[at]:.2g}", (self.rates[at], self.losses[at]))
+        axes.set(xscale="log", xlabel="learning rate", ylabel="train/loss, smoothed")
+        figure.savefig(path)
+
+
+def steepest(rates: list[float], losses: list[float]) -> int | None:
+    """Return the index where losses fall fastest per factor of the rate; None if they do not."""
+    if len(losses) < NOISY + 2:
+        return None
+    slopes = np.gradient(losses, np.log(rates))[NOISY:]
+    return NOISY + int(slopes.argmin()) if slopes.min() < 0 else None
