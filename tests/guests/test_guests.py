@@ -156,7 +156,8 @@ def test_a_guest_runs_in_other_modes(project: Project) -> None:
     project.train("debug=fast")
     half = ("trainer=ddp_cpu", "trainer.precision=bf16-mixed", "trainer.max_epochs=1")
     some = str(project.guest == "gan").lower()  # a step of one network leaves out the other's
-    project.train(*half, f"trainer.strategy.find_unused_parameters={some}")
+    said = project.train(*half, f"trainer.strategy.find_unused_parameters={some}")
+    assert said.count("the best checkpoint is the last") == (project.guest == "gan")
     sweep = SWEEPS.get(project.guest, ("seed=1,2",))
     project.train("--multirun", "trainer.max_epochs=1", *sweep)
     table = project.run("compare", f"{project.log_dir}/train/{project.guest}")

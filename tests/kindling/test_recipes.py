@@ -17,9 +17,7 @@ FILE = r"`(\S+/\S+)`:\n\n```\w+\n(.*?)^```"  # a block after the name of the fil
 
 def follow(recipe: str, project: Path) -> None:
     """Add each block of code to the file that the line above it names."""
-    found = re.findall(FILE, recipe, re.MULTILINE | re.DOTALL)
-    assert found
-    for name, code in found:
+    for name, code in re.findall(FILE, recipe, re.MULTILINE | re.DOTALL):
         with (project / name).open("a", encoding="utf-8") as file:
             file.write(f"\n{code}" if file.tell() else code)
 
@@ -30,10 +28,13 @@ def test_a_recipe_is_followed_and_its_commands_run(recipe: str, tmp_path: Path) 
     for folder in ("src", "conf"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.pyc"))
     shutil.copy2(ROOT / "pyproject.toml", tmp_path)
-    assert "make new NAME=rings KIND=classifier" in TEXT
-    new.write(tmp_path, "rings", "classifier")
+    [block] = re.findall(r"^```bash\n(.*?)^```", recipe, re.MULTILINE | re.DOTALL)
+    if not block.startswith("make new"):
+        block = re.findall("`(make new .*?)`", TEXT)[0] + "\n" + block
+    made, *lines = block.splitlines()
+    name, kind = re.fullmatch(r"make new NAME=(\w+) KIND=(\w+)", made).groups()
+    new.write(tmp_path, name, kind)
     follow(recipe, tmp_path)
-    lines = "".join(re.findall(r"^```bash\n(.*?)^```", recipe, re.MULTILINE | re.DOTALL))
-    assert "src.train model=rings" in lines
-    for line in lines.splitlines():
+    assert f" model={name} " in lines[0]
+    for line in lines:
         assert run(line, tmp_path).stdout

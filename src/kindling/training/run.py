@@ -257,25 +257,26 @@ def _fit_and_test(
     from src.kindling.training.stages import has_stage, repeats_rows
 
     trainer: Any = built.trainer
-    if not has_stage(built.model, built.data, "val"):
-        print("no validation data: the best checkpoint is the one with the lowest train/loss")
     hyperparameters = summary.hyperparameters(masking.masked(built.config), list(overrides))
     metrics = Metrics()
     with tracked(trainer.loggers, hyperparameters, metrics):
         trainer.fit(built.model, datamodule=built.data, ckpt_path=checkpoint, weights_only=True)
         metrics.update(summary.metrics(trainer))
+        if not has_stage(built.model, built.data, "val"):
+            best = "the one with the lowest train/loss" if "train/loss" in metrics else "the last"
+            _say(f"no validation data: the best checkpoint is {best}")
         if not has_stage(built.model, built.data, "test"):
-            print("this data has no test rows: nothing to test")
+            _say("this data has no test rows: nothing to test")
             return metrics
         if repeats_rows(trainer, built.data):
-            print("test: rows may count twice on several processes; evaluate counts each once")
-        best: Any = path / "checkpoints" / BEST
-        trained = best.is_file() and not trainer.fast_dev_run
+            _say("test: rows may count twice on several processes; evaluate counts each once")
+        saved: Any = path / "checkpoints" / BEST
+        trained = saved.is_file() and not trainer.fast_dev_run
         with averaging.left_out(trainer):
             trainer.test(
                 built.model,
                 datamodule=built.data,
-                ckpt_path=best if trained else None,
+                ckpt_path=saved if trained else None,
                 weights_only=True,
                 verbose=False,
             )
@@ -314,7 +315,8 @@ def _longer(built: "Experiment") -> dict[str, str]:
 
 
 def _say(line: str) -> None:
-    print(printable(line), flush=True)
+    if not ranks.is_launched():  # the first rank speaks for all
+        print(printable(line), flush=True)
 
 
 def _stopped_at_once(path: Path, failure: str | None) -> bool:
