@@ -33,7 +33,7 @@ def run(clone: Path, *words: str, status: int = 0) -> str:
         env=environment(PYTHONPATH=str(clone)),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,  # the contract of all kinds: two minutes, more on a busy machine
     )
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout + done.stderr
