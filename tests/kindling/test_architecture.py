@@ -40,7 +40,7 @@ ARROWS = {
     "build": ["speed", "factories", "data", "tracking"],
     "restore": ["build"],
     "training": ["restore", "callbacks"],
-    "studies": ["training", "cli"],
+    "studies": ["training", "cli", "colors"],
     "export": ["training"],
     "serve": ["training"],
 }
@@ -49,7 +49,7 @@ DOORS = ["training", "restore", "results", "studies", "export", "serve", "cli"]
 OPTIONAL = {
     "speed": {"src.kindling.build"},
     "results": {"src.compare", "src.report", "src.study"},
-    "studies": {"src.study"},
+    "studies": {"src.study", "src.report"},
     "export": {"src.export"},
     "serve": {"src.serve"},
     "figures": {"src.kindling.callbacks.figures", "src.figures"},

@@ -83,7 +83,7 @@ def _chart(title: str, lines: dict[str, tuple[int, Points]]) -> Chart:
     axes.spines[["top", "right"]].set_visible(False)
     if len(drawn) > 1:
         figure.legend(loc="outside lower center", fontsize=8, frameon=False, ncols=5)
-    return Chart(printable(title, 60), _svg(figure), " ".join(_description(title, lines)))
+    return Chart(printable(title, 60), svg(figure), " ".join(_description(title, lines)))
 
 
 def _draw(axes: Axes, style: int, name: str, points: Points) -> None:
@@ -107,7 +107,8 @@ def _literal(text: str) -> str:
     return text.replace("$", r"\$").lstrip("_") or "?"
 
 
-def _svg(figure: Figure) -> bytes:
+def svg(figure: Figure) -> bytes:
+    """Return a figure as SVG."""
     file = io.BytesIO()
     # Text stays text, sharp at any size. With the salt, equal curves give equal bytes.
     options: Any = {"svg.fonttype": "none", "svg.hashsalt": "kindling"}

@@ -38,15 +38,42 @@ class Picture:
         title: its caption.
         text: a text alternative, for readers who cannot see it.
         address: the image itself, as a data: URL.
+        wide: whether it takes a row of its own.
     """
 
     title: str
     text: str
     address: str
+    wide: bool = False
 
 
 def page(found: Sequence[Run]) -> str:
     """Return a self-contained page about runs."""
+    described_runs = [described(run) for run in found]
+    return _rendered(
+        title=_title(found), study=None, runs=described_runs, models=list(_models(found))
+    )
+
+
+def study_page(study: Any, confirmed: Sequence[Run]) -> str:
+    """Return a self-contained page about a study.
+
+    Args:
+        study: a StudyReport of src.kindling.studies.
+        confirmed: its best settings, trained again with other seeds.
+    """
+    from src.kindling.results import charts
+
+    pictures = [
+        Picture(c.title, c.text, _address("image/svg+xml", charts.svg(c.figure)), c.is_wide)
+        for c in study.charts
+    ]
+    fit = [run for run in confirmed if not run.unfit]
+    compared = _tables(comparison.compare(fit, *study.by)) if fit else None
+    return _rendered(title=study.title, study=study, pictures=pictures, compared=compared)
+
+
+def _rendered(**values: Any) -> str:
     import jinja2
 
     environment = jinja2.Environment(
@@ -57,12 +84,8 @@ def page(found: Sequence[Run]) -> str:
     )
     environment.filters["cell"] = tables.shown
     template = environment.from_string(PAGE.read_text(encoding="utf-8"))
-    return template.render(
-        title=_title(found),
-        runs=[described(run) for run in found],
-        models=list(_models(found)),
-        written=datetime.now().astimezone().isoformat(" ", "minutes"),
-    )
+    written = datetime.now().astimezone().isoformat(" ", "minutes")
+    return template.render(written=written, **values)
 
 
 def _title(found: Sequence[Run]) -> str:

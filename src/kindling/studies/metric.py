@@ -60,8 +60,12 @@ def logged(recipe: Plain) -> tuple[str, list[str]]:
 
     Returns:
         The metric by which the run's best checkpoint is chosen, and the names that it logs.
+
+    Raises:
+        InputError: the run would launch further processes.
     """
     from src.kindling import build
+    from src.kindling.training.run import check_one_process
 
     settings = copy.deepcopy(recipe) | {"logger": {}, "steps_per_execution": 1, "compile": False}
     settings["trainer"] |= ONE_STEP
@@ -73,6 +77,7 @@ def logged(recipe: Plain) -> tuple[str, list[str]]:
         redirect_stderr(io.StringIO()),
     ):
         built = build.build(settings, Path(folder))
+        check_one_process(built)
         built.trainer.fit(built.model, datamodule=built.data)
     told = recipe["callbacks"].get("checkpointing", {}).get("monitor")
     monitor = str(told or getattr(built.model, "monitor", None) or "val/loss")

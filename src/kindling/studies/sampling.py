@@ -1,5 +1,6 @@
 """Draw a trial's settings from the study's seed and the trial's number alone."""
 
+import importlib.util
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,8 +11,10 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from src.kindling.errors import InputError
 from src.kindling.studies.space import Dimension
 
+NEED_SCIPY = {"deterministic_objective", "qmc_type"}  # arguments of such samplers; import it late
 Make = Callable[[int], BaseSampler]
 
 
@@ -80,9 +83,11 @@ def maker(factory: Callable[..., BaseSampler], seed: int, dimensions: list[Dimen
     in them.
 
     Raises:
-        InputError: a grid of an interval.
+        InputError: a grid of an interval, or SciPy is missing.
     """
     takes = inspect.signature(factory).parameters
+    if NEED_SCIPY & takes.keys() and importlib.util.find_spec("scipy") is None:
+        raise InputError("study/sampler: gp and quasi_random need SciPy; pip install scipy")
     if "search_space" in takes:
         grid = {d.key: d.values for d in dimensions}
         return lambda drawn: factory(search_space=grid, seed=seed)

@@ -44,6 +44,16 @@ class StudySettings:
         )
 
 
+def check_name(key: str, name: str) -> None:
+    """Refuse a name that could not be a folder's.
+
+    Raises:
+        InputError: naming the key.
+    """
+    if not re.fullmatch(r"\w[\w.-]{0,99}", name):
+        raise InputError(f"{key}={name}: letters, digits, '-', '_' and '.' make a name")
+
+
 def limits(constraints: list[str]) -> dict[str, float]:
     """Return the largest allowed value by metric: {"train/memory_mb": 800.0}.
 

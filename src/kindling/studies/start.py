@@ -1,7 +1,6 @@
 """Run src.study: start or join a study, train its trials, and show the results."""
 
 import os
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from src.kindling.errors import InputError
 from src.kindling.layout import Plain, command_line
 from src.kindling.studies import metric, space
 from src.kindling.studies.recipe import Recipe
-from src.kindling.studies.settings import limits
+from src.kindling.studies.settings import check_name, limits
 
 if TYPE_CHECKING:
     from src.kindling.studies.study import OpenStudy
@@ -81,8 +80,8 @@ def checked_recipe(told: Plain, words: list[str]) -> Recipe:
     if found := node_problems("study", told):
         raise InputError("; ".join(found))
     name, metrics = told["name"], told["metric"]
-    if name is not None and not re.fullmatch(r"\w[\w.-]{0,99}", name):
-        raise InputError(f"study.name={name}: letters, digits, '-', '_' and '.' make a name")
+    if name is not None:
+        check_name("study.name", name)
     metric.check_names([*(metrics if isinstance(metrics, list) else [metrics] if metrics else [])])
     metric.check_names(list(limits(told["constraints"])))
     recipe = Recipe(*space.split([*told["overrides"], *words]))

@@ -31,8 +31,13 @@ class Storage(optuna.storages.RDBStorage):
             super().record_heartbeat(trial_id)
 
 
-def url_of(storage: str | None, folder: Path) -> str:
+def url_of(storage: str | None, folder: Path, key: str = "study.storage") -> str:
     """Return the storage's address for SQLAlchemy.
+
+    Args:
+        storage: the setting; None for a SQLite file.
+        folder: where that file is.
+        key: the setting's name.
 
     Raises:
         InputError: it is neither SQLite nor PostgreSQL.
@@ -42,9 +47,9 @@ def url_of(storage: str | None, folder: Path) -> str:
     try:
         url = sqlalchemy.make_url(storage)
     except sqlalchemy.exc.ArgumentError:
-        raise InputError(f"study.storage={storage}: not an address such as {EXAMPLE}") from None
+        raise InputError(f"{key}={storage}: not an address such as {EXAMPLE}") from None
     if url.get_backend_name() != "postgresql":
-        raise InputError(f"study.storage={storage}: choose null (SQLite) or {EXAMPLE}")
+        raise InputError(f"{key}={storage}: choose null (SQLite) or {EXAMPLE}")
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
     return url.render_as_string(hide_password=False)

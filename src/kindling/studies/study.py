@@ -79,7 +79,7 @@ def open_study(settings: StudySettings, recipe: Recipe, log_dir: str) -> OpenStu
     name = settings.name or layout.model_stem(recipe.settings({}))
     folder = Path(log_dir) / "study" / name
     url = storage.url_of(settings.storage, folder)
-    study = _existing(name, url, folder, settings)
+    study = existing(name, url, folder, settings.heartbeat)
     if study is None:
         return _start(name, url, folder, settings, recipe)
     known = definition.joined(study, _given(settings, recipe), settings.allow_changes)
@@ -102,11 +102,12 @@ def _opened(
     return OpenStudy(settings, study, known, recipe, url, folder)
 
 
-def _existing(name: str, url: str, folder: Path, settings: StudySettings) -> Study | None:
-    if settings.storage is None and not (folder / storage.FILE).is_file():
+def existing(name: str, url: str, folder: Path, heartbeat: int = 10) -> Study | None:
+    """Return the study of this name if there is one; write nothing if there is not."""
+    if url.startswith("sqlite") and not (folder / storage.FILE).is_file():
         return None
     with storage.locked(url, folder):
-        return definition.find(name, storage.opened(url, folder, settings.heartbeat))
+        return definition.find(name, storage.opened(url, folder, heartbeat))
 
 
 def _given(settings: StudySettings, recipe: Recipe) -> Plain:

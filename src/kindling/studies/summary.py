@@ -36,36 +36,36 @@ def text(study: Study, definition: Definition, recipe: Recipe) -> str:
 
 def counts(latest: dict[int, FrozenTrial]) -> str:
     """Return how many trials there are, by how they ended: `9 trials: 6 complete, 3 pruned`."""
-    names = {TrialState.FAIL: "failed"}
-    states = [trial.state for trial in latest.values()]
-    told = [
-        f"{states.count(state)} {names.get(state, state.name.lower())}"
-        for state in TrialState
-        if state in states
-    ]
+    states = sorted((trial.state, status(trial)) for trial in latest.values())
+    told = [f"{states.count(found)} {found[1]}" for found in dict.fromkeys(states)]
     return f"{len(states)} trial{'s' * (len(states) != 1)}: {', '.join(told)}"
+
+
+def status(trial: FrozenTrial) -> str:
+    """Return how a trial has ended, or that it has not: complete, pruned, failed, running, ..."""
+    return "failed" if trial.state == TrialState.FAIL else trial.state.name.lower()
 
 
 def ranked(study: Study, definition: Definition) -> list[tuple[int, FrozenTrial]]:
     """Return number and trial of the complete trials that meet the constraints, the best first.
 
-    With several metrics, those that no other surpasses in all come first.
+    With several metrics, those that no other surpasses in all come first; then the first metric
+    decides.
     """
     complete = [
         (number, trial)
         for number, trial in sorted(trials.latest(study).items())
         if trial.state == TrialState.COMPLETE and all(v <= 0 for v in trial.constraints.values())
     ]
-    if len(definition.metrics) > 1:
-        front = {trial.number for trial in study.best_trials}
-        return sorted(complete, key=lambda entry: entry[1].number not in front)
-    sign = 1 if definition.modes == ["min"] else -1
-    return sorted(complete, key=lambda entry: sign * _value(entry[1]))
+    several = len(definition.metrics) > 1
+    front = {trial.number for trial in study.best_trials} if several else set()
+    sign = 1 if definition.modes[0] == "min" else -1
 
+    def place(entry: tuple[int, FrozenTrial]) -> tuple[bool, bool, float]:
+        value = entry[1].values[0]
+        return entry[1].number not in front, not math.isfinite(value), sign * value
 
-def _value(trial: FrozenTrial) -> float:
-    value = trial.values[0]
-    return value if math.isfinite(value) else math.inf
+    return sorted(complete, key=place)
 
 
 def table(entries: list[tuple[int, FrozenTrial]], definition: Definition) -> list[str]:

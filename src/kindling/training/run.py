@@ -114,7 +114,8 @@ def _start(
     built = _attached(build.build(settings, path), assignment)
     factories.check_overrides(built.model, list(overrides))
     notices = restore.init_from_checkpoint(built)
-    _refuse_parallel_sweep(built, in_sweep)
+    if in_sweep:
+        check_one_process(built)
     for line in _suspicious_settings(settings):
         print(f"warning: {line}", file=sys.stderr)
     stored, facts = masking.masked(settings), _facts(built, notices, assignment)
@@ -130,11 +131,17 @@ def _suspicious_settings(settings: Plain) -> Iterator[str]:
         yield "optimizer.lr=0: the weights stay at their initial values"
 
 
-def _refuse_parallel_sweep(built: "Experiment", in_sweep: bool) -> None:
-    # Lightning launches ranks with the whole command line: each would repeat the sweep.
-    if in_sweep and built.trainer.strategy.launcher is not None:
+def check_one_process(built: "Experiment") -> None:
+    """Refuse to launch ranks for one of several runs.
+
+    Raises:
+        InputError: Lightning would launch ranks, with the whole command line: each would repeat
+            the sweep or the study.
+    """
+    if built.trainer.strategy.launcher is not None:
         raise InputError(
-            "--multirun with several processes per run: start each run by itself, in a shell loop"
+            "trainer: each run of a --multirun or a study trains in one process, trainer.devices=1;"
+            " a run of several processes needs a command of its own"
         )
 
 

@@ -290,7 +290,7 @@ def test_an_empty_argument_is_none(typed: Typed) -> None:
 def test_a_sweep_of_several_processes_says_how_else(command: Command) -> None:
     done = command("train", "-m", "trainer=ddp_cpu", "seed=1,2", status=2)
     assert done.stderr.startswith(
-        "error: --multirun with several processes per run: start each run"
+        "error: trainer: each run of a --multirun or a study trains in one process"
     )
     assert done.stderr.count("\n") == 1
     assert not (command.log_dir / "train").exists()

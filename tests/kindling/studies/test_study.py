@@ -1,5 +1,6 @@
 """A study from its command line to its end, in one process and with one worker."""
 
+import importlib.util
 import json
 import re
 import shutil
@@ -7,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import torch
 import yaml
 
-from src.kindling.studies import trials
+from src.kindling.errors import InputError
+from src.kindling.studies import sampling, trials
 from tests.kindling.cli.test_command import Typed, typed  # noqa: F401 - a fixture
 from tests.kindling.conftest import Command
 
@@ -149,13 +152,37 @@ def test_conditional_keys_follow_the_options_that_are_drawn(command: Command, lo
     assert drawn[0] == {"optimizer": "sgd"}  # the recipe's lr of 0.1 is outside of the space
 
 
-@pytest.mark.parametrize("sampler", ["random", "cma_es", "nsga2"])
+@pytest.mark.parametrize("sampler", ["random", "cma_es", "nsga2", "gp", "quasi_random"])
 def test_other_samplers_draw_within_the_space(command: Command, load: Any, sampler: str) -> None:
+    if sampler in ("gp", "quasi_random"):
+        pytest.importorskip("scipy", reason="pip install scipy")
     words = ("study.name=s", *QUICK, RATES, "study.trials=4", f"study/sampler={sampler}")
     command.here("study", *words, "trainer.max_epochs=2")
     drawn = [trial.params["optimizer.lr"] for trial in load("s").trials]
     assert len(set(drawn)) == 4
     assert all(1e-3 <= lr <= 0.5 for lr in drawn)
+
+
+@pytest.mark.parametrize("sampler", ["GPSampler", "QMCSampler"])
+def test_a_sampler_without_scipy_is_refused_before_the_first_trial(
+    sampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="gp and quasi_random need SciPy; pip install scipy"):
+        sampling.maker(getattr(optuna.samplers, sampler), 0, [])
+
+
+@pytest.mark.parametrize("pruner", ["asha", "hyperband"])
+def test_other_pruners_stop_trials_early(command: Command, load: Any, pruner: str) -> None:
+    words = ("study.name=p", *QUICK, "optimizer.lr=tag(log, interval(1e-6, 0.5))")
+    own = {"asha": "study.pruner.min_resource=2", "hyperband": "study.pruner.max_resource=20"}
+    choice = ("study/sampler=random", f"study/pruner={pruner}", own[pruner], "study.trials=10")
+    command.here("study", *words, *choice)
+    found = trials.latest(load("p"))
+    pruned = [trial for trial in found.values() if trial.state.name == "PRUNED"]
+    assert pruned
+    assert {trial.state.name for trial in found.values()} == {"COMPLETE", "PRUNED"}
+    assert all(0 < max(trial.intermediate_values) < 20 for trial in pruned)
 
 
 def test_a_grid_visits_each_value_once(command: Command, load: Any) -> None:
@@ -242,6 +269,7 @@ WRONG = {
     "study.constraints=[lr]": "study.constraints=lr: write a metric and its largest value",
     "study.metric=val/loss trainer.max_epochs=3": "study.metric=val/loss: no run logs it",
     "study.mode=[min,max]": "study.mode: 2 for 1 metrics",
+    "trainer=ddp_cpu": "trainer: each run of a --multirun or a study trains in one process",
 }
 
 
