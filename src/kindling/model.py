@@ -17,10 +17,10 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from src.kindling.files.checkpoint import check_size, read_with_hparams
+from src.kindling.schedulers import NEVER, PlateauSteps
 
 OptimizerFactory = Callable[..., Optimizer]  # parameters -> optimizer
 SchedulerFactory = Callable[..., LRScheduler | None]  # (optimizer, total_steps) -> scheduler
-NEVER = 2**62  # epochs
 
 
 class BaseModule(pl.LightningModule):
@@ -191,8 +191,8 @@ class BaseModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Create the optimizer and its schedule from the factories of the configuration.
 
-        Schedules advance after each optimizer step. Plateau reads `val/loss` after each validation
-        (`train/loss` if there is none); see `on_train_epoch_end`.
+        Schedules advance after each optimizer step. Plateau reads each new value of `val/loss`, or
+        of `train/loss` if nothing is validated; see `PlateauSteps`.
 
         Raises:
             ValueError: this model was constructed without an optimizer.
@@ -208,7 +208,7 @@ class BaseModule(pl.LightningModule):
             return optimizer
         config: dict[str, Any] = {"scheduler": scheduler, "interval": "step", "frequency": 1}
         if isinstance(scheduler, ReduceLROnPlateau):
-            # Lightning skips one step of a plateau after a resume: this module takes the steps.
+            # Lightning reads a plateau's metric once per epoch, new or not, and not after a resume.
             monitor = "val/loss" if self._validates() else "train/loss"
             config |= {"interval": "epoch", "frequency": NEVER, "monitor": monitor}
         return {"optimizer": optimizer, "lr_scheduler": config}
@@ -223,22 +223,6 @@ class BaseModule(pl.LightningModule):
         validation.setup_data()  # its batches are not counted before
         return sum(validation.max_batches) > 0
 
-    def epochs_until_next(self, trainer: Any, steps: int) -> int:
-        """Return the number of epochs up to the next step of a plateau schedule."""
-        configs = trainer.lr_scheduler_configs
-        if not any(isinstance(config.scheduler, ReduceLROnPlateau) for config in configs):
-            return NEVER
-        every = trainer.check_val_every_n_epoch or 1
-        return every - int(trainer.current_epoch) % every
-
-    def on_train_epoch_end(self) -> None:
-        """Step a plateau schedule, before the checkpoint of the epoch is written."""
-        trainer = self.trainer
-        if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1):
-            return
-        for config in trainer.lr_scheduler_configs:
-            # A schedule of the user's own configure_optimizers is Lightning's to step.
-            if isinstance(config.scheduler, ReduceLROnPlateau) and config.frequency == NEVER:
-                metric = trainer.callback_metrics.get(str(config.monitor))
-                if metric is not None:
-                    config.scheduler.step(float(metric))
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """Have a plateau schedule read its metric after each validation."""
+        return [PlateauSteps()]

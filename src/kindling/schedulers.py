@@ -8,13 +8,16 @@ constant and plateau then raise ValueError.
 """
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
+import lightning.pytorch as pl
+from lightning.pytorch.trainer.states import TrainerFn
 from pydantic import Field, NonNegativeInt, PositiveFloat
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 Share = Annotated[float, Field(gt=0, lt=1)]
+NEVER = 2**62  # epochs: the frequency of a plateau schedule that Lightning leaves to PlateauSteps
 
 
 def none(optimizer: Optimizer, total_steps: int | None) -> None:
@@ -79,6 +82,25 @@ def plateau(
 ) -> ReduceLROnPlateau:
     """Multiply by `factor` when the validation loss has not fallen for `patience` validations."""
     return ReduceLROnPlateau(optimizer, factor=factor, patience=patience)
+
+
+class PlateauSteps(pl.Callback):
+    """Step plateau schedules after each validation, before its checkpoint is written."""
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Give the schedules the new value."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            step_plateaus(trainer, "val/loss")
+
+
+def step_plateaus(trainer: Any, metric: str) -> None:
+    """Give a new value of a metric to the plateau schedules that read it.
+
+    One of a user's own `configure_optimizers` is Lightning's to step.
+    """
+    for config in trainer.lr_scheduler_configs:
+        if config.frequency == NEVER and config.monitor == metric:
+            config.scheduler.step(float(trainer.callback_metrics[metric]))
 
 
 def _known(total_steps: int | None) -> int:

@@ -3,13 +3,14 @@
 import math
 from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
 import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
 
 from src.kindling import schedulers
 
@@ -248,3 +249,65 @@ def test_none_is_no_schedule_and_a_parameter_group_may_be_added(build):
     assert experiment.trainer.lr_scheduler_configs == []
     [optimizer] = experiment.trainer.optimizers
     assert optimizer.param_groups[0]["lr"] == experiment.config["optimizer"]["lr"]
+
+
+class Seen(pl.Callback):
+    """What torch's own schedule would be stepped with by hand, and the rates that training used."""
+
+    def __init__(self, metric):
+        self.metric, self.events = metric, []
+
+    def on_validation_end(self, trainer, pl_module):
+        if self.metric == "val/loss" and not trainer.sanity_checking:
+            self.events.append(float(trainer.callback_metrics["val/loss"]))
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.events.append([optimizer.param_groups[0]["lr"]])
+
+    def points(self, metrics, step):
+        if self.metric == "train/loss" and "train/loss" in metrics:
+            self.events.append(metrics["train/loss"])
+
+
+def by_hand(events, factor, patience):
+    """The same events, with the rates of torch's own schedule."""
+    optimizer = optimizer_of(events[0][0])
+    scheduler = ReduceLROnPlateau(optimizer, factor=factor, patience=patience)
+    expected = []
+    for event in events:
+        if isinstance(event, float):
+            scheduler.step(event)
+        expected.append(event if isinstance(event, float) else [optimizer.param_groups[0]["lr"]])
+    return expected
+
+
+# batches per epoch: 9
+@pytest.mark.parametrize("steps", [1, 50])
+@pytest.mark.parametrize(
+    ("words", "count"),
+    [
+        (["val_check_interval=0.25"], 24),
+        (["val_check_interval=4", "num_sanity_val_steps=2"], 12),
+        (["check_val_every_n_epoch=2"], 3),
+        (["check_val_every_n_epoch=2", "val_check_interval=3"], 9),
+        (["check_val_every_n_epoch=null", "val_check_interval=13"], 4),
+        (["limit_val_batches=0", "log_every_n_steps=7"], 8),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_plateau_counts_each_validation_once(words, count, steps, build):
+    experiment = build(
+        *("model=quadrants", "data.batch_size=100", "scheduler=plateau", "logger=csv"),
+        *("scheduler.factor=0.5", "scheduler.patience=0", "optimizer.lr=0.5"),
+        *("trainer.max_epochs=6", "trainer.check_val_every_n_epoch=1"),
+        *(f"trainer.{word}" for word in words),
+        f"steps_per_execution={steps}",
+    )
+    seen = Seen("train/loss" if "limit_val_batches=0" in words else "val/loss")
+    experiment.trainer.callbacks.append(seen)
+    experiment.trainer.logger.log_metrics = seen.points
+    experiment.trainer.fit(experiment.model, datamodule=experiment.data)
+    values = [event for event in seen.events if isinstance(event, float)]
+    assert len(values) == count
+    assert seen.events == by_hand(seen.events, factor=0.5, patience=0)
+    assert len({lr for [lr] in (e for e in seen.events if not isinstance(e, float))}) > 1

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from src.kindling.callbacks.checkpointing import is_last_epoch
 from src.kindling.callbacks.magnitudes import GradientNorms
+from src.kindling.schedulers import step_plateaus
 
 MOST = 1000  # losses that are kept until they are added up: a GPU is then waited for
 
@@ -184,6 +185,7 @@ class TrainingMetrics(Callback):
         # would log only where its own count of batches is a multiple of its interval, and its
         # `log_dict`, made to reduce values over batches, takes 3 ms for these numbers.
         trainer.callback_metrics.update({name: torch.tensor(metrics[name]) for name in metrics})
+        step_plateaus(trainer, "train/loss")
         for logger in trainer.loggers:
             logger.log_metrics({**metrics, "epoch": trainer.current_epoch}, trainer.global_step - 1)
         self._sum, self._batches, self._samples, self._measured = 0.0, 0, 0, {}
