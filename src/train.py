@@ -19,9 +19,9 @@ def main(settings: DictConfig) -> float | None:
 
     raw, hydra = OmegaConf.to_container(settings), HydraConfig.get()
     plain = masking.keep_variables(raw, composition.resolved(settings))
-    in_sweep = hydra.mode == RunMode.MULTIRUN
+    job = hydra.job.num if hydra.mode == RunMode.MULTIRUN else None
     typed = [word for word in hydra.overrides.task if word not in main.any_model]
-    return run(plain, [*typed, *main.of_run], in_sweep).monitored
+    return run(plain, [*typed, *main.of_run], job).monitored
 
 
 if __name__ == "__main__":

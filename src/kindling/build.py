@@ -18,6 +18,7 @@ from hydra.utils import get_class, get_object, instantiate
 from lightning.pytorch.callbacks import Checkpoint
 
 from src.kindling import factories
+from src.kindling.callbacks.monitors import Monitors
 from src.kindling.config import masking
 from src.kindling.errors import InputError
 from src.kindling.files.checkpoint import on_meta_device
@@ -139,7 +140,8 @@ def build_trainer(settings: Plain, run: Path) -> pl.Trainer:
     with errors_from("logger"):
         loggers = [build_logger(node, run) for node in settings["logger"].values()]
     with errors_from("callbacks"):
-        callbacks = [instantiate(node, _convert_="all") for node in settings["callbacks"].values()]
+        nodes = settings["callbacks"].items()
+        named = {name: instantiate(node, _convert_="all") for name, node in nodes}
     with errors_from("trainer"):
         check_device(
             *(options[key] for key in ("accelerator", "devices", "precision", "num_nodes"))
@@ -148,10 +150,10 @@ def build_trainer(settings: Plain, run: Path) -> pl.Trainer:
             options,
             default_root_dir=str(run),
             logger=loggers or False,
-            callbacks=[*callbacks, Seeding(settings["seed"])],
+            callbacks=[Monitors(named), *named.values(), Seeding(settings["seed"])],
             plugins=[ConfiguredCheckpointIO(masking.masked(settings))],
             enable_progress_bar="progress" in settings["callbacks"],
-            enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
+            enable_checkpointing=any(isinstance(c, Checkpoint) for c in named.values()),
             _convert_="all",
         )
     if settings["steps_per_execution"] > 1 or settings["compile"]:

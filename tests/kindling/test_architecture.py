@@ -37,7 +37,7 @@ ARROWS = {
     "cli": ["files"],
     "speed": ["model"],
     "factories": ["model"],
-    "build": ["speed", "factories", "data", "tracking"],
+    "build": ["speed", "callbacks", "factories", "data", "tracking"],
     "restore": ["build"],
     "training": ["restore", "callbacks"],
     "studies": ["training", "cli", "colors"],

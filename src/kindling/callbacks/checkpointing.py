@@ -206,7 +206,6 @@ def monitor(trainer: Any, model: Any, validates: bool) -> dict[str, str]:
     """Return by what a run's best checkpoint is chosen, for run.json: its `metric` and `mode`."""
     callbacks = [c for c in trainer.callbacks if isinstance(c, Checkpointing)]
     by = callbacks[0] if callbacks else Checkpointing()
-    validates = validates and trainer.limit_val_batches != 0
     return {"metric": by.metric(model, validates), "mode": by.mode}
 
 

@@ -20,6 +20,10 @@ from src.kindling.callbacks.checkpointing import is_last_epoch
 from src.kindling.callbacks.magnitudes import GradientNorms
 from src.kindling.schedulers import step_plateaus
 
+NAMES = (
+    *("train/loss", "train/lr", "train/momentum", "train/gradient_norm", "train/update_to_weight"),
+    *("train/samples_per_second", "train/memory_mb"),
+)
 MOST = 1000  # losses that are kept until they are added up: a GPU is then waited for
 
 

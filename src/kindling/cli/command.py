@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from src.kindling.cli import arguments, composition, sweep
 from src.kindling.errors import InputError, first_line, printable
+from src.kindling.files import sweep_links
 from src.kindling.layout import CONF, Plain, added_folders
 from src.kindling.process import garbage, ranks
 
@@ -71,9 +72,11 @@ class Command:
     def compose(self, words: list[str]) -> None:
         """Have Hydra compose the configuration of each job, and run it."""
         self.full_error, self.failed = os.environ.get("HYDRA_FULL_ERROR"), sweep.Failures()
+        links: list[Path] = []
         with ExitStack() as during:
             if sweep.is_asked_for(self.name, words):
-                sweep.check(self.name, words)
+                log_dirs = sweep.check(self.name, words)
+                links = during.enter_context(sweep.continued(words, log_dirs))
                 words = during.enter_context(sweep.without_files(words))
             # Makes Hydra raise instead of exit.
             during.enter_context(_environment("HYDRA_FULL_ERROR", "1"))
@@ -81,6 +84,8 @@ class Command:
             during.enter_context(self.failed)
             main = hydra.main(config_path=str(CONF), config_name=self.name, version_base="1.3")
             main(self.run_job)()
+        if not self.failed.statuses:
+            sweep_links.remove(links)
 
     def run_job(self, config: DictConfig) -> Any:
         """Run the function with the configuration of one job, possibly in a launcher's process."""

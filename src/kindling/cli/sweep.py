@@ -3,7 +3,8 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ from omegaconf import DictConfig
 
 from src.kindling.cli import composition
 from src.kindling.errors import InputError
+from src.kindling.files import sweep_links
 from src.kindling.layout import Plain, conf_folders
 
 HYDRAS_OWN = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
@@ -45,7 +47,7 @@ def _configuration(name: str, overrides: list[str]) -> DictConfig:
     return loader.load_configuration(name, overrides, RunMode.MULTIRUN)
 
 
-def check(name: str, arguments: list[str]) -> None:
+def check(name: str, arguments: list[str]) -> set[str]:
     """Refuse a sweep before it starts if any of its jobs is invalid.
 
     Other sweepers than Hydra's own choose values as they go: their jobs are checked one at a time.
@@ -54,21 +56,28 @@ def check(name: str, arguments: list[str]) -> None:
         name: name of the command and of its YAML.
         arguments: the command line.
 
+    Returns:
+        The folders in which the jobs keep their runs.
+
     Raises:
         InputError, HydraException: a job does not compose, or a value is invalid.
     """
     overrides = get_args_parser().parse_args(arguments).overrides
+    log_dirs = set()
     with composition.initialized():
-        sweeper = _configuration(name, overrides).hydra.sweeper
+        whole = _configuration(name, overrides)
+        sweeper = whole.hydra.sweeper
         if sweeper._target_ != HYDRAS_OWN:
-            return
+            return {str(whole.log_dir)}
         swept = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
         loader = GlobalHydra.instance().config_loader()  # resolves glob(*)
         parsed = OverridesParser.create(loader).parse_overrides([*swept, *overrides])
         for [*job] in BasicSweeper.split_arguments(parsed, None)[0]:  # as Hydra itself does
             settings = composition.resolved(hydra.compose(name, job))
+            log_dirs.add(str(settings["log_dir"]))
             if "trainer" in settings and settings["resume"] is None:
                 _check_job(settings, job)
+    return log_dirs
 
 
 def _check_job(settings: Plain, job: list[str]) -> None:
@@ -78,6 +87,12 @@ def _check_job(settings: Plain, job: list[str]) -> None:
         validate(settings)
     except InputError as error:
         raise InputError(f"{error} (in the job {' '.join(job)})") from error
+
+
+def continued(arguments: list[str], log_dirs: set[str]) -> AbstractContextManager[list[Path]]:
+    """Let the jobs find the runs that an interrupted sweep of this command line has made."""
+    words = [word for word in arguments if not word.startswith("log_dir=")]
+    return sweep_links.kept(words, log_dirs)
 
 
 @contextmanager

@@ -168,11 +168,16 @@ def find(run: str, log_dir: str) -> Path:
     if not exists(path):
         raise InputError(f"{run}: there is no such run directory")
     if path.is_symlink():  # later messages should name the run itself
-        path = Path(os.path.normpath(path.parent / os.readlink(path)))
+        path = target(path)
     if not (path / "config.yaml").exists():
         raise InputError(f"{run} is not a run directory: it has no config.yaml")
     check_parts(path)
     return path
+
+
+def target(link: Path) -> Path:
+    """Return the run directory that a link of `link_to` leads to."""
+    return Path(os.path.normpath(link.parent / os.readlink(link)))
 
 
 def latest(log_dir: Path) -> Path:

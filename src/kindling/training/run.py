@@ -11,7 +11,7 @@ from src.kindling import layout
 from src.kindling.config import masking, untrusted
 from src.kindling.config.settings import validate
 from src.kindling.errors import InputError, printable
-from src.kindling.files import bounded, run_directory, run_record
+from src.kindling.files import bounded, run_directory, run_record, sweep_links
 from src.kindling.layout import BEST, LAST, Plain
 from src.kindling.process import ranks, signals
 from src.kindling.process.requeue import requeue
@@ -51,17 +51,17 @@ class Assignment:
 def run(
     settings: Plain,
     overrides: Sequence[str] = (),
-    in_sweep: bool = False,
+    job: int | None = None,
     assignment: Assignment | None = None,
 ) -> Metrics:
     """Train, validate, and test: start a run, or continue the one that `resume` names.
 
-    A job that SLURM has restarted continues its run.
+    A job that SLURM has restarted continues its run, and so does one of a sweep that was killed.
 
     Args:
         settings: a configuration as conf/train.yaml composes it, all interpolations resolved.
         overrides: what the command line changed: ["optimizer=adam", ...].
-        in_sweep: whether other runs follow in this process.
+        job: its number in a sweep, if it is of one.
         assignment: the run to train, if the caller chooses it.
 
     Returns:
@@ -80,7 +80,9 @@ def run(
             return _resume(settings, overrides)
         if path := slurm.requeued_run(settings["log_dir"], overrides):
             return _resume(settings | {"resume": str(path)}, [])
-        return _start(settings, overrides, in_sweep)
+        if path := _run_of_job(settings, job):
+            return _complete(settings, path)
+        return _start(settings, overrides, job)
     except signals.Stopped:
         requeue()
         raise
@@ -90,13 +92,34 @@ def _assigned(settings: Plain, overrides: Sequence[str], assignment: Assignment)
     """Start or continue an assigned run, whatever this process was started for."""
     if (assignment.path / "config.yaml").is_file():
         return _resume(settings | {"resume": str(assignment.path)}, [], assignment)
-    return _start(settings, overrides, True, assignment)
+    return _start(settings, overrides, assignment=assignment)
+
+
+def _run_of_job(settings: Plain, job: int | None) -> Path | None:
+    """Return the run that this job had in a sweep that was killed, if its settings are the same."""
+    for link in sweep_links.links(settings["log_dir"], job):
+        if (link / "config.yaml").is_file():
+            path = run_directory.target(link)
+            held = bounded.read_config(path / "config.yaml")
+            return None if resume.changes(held, masking.masked(settings)) else path
+    return None
+
+
+def _complete(settings: Plain, path: Path) -> Metrics:
+    """Continue a run of a sweep that was killed; skip one that is done."""
+    if not run_record.is_finished(path):
+        return _resume(settings | {"resume": str(path)}, [])
+    _say(f"{path} is done: skipped")
+    metrics = Metrics(bounded.read_json(path / "metrics.json"))
+    monitor = bounded.record_or_nothing(path).get("monitor", {})
+    metrics.monitored = metrics.get(monitor.get("metric", ""))
+    return metrics
 
 
 def _start(
     settings: Plain,
     overrides: Sequence[str],
-    in_sweep: bool,
+    job: int | None = None,
     assignment: Assignment | None = None,
 ) -> Metrics:
     """Train in a new run directory."""
@@ -109,12 +132,14 @@ def _start(
 
     path = run_directory.new_path(log_dir, "train", layout.model_stem(settings))
     links = [Path(log_dir) / "latest", *slurm.run_links(log_dir, overrides)]
+    links += sweep_links.links(log_dir, job)
     if assignment is not None:
         path, links = assignment.path, []
     built = _attached(build.build(settings, path), assignment)
     factories.check_overrides(built.model, list(overrides))
+    _check_monitors(built)
     notices = restore.init_from_checkpoint(built)
-    if in_sweep:
+    if job is not None or assignment is not None:
         check_one_process(built)
     for line in _suspicious_settings(settings):
         print(f"warning: {line}", file=sys.stderr)
@@ -167,6 +192,7 @@ def _resume(
             restore.check_checkpoint(settings, plan.checkpoint)
         built = _attached(build.build(settings, path), assignment)
         factories.check_overrides(built.model, list(plan.changes))
+        _check_monitors(built)
         plan.check_fit(built)
         begun = [] if plan.checkpoint else restore.init_from_checkpoint(built)
         checkpoint = None if ranks.is_launched() else plan.apply(built)
@@ -208,6 +234,23 @@ def _attached(built: "Experiment", assignment: Assignment | None) -> "Experiment
     return built
 
 
+def _check_monitors(built: "Experiment") -> None:
+    """Refuse a metric to monitor that is known not to be logged."""
+    from src.kindling.callbacks.monitors import Monitors
+
+    trainer: Any = built.trainer
+    for callback in trainer.callbacks:
+        if isinstance(callback, Monitors):
+            callback.check_known(trainer, built.model, _validates(built))
+
+
+def _validates(built: "Experiment") -> bool:
+    from src.kindling.training.stages import has_stage
+
+    trainer: Any = built.trainer
+    return has_stage(built.model, built.data, "val") and trainer.limit_val_batches != 0
+
+
 def _facts(built: "Experiment", begun: list[str], assignment: Assignment | None) -> Plain:
     """Return what run.json holds of a run from its start.
 
@@ -218,12 +261,10 @@ def _facts(built: "Experiment", begun: list[str], assignment: Assignment | None)
     """
     from src.kindling.callbacks.checkpointing import monitor
     from src.kindling.training import summary
-    from src.kindling.training.stages import has_stage
 
-    validates = has_stage(built.model, built.data, "val")
     facts = {
         "device": summary.device_name(built.trainer),
-        "monitor": monitor(built.trainer, built.model, validates),
+        "monitor": monitor(built.trainer, built.model, _validates(built)),
     }
     given = assignment.facts if assignment else {}
     return facts | given | ({"init_from": begun[0]} if begun else {})

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from src.kindling.errors import InputError
+from src.kindling.files import run_directory
 from src.kindling.layout import Plain
 from src.kindling.process import ranks
 from src.kindling.process.requeue import job
@@ -32,7 +33,7 @@ def requeued_run(log_dir: str, overrides: Sequence[str]) -> Path | None:
     link = _link(log_dir, overrides)
     if not (link / "config.yaml").is_file():
         return None
-    run = _target(link)
+    run = run_directory.target(link)
     os.environ[REQUEUED_RUN] = str(run)
     if os.environ.get("SLURM_PROCID", "0") == "0":  # the first task speaks for all
         print(f"SLURM has restarted job {job()}: its run continues")
@@ -76,12 +77,8 @@ def wait_for_first_task(settings: Plain, overrides: Sequence[str]) -> None:
         if time.monotonic() > deadline:
             raise InputError(f"task 0 of job {job()} created no run directory in {PATIENCE:g} s")
         time.sleep(0.1)
-    ranks.export_run(_target(link))
+    ranks.export_run(run_directory.target(link))
     os.environ["LOCAL_RANK"] = task  # as in a rank that another process has launched: not 0
-
-
-def _target(link: Path) -> Path:
-    return Path(os.path.normpath(link.parent / os.readlink(link)))
 
 
 def _link(log_dir: str, overrides: Sequence[str]) -> Path:

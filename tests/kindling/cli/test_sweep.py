@@ -1,12 +1,20 @@
-"""A sweep counts its failed jobs, whichever process a launcher ran them in."""
+"""A sweep counts its failed jobs, in whatever process, and is completed after it was killed."""
 
+import json
+import os
 import pickle
+import signal
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hydra.types import RunMode
 
 from src.kindling.cli import sweep
+from src.kindling.files import run_directory, sweep_links
+from src.kindling.training.run import _run_of_job
+from tests.forked import Forked
 
 
 @pytest.fixture
@@ -70,3 +78,61 @@ def test_without_failures_nothing_ends() -> None:
 )
 def test_a_sweep_is_recognized_however_it_is_asked_for(words: list[str], several: bool) -> None:
     assert sweep.is_asked_for("train", words) is several
+
+
+def die_in_the_second_run() -> None:
+    """Have the second run of this process end by SIGKILL after its second checkpoint."""
+    from src.kindling.callbacks.checkpointing import Checkpointing
+
+    save, saved = Checkpointing._save, list[Any]()
+
+    def killing(callback: Any, trainer: Any) -> None:
+        save(callback, trainer)
+        saved.append(trainer)
+        if saved.count(trainer) == 2 and trainer is not saved[0]:
+            trainer.strategy.checkpoint_io.finish()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Checkpointing._save = killing  # type: ignore[method-assign]
+
+
+def test_the_same_command_completes_a_sweep_that_was_killed(tmp_path: Path) -> None:
+    words = ("-m", "model=line", "seed=1,2,3", "trainer.max_epochs=40", "logger=csv")
+    killed = Forked(tmp_path, "train", *words, first=die_in_the_second_run)
+    assert killed.wait() == -signal.SIGKILL
+    [done, half] = started = sorted(killed.logs.glob("train/line/*"))
+    again = Forked(tmp_path, "train", *words)
+    assert again.wait() == 0
+    runs = sorted(killed.logs.glob("train/line/*"))
+    assert runs[:2] == started
+    assert len(runs) == 3
+    first, *lines = [
+        line for line in again.out.splitlines() if line.startswith(("cont", "/", "line:"))
+    ]
+    assert first.startswith(f"continuing the sweep of {killed.logs}/sweep/")
+    assert lines == [
+        f"{done} is done: skipped",
+        f"line: continuing in {half}",
+        f"line: run directory {runs[2]}",
+    ]
+    records = [json.loads((run / "run.json").read_text()) for run in runs]
+    assert [(r["status"], len(r.get("earlier", []))) for r in records] == [
+        ("finished", 0),
+        ("finished", 1),
+        ("finished", 0),
+    ]
+    assert not (killed.logs / "sweep").exists()  # the same command would start another one
+
+
+def test_a_job_with_other_settings_than_its_run_had_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"log_dir": str(tmp_path), "resume": None, "seed": 1}  # conf/ may have changed
+    earlier = tmp_path / "train" / "line" / "1"
+    earlier.mkdir(parents=True)
+    run_directory.write_config(earlier, settings | {"log_dir": "elsewhere"})
+    monkeypatch.setenv(sweep_links.VARIABLE, "name")
+    [link] = sweep_links.links(str(tmp_path), 0)
+    run_directory.link_to(earlier, link)
+    assert _run_of_job(settings, 0) == earlier
+    assert [_run_of_job(settings | {"seed": 2}, 0), _run_of_job(settings, 1)] == [None, None]
