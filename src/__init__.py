@@ -21,4 +21,5 @@ if Path(sys.argv[0]).name.startswith("kindling-") or any(
     from src.kindling.process import requeue, signals, streams
 
     streams.reopen_closed()
+    streams.escape_unencodable()
     signals.install_handlers(last=requeue.requeue)

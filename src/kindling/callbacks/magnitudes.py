@@ -39,7 +39,8 @@ class GradientNorms:
         for old, new in zip(self._before, self._weights, strict=True):
             old -= new.detach()  # in place: large weights are copied once
         sizes.append(get_total_norm(self._before))
-        norms = torch.stack([size.float().to(module.device) for size in sizes])  # one wait
+        exact = torch.promote_types(sizes[0].dtype, torch.float32)
+        norms = torch.stack([size.to(module.device, exact) for size in sizes])  # one wait
         if isinstance(trainer.strategy, FSDPStrategy):  # each rank has its share of the weights
             norms = trainer.strategy.reduce(norms.square(), reduce_op="sum").sqrt()
         self._weights, self._before = [], []

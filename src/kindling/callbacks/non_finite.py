@@ -156,7 +156,7 @@ class NonFinite(Callback):
         if not steps:
             return
         numbers, losses, totals = zip(*steps, strict=True)
-        pairs = torch.stack([*losses, *totals]).float().tolist()  # one wait
+        pairs = torch.stack([*losses, *totals]).tolist()  # one wait
         for step, loss, total in zip(numbers, pairs, pairs[len(steps) :], strict=False):
             if not math.isfinite(loss):
                 raise self._error(trainer, f"train/loss is {loss}", step)

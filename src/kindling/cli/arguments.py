@@ -136,6 +136,14 @@ def added(name: str, arguments: list[str]) -> list[str]:
     return [_readable(f"+{word}") if word in new else word for word in arguments]
 
 
+def quoted(arguments: list[str]) -> list[str]:
+    """Return the arguments, with quotes around values that Hydra takes for none: `log_dir=Läufe`."""
+    return [
+        _readable(word) if re.match(r"[\w.+]+=", word) and not word.isascii() else word
+        for word in arguments
+    ]
+
+
 def _readable(argument: str) -> str:
     try:
         OverridesParser.create().parse_override(argument)

@@ -58,6 +58,7 @@ class Command:
         with garbage.gc_paused(), one_line_errors(self.name):
             arguments.check_flags(sys.argv[1:])
             words, self.values = arguments.split(self.name, self.words, sys.argv[1:])
+            words = arguments.quoted(words)
             words = arguments.added(self.name, words) if self.asks else words
             folders = composition.own_folders(self.name, words)
             with added_folders(folders), one_line_errors(self.name):

@@ -88,7 +88,7 @@ class TensorBoardLogger(LightningTensorBoardLogger):
         for name, weights in model.named_parameters():
             for kind, values in (("", weights), (".gradient", weights.grad)):
                 if values is not None and values.numel() and values.isfinite().all():
-                    values = values.detach().float()  # NumPy lacks bfloat16
+                    values = values.detach().double()  # NumPy lacks bfloat16; float overflows
                     self.experiment.add_histogram(f"weights/{name}{kind}", values, step, bins=BINS)
 
     @rank_zero_only

@@ -102,7 +102,7 @@ class WandbLogger(Tracker, LightningWandbLogger):
         for name, weights in model.named_parameters():
             for kind, values in (("", weights), (".gradient", weights.grad)):
                 if values is not None and values.numel() and values.isfinite().all():
-                    counts = np.histogram(values.detach().float().cpu().numpy(), BINS)
+                    counts = np.histogram(values.detach().double().cpu().numpy(), BINS)
                     found[f"weights/{name}{kind}"] = wandb.Histogram(np_histogram=counts)
         self.log_metrics(found, step)
 

@@ -1,4 +1,4 @@
-"""Reopen standard streams that were closed before this process started (`>&- 2>&-`)."""
+"""Reopen closed standard streams (`>&- 2>&-`); escape characters that standard output lacks."""
 
 import os
 import sys
@@ -16,6 +16,12 @@ def reopen_closed() -> None:
             stream = open(descriptor, mode, encoding="utf-8", closefd=False)  # noqa: SIM115
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
+
+
+def escape_unencodable() -> None:
+    """Print what a strict standard output cannot encode, such as a path in another encoding."""
+    if getattr(sys.stdout, "errors", None) == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def _occupy(descriptor: int) -> None:

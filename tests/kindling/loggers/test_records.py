@@ -221,6 +221,16 @@ def test_a_network_that_cannot_be_traced_costs_one_line(capsys: Any, tmp_path: P
     assert (said.out, said.err) == ("", "warning: the network cannot be traced: not with zeros\n")
 
 
+def test_weights_that_only_double_precision_holds_have_a_histogram(tmp_path: Path) -> None:
+    from src.kindling.loggers.tensorboard import TensorBoardLogger
+
+    net = nn.Linear(2, 3).double()
+    nn.init.uniform_(net.weight, 1e39, 1e40)
+    logger = TensorBoardLogger(str(tmp_path))
+    logger.log_histograms(net, 0)
+    logger.finalize("success")
+
+
 def test_a_run_that_makes_every_warning_an_error_shows_none(tmp_path: Path) -> None:
     few = ("trainer.max_epochs=2", "trainer.accelerator=cpu", "model.hidden_features=16")
     words = examples.arguments("train", *few, f"log_dir={tmp_path}")

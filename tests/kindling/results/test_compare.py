@@ -318,7 +318,7 @@ ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONWA
 def test_paths_with_umlauts_do_not_need_utf_8(tmp_path, name, variables):
     for seed in (1, 2):
         plant(tmp_path / "Läufe" / "train" / "fizzbuzz" / f"größer-{seed}", seed=seed)
-    output = tmp_path / ("report.html" if name == "report" else "table.md")
+    output = tmp_path / ("Übersicht.html" if name == "report" else "Übersicht.md")
     words = [str(tmp_path / "Läufe"), f"output={output}"]
     done = subprocess.run(
         [sys.executable, "-m", f"src.{name}", *words],
