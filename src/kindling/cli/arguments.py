@@ -137,7 +137,7 @@ def added(name: str, arguments: list[str]) -> list[str]:
 
 
 def quoted(arguments: list[str]) -> list[str]:
-    """Return the arguments, with quotes around values that Hydra takes for none: `log_dir=Läufe`."""
+    """Return the arguments, with quotes around values that Hydra cannot parse: `log_dir=Läufe`."""
     return [
         _readable(word) if re.match(r"[\w.+]+=", word) and not word.isascii() else word
         for word in arguments

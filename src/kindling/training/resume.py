@@ -4,6 +4,7 @@ Nothing on disk changes before `Resumption.apply`.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from omegaconf import OmegaConf
 
 from src.kindling import layout
 from src.kindling.config import masking, targets
-from src.kindling.errors import InputError, first_line, short_repr
+from src.kindling.errors import InputError, first_line, nearest, short_repr
 from src.kindling.files import bounded
 from src.kindling.layout import BEST, LAST, PREVIOUS, Plain
 from src.kindling.training.resume_changes import (
@@ -96,7 +97,7 @@ def plan(run: Path, settings: Plain, allow_changes: bool) -> Resumption:
         check_length(run, content, settings, found)
     check_allowed(run, found, allow_changes)
     if checkpoint:
-        check_possible(content, found)
+        check_possible(found)
     return Resumption(run, checkpoint, content or {}, found, notices)
 
 
@@ -179,12 +180,16 @@ def with_overrides(saved: Plain, overrides: Sequence[str]) -> Plain:
     keys, what the recipe derives from them follows (the data's seed from `seed`). An option of a
     group replaces the whole group, except for the trainer's, which hold little more than where to
     run.
+
+    Raises:
+        InputError: a key is neither the run's nor its recipe's.
     """
     given = {_key(o): o for o in overrides if _key(o) not in NOT_OF_THE_RUN}
     if not given:
         return saved
     held, options = layout.flat(saved), _options(saved)
     recipe = layout.flat(_composed(options))
+    _check_keys(given, options, [*held, *recipe])
     own = {key: o for key, o in given.items() if key in held and key not in recipe}
     others = {key: o for key, o in given.items() if key not in own}
     as_saved = [f"{key}={json.dumps(held[key])}" for key in others if key in held]
@@ -197,6 +202,23 @@ def with_overrides(saved: Plain, overrides: Sequence[str]) -> Plain:
     kept = {k: v for k, v in held.items() if k not in gone and not k.startswith(replaced)}
     new = {k: v for k, v in after.items() if v != before.get(k, ...) or k.startswith(replaced)}
     return _nested(kept | new | {key: _value(override) for key, override in own.items()})
+
+
+def _check_keys(given: dict[str, str], options: list[str], leaves: list[str]) -> None:
+    """Refuse keys that are neither among these nor in the options of groups that are given."""
+    typed = [key for key, override in given.items() if override[0].isalpha()]
+    if all(key in leaves or (layout.CONF / key).is_dir() for key in typed):
+        return
+    kept = [option for option in options if _key(option) not in given]
+    chosen = [override for key, override in given.items() if (layout.CONF / key).is_dir()]
+    leaves = [*leaves, *layout.flat(_composed([*kept, *chosen]))]
+    ends = {leaf: [m.start() for m in re.finditer(r"\.|$", leaf)] for leaf in leaves}
+    known = sorted({leaf[:end] for leaf in leaves for end in ends[leaf]})
+    groups = [path.name for path in layout.CONF.iterdir() if path.is_dir()]
+    unknown = [key for key in typed if "/" not in key and key not in [*known, *groups]]
+    if unknown:
+        lines = [f"{key}: there is no such key{nearest(key, known)}" for key in unknown]
+        raise InputError("; ".join(lines))
 
 
 def _options(saved: Plain) -> list[str]:

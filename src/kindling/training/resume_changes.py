@@ -10,11 +10,10 @@ Changes = dict[str, tuple[Any, Any]]  # key -> (old, new)
 INCOMPATIBLE = {  # cannot change: the state in the checkpoint would mean something else
     "optimizer._target_": "one optimizer's state cannot be loaded into another",
     "scheduler._target_": "the state of a plateau schedule differs from that of a schedule by step",
-    "steps_per_execution": "progress is counted differently with several steps per call",
 }
 
 
-def check_possible(content: Any, found: Changes) -> None:
+def check_possible(found: Changes) -> None:
     """Refuse changes that the state in the checkpoint rules out.
 
     Raises:
@@ -26,22 +25,10 @@ def check_possible(content: Any, found: Changes) -> None:
         old, new = found[key]
         if key == "scheduler._target_" and not any(str(t).endswith(".plateau") for t in (old, new)):
             continue
-        if key == "steps_per_execution" and old != 1 and new != 1:
-            if not _at_epoch_end(content):
-                raise InputError(
-                    f"{key}: {old} -> {new} is possible only between epochs, and the checkpoint is"
-                    f" from the middle of one; continue with {old}"
-                )
-            continue
         raise InputError(
             f"{key}: {old} -> {new} is not possible ({reason}); init_from= starts a new run"
             " from these weights"
         )
-
-
-def _at_epoch_end(content: Any) -> bool:
-    """Return whether a checkpoint was saved between two epochs."""
-    return bool(content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"])
 
 
 def apply_changes(found: Changes, content: Any, settings: Plain) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 
+from src.kindling.callbacks.checkpointing import Checkpointing
 from src.kindling.errors import InputError
 from src.kindling.files import run_directory, run_lock
 from src.kindling.files.checkpoint import AtomicCheckpointIO, load_checkpoint
@@ -384,7 +385,8 @@ REFUSED = {
     "logger=csv": "logger.tensorboard._target_",
     "optimizer=adam allow_changes=true": "one optimizer's state cannot be loaded into another",
     "scheduler=plateau allow_changes=true": "the state of a plateau schedule differs",
-    "steps_per_execution=1 allow_changes=true": "progress is counted differently",
+    "trainer.max_epoch=30": "there is no such key: did you mean 'trainer.max_epochs'?",
+    "scheduler=plateau scheduler.patiense=3": "did you mean 'scheduler.patience'?",
     "model=line model.bias=true allow_changes=true": "does not fit",
 }
 
@@ -396,13 +398,36 @@ def test_other_settings_are_said_and_refused(words, run, command, capsys):
     assert yaml.safe_load((run / "config.yaml").read_text())["optimizer"]["lr"] == 0.1
 
 
-@pytest.mark.parametrize("edge", [True, False])
-def test_executions_change_their_length_at_an_epochs_end_alone(edge):
-    loops = {"fit_loop": {"epoch_loop.batch_progress": {"is_last_batch": edge}}}
-    found = {"steps_per_execution": (10, 7)}
-    refusal = pytest.raises(InputError, match="possible only between epochs")
-    with contextlib.nullcontext() if edge else refusal:
-        resume_changes.check_possible({"loops": loops}, found)
+def test_near_names_are_those_of_the_run_itself(run, command, capsys):
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    settings["callbacks"]["early_stopping"] = {"patience": 3}  # not in the default recipe
+    run_directory.write_config(run, settings)
+    word = "callbacks.early_stopping.patiense=4"
+    said = refused(command, capsys, "train", "resume=latest", word)
+    assert said.endswith("no such key: did you mean 'callbacks.early_stopping.patience'?\n")
+
+
+@pytest.mark.parametrize("steps", [1, 7])
+def test_the_steps_per_call_may_change_in_the_middle_of_an_epoch(steps, command, monkeypatch):
+    words = ("model=teacher", "trainer.max_epochs=2", "trainer.val_check_interval=4")
+    words += ("trainer.accelerator=cpu", "model.dropout=0.2")  # of 10 steps per epoch
+    command.here("train", *words)
+    whole, save = command.latest, Checkpointing._save
+
+    def stop_after_saving(callback, trainer):
+        save(callback, trainer)
+        if trainer.global_step == 4:
+            raise SystemExit(3)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpointing, "_save", stop_after_saving)
+        with pytest.raises(SystemExit):
+            command.here("train", *words)
+    change = f"steps_per_execution={steps}"
+    command.here("train", "resume=latest", change, "allow_changes=true")
+    assert command.latest != whole
+    found = [d for d in kills.differences(whole, command.latest) if change.split("=")[0] not in d]
+    assert found == []
 
 
 def test_the_same_settings_are_no_change(run, command):
