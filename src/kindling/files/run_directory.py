@@ -136,7 +136,10 @@ def check_parts(run: Path) -> None:
         InputError: naming it.
     """
     for path in _parts(run):
-        mode = path.lstat().st_mode
+        try:
+            mode = path.lstat().st_mode
+        except FileNotFoundError:  # a file that the run has replaced meanwhile
+            continue
         if stat.S_ISLNK(mode):
             raise InputError(
                 f"{path} is a link, and links in a run directory are not followed; `cp -rL` copies"

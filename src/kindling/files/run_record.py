@@ -143,8 +143,9 @@ def recorded_by_first(run: Path) -> Iterator[None]:
     except Exception as error:
         ranks.report_failure(f"{type(error).__name__}: {first_line(error)}")
         with bounded.open_append(run / "run.log") as log:
-            rank = os.environ.get("LOCAL_RANK", "?")
-            log.write(f"rank {rank}:\n{traceback.format_exc()}")
+            log.write(f"rank {ranks.number()}:\n{traceback.format_exc()}")
+        if ranks.has_own_console():
+            raise
         raise SystemExit(1) from None
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -81,6 +82,8 @@ class _Launcher(_SubprocessScriptLauncher):
             lost = self._lost() if isinstance(error, Exception) else None
             if lost is None and isinstance(error, DistStoreError):
                 lost = self._missing()
+            if lost is None and isinstance(error, RuntimeError):
+                lost = self._silent(str(error))
             self._end_all()
             if lost:
                 raise ConnectionError(lost) from error
@@ -101,8 +104,12 @@ class _Launcher(_SubprocessScriptLauncher):
     def _lost(self) -> str | None:
         """Return the rank that has exited or does not answer; None if all are running."""
         deadline = time.monotonic() + GRACE
-        while self.procs and time.monotonic() < deadline:
-            for rank, process in enumerate(self.procs, start=1):
+        while (self.procs or ranks.number() == 0) and time.monotonic() < deadline:
+            for rank in self._others() if ranks.number() == 0 else ():
+                line = ranks.reported_failure(rank)
+                if line and not line.startswith("ConnectionError"):  # that one lost another rank
+                    return f"rank {rank}: {line}"
+            for rank, process in enumerate(self.procs, start=ranks.number() + 1):
                 if status := process.poll():
                     if line := ranks.reported_failure(rank):
                         return f"rank {rank}: {line}"
@@ -112,10 +119,25 @@ class _Launcher(_SubprocessScriptLauncher):
             time.sleep(POLL)
         return None
 
+    def _others(self) -> list[int]:
+        return [r for r in range(self.num_processes * self.num_nodes) if r != ranks.number()]
+
     def _missing(self) -> str:
         """Say which ranks did not join this process, and which setting limits the wait."""
-        who = " or ".join(f"rank {rank}" for rank in range(1, len(self.procs) + 1)) or "rank 0"
+        others = self._others() if ranks.number() == 0 else [0]
+        who = " or ".join(f"rank {rank}" for rank in others)
         return f"trainer.strategy.timeout={self.timeout:g}: {who} did not join in these seconds"
+
+    def _silent(self, error: str) -> str | None:
+        """Say that another rank is out of reach, if an error of the network means that."""
+        several, me = self._others(), ranks.number()
+        who = f"rank {several[0]}" if len(several) == 1 else "another rank"
+        if re.search("timed out|timeout", error, re.IGNORECASE):
+            wait = f"trainer.strategy.timeout={self.timeout:g}"
+            return f"{wait}: rank {me} had no answer from {who} in these seconds"
+        if re.search("connection (closed|reset)|broken pipe", error, re.IGNORECASE):
+            return f"rank {me} has lost its connection to {who}"
+        return None
 
     def _end_all(self) -> None:
         """Give the ranks a moment to end by themselves; then kill them, including stopped ones."""

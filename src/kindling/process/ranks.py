@@ -4,7 +4,8 @@ import contextlib
 import os
 from pathlib import Path
 
-VARIABLE = "KINDLING_RUN_DIRECTORY"  # the run directory, for launched ranks
+VARIABLE = "KINDLING_RUN_DIRECTORY"  # the run directory, for other ranks than 0
+FIRST = "KINDLING_FIRST_RANK"  # the first global rank on this host; unset on the host of rank 0
 
 
 def export_run(run: Path) -> None:
@@ -12,20 +13,45 @@ def export_run(run: Path) -> None:
     os.environ[VARIABLE] = str(run)
 
 
+def follow(run: Path, first: int) -> None:
+    """Take part in a run whose first process is another one that has not launched this one.
+
+    Args:
+        run: its directory.
+        first: the global rank of the first process on this host.
+    """
+    os.environ[VARIABLE], os.environ[FIRST] = str(run), str(first)
+
+
 def inherited_run() -> Path | None:
-    """Return the run directory of the process that launched this one as another rank, if any."""
+    """Return the run directory of which this process is a further rank, if it is one."""
     return Path(os.environ[VARIABLE]) if is_launched() else None
 
 
 def is_launched() -> bool:
-    """Return whether another process of the same run launched this one."""
-    return VARIABLE in os.environ and int(os.environ.get("LOCAL_RANK", "0")) > 0
+    """Return whether this process is a further rank of a run that another process started."""
+    return VARIABLE in os.environ and number() > 0
+
+
+def number() -> int:
+    """Return the global rank of this process, as far as it is known before ranks meet."""
+    return int(os.environ.get(FIRST, "0")) + int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def is_torchrun() -> bool:
+    """Return whether torchrun has started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def has_own_console() -> bool:
+    """Return whether this is the first process of another host: nobody else speaks there."""
+    return FIRST in os.environ and os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def report_failure(line: str) -> None:
     """Leave the line of this rank's failure in the run directory, for the first rank to print."""
     with contextlib.suppress(OSError):  # a full disk: then the first rank says how this one ended
-        _failure_file(int(os.environ["LOCAL_RANK"])).write_text(line, encoding="utf-8")
+        _failure_file(number()).write_text(line, encoding="utf-8")
 
 
 def reported_failure(rank: int) -> str | None:

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
+from src.kindling.process import ranks
+
 # Exit status by signal; Windows lacks the last two.
 STATUS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "SIGUSR1": 0}
 SIGNALS = [getattr(signal, name) for name in STATUS if hasattr(signal, name)]
@@ -202,7 +204,7 @@ def exit_now(code: int, failure: str | None = None, signal_number: int = 0) -> N
     """
     if not _state.exiting.acquire(blocking=False):  # already exiting
         return
-    told = os.environ.get("LOCAL_RANK", "0") != "0"  # rank 0 prints for all
+    told = ranks.number() > 0 and not ranks.has_own_console()  # rank 0 prints for all
     if failure is not None:
         told = _tried(lambda: say(f"error: {failure}", sys.__stderr__))
     for act in reversed(_state.acts):

@@ -15,7 +15,7 @@ from src.kindling.files import bounded, run_directory, run_record, sweep_links
 from src.kindling.layout import BEST, LAST, Plain
 from src.kindling.process import ranks, signals
 from src.kindling.process.requeue import requeue
-from src.kindling.training import resume, slurm
+from src.kindling.training import hosts, resume, slurm
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
@@ -86,6 +86,8 @@ def run(
     except signals.Stopped:
         requeue()
         raise
+    finally:
+        hosts.announce(None)
 
 
 def _assigned(settings: Plain, overrides: Sequence[str], assignment: Assignment) -> Metrics:
@@ -124,6 +126,7 @@ def _start(
 ) -> Metrics:
     """Train in a new run directory."""
     validate(masking.with_variables(settings))
+    hosts.find_run(settings["trainer"])
     log_dir = settings["log_dir"]
     if settings["init_from"] is not None:
         source = run_directory.find_checkpoint(str(settings["init_from"]), log_dir)
@@ -145,6 +148,7 @@ def _start(
         print(f"warning: {line}", file=sys.stderr)
     stored, facts = masking.masked(settings), _facts(built, notices, assignment)
     with run_directory.opened(path, stored, links, **facts) as record:
+        hosts.announce(path)
         return _train(built, path, None, notices, overrides, record)
 
 
@@ -183,6 +187,8 @@ def _resume(
     validate(masking.with_variables(settings))
     if _is_complete(path, saved, settings, allow_changes):
         return Metrics()
+    hosts.find_run(settings["trainer"])
+    path = ranks.inherited_run() or path
     path, notices = _writable(path, settings)
     with run_directory.reopened(path) as recorded:
         plan = resume.plan(path, masking.masked(settings), allow_changes)
@@ -199,6 +205,7 @@ def _resume(
         notices += begun + plan.notices
         facts = _facts(built, begun, assignment)
         with recorded(masking.masked(settings), **facts) as record:
+            hosts.announce(path)
             return _train(built, path, checkpoint or plan.checkpoint, notices, overrides, record)
 
 
@@ -363,8 +370,9 @@ def _longer(built: "Experiment") -> dict[str, str]:
 
 
 def _say(line: str) -> None:
-    if not ranks.is_launched():  # the first rank speaks for all
-        print(printable(line), flush=True)
+    if ranks.number() > 0:
+        return
+    print(printable(line), flush=True)
 
 
 def _stopped_at_once(path: Path, failure: str | None) -> bool:

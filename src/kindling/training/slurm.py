@@ -26,7 +26,7 @@ def run_links(log_dir: str, overrides: Sequence[str]) -> list[Path]:
 
 def requeued_run(log_dir: str, overrides: Sequence[str]) -> Path | None:
     """Return the run that this job started before SLURM requeued it; None on its first start."""
-    if ranks.is_launched() and "SLURM_STEP_ID" not in os.environ:
+    if ranks.is_launched() and "SLURM_STEP_ID" not in os.environ and not ranks.is_torchrun():
         return Path(os.environ[REQUEUED_RUN]) if REQUEUED_RUN in os.environ else None
     if job() is None or int(os.environ.get("SLURM_RESTART_COUNT") or 0) < 1:
         return None
@@ -52,7 +52,8 @@ def check_tasks(settings: Plain) -> None:
     per_node = len(devices) if isinstance(devices, list) else devices
     if not isinstance(per_node, int) or not tasks.isdigit() or ranks.is_launched():
         return
-    if job() is None or os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+    by_hand = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
+    if job() is None or by_hand or ranks.is_torchrun():
         return
     processes = per_node * settings["trainer"]["num_nodes"]
     if processes > 1 and processes != int(tasks):
@@ -70,7 +71,9 @@ def wait_for_first_task(settings: Plain, overrides: Sequence[str]) -> None:
     """
     task = os.environ.get("SLURM_PROCID", "0")
     trainer = settings["trainer"]
-    if job() is None or task == "0" or (trainer["devices"] == 1 and trainer["num_nodes"] == 1):
+    if job() is None or task == "0" or ranks.is_torchrun():
+        return
+    if trainer["devices"] == 1 and trainer["num_nodes"] == 1:
         return  # tasks of one process each are runs of their own
     link, deadline = _link(settings["log_dir"], overrides), time.monotonic() + PATIENCE
     while not link.is_dir():

@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -117,4 +118,22 @@ def test_a_rank_that_never_comes_is_named_with_the_setting(tmp_path: Path) -> No
     forked = Forked(tmp_path, *LONG, *PAIR, *waits, ranks=2, first=rank_1_never_comes)
     assert forked.wait(60) == 1
     assert "trainer.strategy.timeout=2: rank 1 did not join in these seconds" in forked.err
+    assert forked.err.count("\n") == 1
+
+
+def nan_on_rank_1() -> None:
+    """Let a loss of rank 1 be NaN."""
+    from src.kindling.model import BaseModule
+
+    def odd(self: BaseModule, batch: object) -> object:
+        value: Any = loss(self, batch)
+        return value * float("nan") if self.trainer.global_rank == 1 else value
+
+    loss, BaseModule.training_loss = BaseModule.training_loss, odd
+
+
+def test_a_loss_of_another_rank_that_is_nan_is_the_line_on_the_console(tmp_path: Path) -> None:
+    forked = Forked(tmp_path, *LONG, *PAIR, ranks=2, first=nan_on_rank_1)
+    assert forked.wait(60) == 1
+    assert "rank 1: FloatingPointError: step 1: train/loss is nan" in forked.err, forked.err
     assert forked.err.count("\n") == 1
