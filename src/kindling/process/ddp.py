@@ -132,6 +132,8 @@ class _Launcher(_SubprocessScriptLauncher):
         """Say that another rank is out of reach, if an error of the network means that."""
         several, me = self._others(), ranks.number()
         who = f"rank {several[0]}" if len(several) == 1 else "another rank"
+        if not re.search("gloo|nccl", error, re.IGNORECASE):
+            return None
         if re.search("timed out|timeout", error, re.IGNORECASE):
             wait = f"trainer.strategy.timeout={self.timeout:g}"
             return f"{wait}: rank {me} had no answer from {who} in these seconds"
