@@ -238,5 +238,7 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*WeightAveraging callback with a model that over.*")
     # training/run.py says so, and what to do.
     warnings.filterwarnings("ignore", message="Using `DistributedSampler` with the dataloaders.*")
+    # A login node of SLURM has srun: training there, outside of a job, is what was asked for.
+    warnings.filterwarnings("ignore", message="The `srun` command is available on your system.*")
     # The rows are in memory: there is nothing that a worker process could do.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")

@@ -292,6 +292,8 @@ def check_length(run: Path, content: Any, settings: Plain, found: Changes) -> No
     epochs, done = settings["trainer"]["max_epochs"], epochs_done(content)
     if isinstance(epochs, int) and 0 <= epochs < done:
         raise InputError(f"trainer.max_epochs={epochs}: {run} has completed {done} epochs already")
+    if "trainer.max_epochs" in found and done:
+        _check_schedules(run, content, epochs, done)
     patience = settings["callbacks"].get("early_stopping", {}).get("patience")
     for state in early_stoppings(content):
         if not state.get("stopping_reason") or "trainer.max_epochs" not in found:
@@ -302,6 +304,17 @@ def check_length(run: Path, content: Any, settings: Plain, found: Changes) -> No
                 f"trainer.max_epochs={epochs}: early stopping ended {run} after {done} epochs; with"
                 f" more patience it continues: "
                 f"{layout.command_line('train', resume=str(run), **longer)}"
+            )
+
+
+def _check_schedules(run: Path, content: Any, epochs: Any, done: int) -> None:
+    """Refuse more steps than a schedule of torch's OneCycleLR has, which raises at the next one."""
+    steps = content.get("global_step", 0) / done * epochs
+    for state in content.get("lr_schedulers", []):
+        if 0 < state.get("total_steps", steps) < steps:
+            raise InputError(
+                f"trainer.max_epochs={epochs}: the OneCycleLR of {run} ends after"
+                f" {state['total_steps']} steps; init_from= starts a longer run from these weights"
             )
 
 

@@ -363,7 +363,9 @@ def _longer(built: "Experiment") -> dict[str, str]:
 
     epochs = built.config["trainer"]["max_epochs"] or -1
     stopping = built.config["callbacks"].get("early_stopping")
-    longer = {"trainer.max_epochs": str(2 * epochs)} if epochs > 0 else {}
+    schedules = [config.scheduler for config in built.trainer.lr_scheduler_configs]
+    ends = any(hasattr(schedule, "total_steps") for schedule in schedules)  # torch's OneCycleLR
+    longer = {"trainer.max_epochs": str(2 * epochs)} if epochs > 0 and not ends else {}
     if stopping and has_stopped_early(built.trainer):
         longer |= resume.longer_patience(stopping["patience"])
     return longer

@@ -320,7 +320,7 @@ def test_a_job_that_fails_leaves_the_others_their_turn(
         for path in sorted((command.log_dir / "train" / "line").iterdir())
     ]
     assert sorted(ends) == ["failed", "finished", "finished"]
-    assert {path.name for path in command.log_dir.iterdir()} == {"train", "latest"}
+    assert {path.name for path in command.log_dir.iterdir()} == {"train", "latest", "sweep"}
 
 
 LIMITED = """

@@ -109,3 +109,17 @@ def test_a_misfit_is_one_line_and_the_run_stays_as_it_was(
     assert "last.ckpt does not fit this configuration: " in said
     assert MISFITS[misfit] in said
     assert list(content(command.latest)) == before
+
+
+def test_a_schedule_that_ends_with_the_run_makes_no_longer_one(
+    conf: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "trainer.max_epochs=" not in command.here("train", *words("Groups", conf))
+    before = list(content(command.latest))
+    with pytest.raises(SystemExit) as stop:
+        command.here("train", f"--config-dir={conf}", "resume=latest", "trainer.max_epochs=9")
+    [line] = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2
+    assert line.startswith("error: trainer.max_epochs=9: the OneCycleLR of ")
+    assert "ends after 20 steps; init_from= starts a longer run" in line
+    assert list(content(command.latest)) == before

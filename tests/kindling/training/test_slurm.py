@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -138,3 +139,16 @@ def test_tasks_of_srun_share_one_run(scontrol: Path, command: Command) -> None:
     assert "test/accuracy" in first[0]
     [run] = (command.log_dir / "train/quadrants").iterdir()
     assert "2 process(es)" in json.loads((run / "run.json").read_text())["device"]
+
+
+def test_a_login_node_with_srun_changes_nothing(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (srun := tmp_path / "srun").write_text("#!/bin/sh\nexit 1\n")
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        done = command.here("train", *QUICK, "trainer.max_epochs=1")
+    assert done.startswith("line: run directory ")
+    assert not (command.log_dir / "slurm").exists()
