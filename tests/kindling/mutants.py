@@ -141,7 +141,7 @@ MUTATIONS = [
         ("signal.set_wakeup_fd(-1)", "pass"),
         ("os.register_at_fork(after_in_child=_restore_in_worker)", "pass"),
         ("signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL", "signal.SIG_DFL"),
-        ('told = os.environ.get("LOCAL_RANK", "0") != "0"', "told = False"),
+        ("told = ranks.number() > 0 and not ranks.has_own_console()", "told = False"),
         ('"SIGHUP": 129, ', ""),
     ),
     *_of(
