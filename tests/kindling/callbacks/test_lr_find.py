@@ -15,8 +15,6 @@ from src.kindling.build import Experiment
 from src.kindling.callbacks.lr_find import RangeTest, steepest
 from src.kindling.errors import InputError
 
-pytestmark = pytest.mark.usefixtures("own_models")
-
 
 class Quadratic(pl.LightningModule):
     """The loss w^2, whose descent is known, with two parameter groups."""
