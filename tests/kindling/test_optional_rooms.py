@@ -98,9 +98,10 @@ def test_the_rest_is_collected_and_trains(room: str, tmp_path: Path) -> None:
     (copy / "import_all.py").write_text(IMPORT_ALL)
     assert int(run([*PYTHON, "-m", "import_all"], copy)) > 30
     run([*PYTHON, "-m", "pytest", *IMPORTED, "-n", "0", "--collect-only", "-q"], copy)
-    quick = ["-m", "model=line,quadrants,teacher", "trainer.max_epochs=2", "logger=none"]
-    words = examples.arguments("train", *quick, "trainer.accelerator=cpu")
-    trained = run([*PYTHON, "-m", "src.train", *words], copy)
+    trained = ""
+    for model in ("line", "quadrants", "teacher"):
+        quick = [f"model={model}", "trainer.max_epochs=2", "trainer.accelerator=cpu", "logger=none"]
+        trained += run([*PYTHON, "-m", "src.train", *examples.arguments("train", *quick)], copy)
     assert (ONE_STEP in trained) == (room == "speed")
     offered = set(re.findall(r"python -m src\.(\w+)", trained))
     assert "predict" in offered
