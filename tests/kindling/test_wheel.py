@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tomllib
 import venv
 from pathlib import Path
@@ -36,10 +35,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [site] = (folder / "venv" / "lib").glob("*/site-packages")
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet", "wheel"]
     run([*pip, "--no-deps", "-w", str(folder), str(source)], folder)
-    shared = sysconfig.get_path("purelib")
     [wheel] = folder.glob("*.whl")
     run([*pip[:-1], "install", "--no-deps", "--no-index", str(wheel)], folder)
-    (site / "shared.pth").write_text(f"{shared}\n")
+    shared = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "shared.pth").write_text("\n".join(shared) + "\n")
     return folder / "venv" / "bin"
 
 
