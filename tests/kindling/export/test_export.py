@@ -16,7 +16,7 @@ from src.kindling.errors import InputError
 from src.kindling.export import export, formats
 from src.kindling.export.calls import Call, differences, names, record, rows
 from src.kindling.export.program import fits, shapes, trace
-from tests.conftest import ROOT, Command
+from tests.conftest import ROOT, Command, has_command
 
 KEYS = ("run", "output", "precision", "quantize", "opset", "tolerance")
 OPTIONS: dict[str, Any] = {**dict.fromkeys(KEYS), "format": "pt2"}
@@ -153,6 +153,8 @@ def test_a_wrong_option_is_refused_with_its_choices(setting: Any, line: str) -> 
 
 @pytest.fixture
 def own(own_models: None, command: Command) -> Command:
+    if not has_command("export"):  # an older copy, whose engine alone was updated
+        pytest.skip("src/export.py is not there")
     command.here("train", "model=quadrants", "trainer.max_epochs=2", "logger=none")
     return command
 
@@ -209,7 +211,8 @@ def test_a_link_in_place_of_the_output_is_replaced_and_not_followed(
 
 @pytest.mark.services
 @pytest.mark.skipif(
-    not (ROOT / "src/models/fizzbuzz.py").is_file(), reason="the FizzBuzz classifier is not there"
+    not (has_command("export") and (ROOT / "src/models/fizzbuzz.py").is_file()),
+    reason="the command or the FizzBuzz classifier is not there",
 )
 def test_onnx_plays_a_perfect_game_in_onnxruntime_alone(command: Command, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
