@@ -118,7 +118,7 @@ def test_a_job_that_reaches_its_time_limit_is_queued_again_to_the_same_bits(
 
 
 def test_usr1_in_the_first_seconds_queues_the_job_again(jobs: Jobs) -> None:
-    endless = ("trainer.max_epochs=-1", *RUN, *PAUSED)
+    endless = ("trainer.max_epochs=100000", *RUN, *PAUSED)
     started = [jobs.submit("train", f"seed={n}", *endless) for n in range(4)]
     for number, job in enumerate(started):
         until(lambda job=job: f"{job}.0" in jobs.cluster.ask("squeue", "-hs", "-j", job), 60)
