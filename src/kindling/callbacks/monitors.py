@@ -10,6 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
+from torchmetrics import MetricCollection
 
 from src.kindling.callbacks.checkpointing import Checkpointing
 from src.kindling.callbacks.training_metrics import NAMES, TrainingMetrics
@@ -131,15 +132,16 @@ def _known(trainer: Any, model: Any, validates: bool) -> list[str] | None:
     foreign = [part for part in parts if not part.__module__.startswith(LIBRARIES)]
     if not hasattr(model, "parameter_metrics") or any(map(_may_log, foreign)):
         return None
-    model.configure_model()
-    metrics = [*model.stage_metrics["val"].keys()]
-    metrics += [f"val/{name}" for name in model.parameter_metrics()]
+    own = model.metrics()  # not stage_metrics: Lightning says when to make those, in its precision
+    if any(isinstance(metric, MetricCollection) for metric in own.values()):
+        return None
+    metrics = [f"val/{name}" for name in ("loss", *own, *model.parameter_metrics())]
     points = [name for name in NAMES if _is_of_points(trainer, name)]
     return points + (metrics if validates else [])
 
 
 def _may_log(part: type) -> bool:
-    if "configure_model" in vars(part):  # Lightning says when: it may make sharded layers
+    if "configure_model" in vars(part):  # the layers of `parameter_metrics` may not be there yet
         return True
     try:
         return re.search(r"\blog(_dict)?\(|callback_metrics", inspect.getsource(part)) is not None

@@ -8,6 +8,7 @@ import itertools
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
@@ -15,8 +16,9 @@ from hydra.core.global_hydra import GlobalHydra
 from src.kindling.callbacks.checkpointing import Checkpointing
 from src.kindling.process import ranks
 from tests.conftest import options
-from tests.kills import differences
+from tests.kills import differences, history
 from tests.kindling.conftest import Command
+from tests.kindling.examples.models.quadrants import Quadrants
 
 pytestmark = pytest.mark.usefixtures("own_models")
 
@@ -146,3 +148,28 @@ def test_many_pairs_of_options_train_resume_and_are_read_back(
         with capsys.disabled():
             print(number, *pair, what or "", flush=True)
     assert found == {}
+
+
+def test_metrics_of_a_whole_epoch_outlive_a_stop_right_after_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def logging(self: Quadrants, batch: Any, batch_idx: int) -> Any:
+        loss = self.training_loss(batch)
+        self.log("odd", loss.detach(), on_step=False, on_epoch=True)
+        return loss
+
+    monkeypatch.setattr(Quadrants, "training_step", logging)
+    whole, parts = Command(tmp_path / "whole"), Command(tmp_path / "parts")
+    bare = Command(tmp_path / "bare")
+    whole.here("train", *TWO)
+    _forget(monkeypatch)
+    bare.here("train", *TWO, "~callbacks.checkpointing", "logger=csv")  # Lightning's own rows
+    _forget(monkeypatch)
+    stopped_after_an_epoch(parts, monkeypatch, *TWO)
+    _forget(monkeypatch)
+    parts.here("train", "resume=latest")
+    assert list(differences(whole.latest, parts.latest)) == []
+    rows = [[(r["step"], r["epoch"], r["odd"]) for r in history(c.latest)] for c in (whole, bare)]
+    found, expected = ([row for row in one if row[2]] for one in rows)
+    assert found == expected
+    assert [step for step, _, _ in found] == ["3", "7"]
