@@ -7,6 +7,7 @@ import os
 import pytest
 import yaml
 
+from src.kindling import layout
 from src.kindling.errors import InputError
 from src.kindling.files import run_directory, run_record
 from src.kindling.results import runs
@@ -132,7 +133,8 @@ def test_a_name_of_no_run_says_so(tmp_path, monkeypatch, name, said):
 
 
 def test_without_any_run_it_says_how_to_make_one(tmp_path):
-    with pytest.raises(InputError, match=r"`python -m src\.train` makes one"):
+    line = r"`python -m src\.train` makes one"
+    with layout.added_folders([]), pytest.raises(InputError, match=line):
         runs.find([], str(tmp_path))
 
 
@@ -158,7 +160,7 @@ CONFIGS = {
     "- " * 4 * 10**5: "cannot be read|more than a run",
     "? " * 10**5: "cannot be read|more than a run",
     "model: {}\na: " + "9" * 5000: "cannot be read|more than a run",
-    "model: {}\n" + "x: " + "y" * 2**21: "larger than a run",
+    "model: {}\n" + "x: " + "y" * 2**21: "larger than any file that a run writes",
     "model: {}\n\x07: 1": "cannot be read",
     "2001-99-99: 1": "cannot be read",
 }

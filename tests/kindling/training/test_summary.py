@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from src.kindling import layout
 from src.kindling.training import summary
 from tests.conftest import has_command
 
@@ -35,7 +36,8 @@ def test_a_stage_without_metrics_has_no_column() -> None:
 
 def test_what_to_type_next_is_quoted_and_leaves_out_what_there_is_not(tmp_path: Path) -> None:
     run = tmp_path / "my logs" / "train" / "fizzbuzz" / "a"
-    said = summary.next_steps(run, {})
+    with layout.added_folders([]):
+        said = summary.next_steps(run, {})
     assert said.splitlines() == [
         f"results: {run}",
         f"next:    python -m src.predict 'run=\"{run}\"'",
