@@ -11,7 +11,7 @@ from torch import nn
 
 from src.kindling import restore
 from src.kindling.build import Experiment
-from src.kindling.training import run, summary
+from src.kindling.training import fit, summary
 from tests.kindling.examples.models import quadrants
 from tests.kindling.examples.net import TwoLayers
 
@@ -21,7 +21,7 @@ SHORT = ("trainer.max_epochs=3", "trainer.check_val_every_n_epoch=1", "logger=no
 def fit_and_test(built: Experiment, folder: Path, callback: Any) -> dict[str, float]:
     """Train with a further callback; return the metrics of the test."""
     built.trainer.callbacks.insert(0, callback)  # type: ignore[attr-defined]
-    metrics = run._fit_and_test(built, folder, None, [])
+    metrics = fit.fit_and_test(built, folder, None, [])
     return {name: value for name, value in metrics.items() if name.startswith("test/")}
 
 

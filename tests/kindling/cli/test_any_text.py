@@ -77,7 +77,7 @@ def status_of(folder, *arguments, name="train"):
     with (
         contextlib.chdir(folder),
         mock.patch.object(sys, "argv", [f"src/{name}.py", *arguments, *small]),
-        mock.patch.object(run, "_train", return_value=run.Metrics()),
+        mock.patch.object(run, "train", return_value=run.Metrics()),
         mock.patch.dict(os.environ),
         contextlib.redirect_stderr(said),
         contextlib.redirect_stdout(io.StringIO()),
