@@ -94,7 +94,7 @@ WRONG = {
     f"model.hidden_features={10**29}": "no tensor has such a size",
     "threads=1025": "less than or equal to 1024",
     "trainer.devices=1025": "trainer.devices=1025",
-    "trainer.num_nodes=2": "the address of the first machine is not known",
+    "trainer.num_nodes=2": "MASTER_ADDR, MASTER_PORT, NODE_RANK missing",
     "trainer.max_time=soon": 'trainer.max_time=soon: must be "DD:HH:MM:SS"',
     "+trainer.logger=false": "trainer.logger: set by the run itself: use logger=none",
     "+trainer.enable_checkpointing=false": "use callbacks=none, or ~callbacks.checkpointing",
@@ -273,7 +273,9 @@ def test_wrong_input_of_the_other_commands_too(wrong: str, typed: Typed) -> None
 
 @pytest.mark.parametrize("name", ["evaluate", "predict"])
 def test_without_a_run_the_line_says_how_to_make_one(name: str, typed: Typed) -> None:
-    assert "there is no run yet; `python -m src.train` makes one" in typed(name)
+    said = typed(name)
+    assert "there is no run yet; `python -m src.train" in said
+    assert said.endswith("` makes one\n")
 
 
 def test_a_checkpoint_that_is_none_is_named(typed: Typed, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def ended(processes: list[subprocess.Popen[str]], status: int) -> str:
     """Return what rank 0 has printed; the other one prints nothing."""
     first, other = processes
     further, (out, err) = (process.communicate(timeout=120) for process in (other, first))
-    assert [process.returncode for process in processes] == [status] * 2, (out, err, further)
+    assert [process.returncode for process in processes] == [status] * 2, out + err + further[1]
     assert (err, further) == ("", ("", ""))
     return out
 
