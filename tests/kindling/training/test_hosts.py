@@ -44,6 +44,7 @@ def started(command: Command, *words: str) -> list[subprocess.Popen[str]]:
     AGENTS.append(TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False))
     shared = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(AGENTS[-1].port)}
+    shared["TORCH_CPP_LOG_LEVEL"] = "ERROR"  # a name server that is slow is not what is tested
     shared |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
     line = command.line("train", *words)
     further, first = (
@@ -60,7 +61,7 @@ def ended(processes: list[subprocess.Popen[str]], status: int) -> str:
     first, other = processes
     further, (out, err) = (process.communicate(timeout=120) for process in (other, first))
     assert [process.returncode for process in processes] == [status] * 2, out + err + further[1]
-    assert (err, further) == ("", ("", ""))
+    assert (err, further) == ("", ("", "")), (err, further)
     return out
 
 
