@@ -105,6 +105,8 @@ def serve(address: str) -> list[str]:
     Returns:
         The words of a command line, in a process that is there to run it.
     """
+    # A shell has what it starts in the background ignore Ctrl-C; the commands shall not.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen(64)
