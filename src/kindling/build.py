@@ -236,9 +236,9 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
     # BaseModule makes its metrics in configure_model; it shards nothing.
     warnings.filterwarnings("ignore", message=".*WeightAveraging callback with a model that over.*")
-    # training/run.py says so, and what to do.
+    # training/fit.py says so, and what to do.
     warnings.filterwarnings("ignore", message="Using `DistributedSampler` with the dataloaders.*")
-    # A login node of SLURM has srun: training there, outside of a job, is what was asked for.
+    # A SLURM login node has srun; training there outside of a job is intended.
     warnings.filterwarnings("ignore", message="The `srun` command is available on your system.*")
     # The rows are in memory: there is nothing that a worker process could do.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")

@@ -30,5 +30,7 @@ def left_out(trainer: Any) -> Iterator[None]:
     trainer.callbacks = [c for c in callbacks if not isinstance(c, averaging)]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`")
-        yield
-    trainer.callbacks = callbacks
+        try:
+            yield
+        finally:
+            trainer.callbacks = callbacks

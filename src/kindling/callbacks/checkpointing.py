@@ -251,9 +251,8 @@ def _log_epoch(trainer: Any) -> None:
     """
     loop: Any = trainer.fit_loop.epoch_loop
     _ = trainer.callback_metrics  # looking at them keeps them, for monitors
-    loop._batches_that_stepped -= (
-        1  # the step of the epoch's last batch, as in Lightning's own call
-    )
+    # The step of the epoch's last batch, as in Lightning's own call.
+    loop._batches_that_stepped -= 1
     trainer._logger_connector.update_train_epoch_metrics()  # leaves nothing for that one
     loop._batches_that_stepped += 1
 

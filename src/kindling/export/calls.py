@@ -22,7 +22,7 @@ class Call:
 
     Attributes:
         inputs: its arguments, (args, kwargs).
-        answer: what it returned.
+        answer: its return value.
     """
 
     inputs: Any

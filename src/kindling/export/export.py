@@ -54,7 +54,7 @@ def check(options: Plain) -> None:
     """
     kind = str(options["format"])
     if kind not in PACKAGES:
-        raise InputError(f"format={kind}: there is no such format{nearest(kind, [*PACKAGES])}")
+        raise InputError(f"format={kind}: not a format{nearest(kind, [*PACKAGES])}")
     for key, choices in (("precision", [*PRECISIONS]), ("quantize", ["int8"])):
         if options[key] is not None and str(options[key]) not in choices:
             raise InputError(f"{key}={options[key]}: choose from {', '.join(choices)}")

@@ -83,11 +83,10 @@ def _recorded(
         with run_record.recorded_by_first(run):
             yield {}
         return
-    ranks.export_run(run)
     write_config(run, settings)
     for link in links:
         link_to(run, link)
-    with run_record.record_run(run, **facts) as record:
+    with ranks.exported(run), run_record.record_run(run, **facts) as record:
         yield record
 
 
@@ -103,7 +102,6 @@ def create(run: Path) -> None:
         run.mkdir(parents=True)
     except OSError as error:
         raise InputError(f"{run} cannot be created: {bounded.reason(error)}") from None
-    ranks.export_run(run)
 
 
 def is_writable(run: Path) -> bool:

@@ -2,14 +2,32 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 VARIABLE = "KINDLING_RUN_DIRECTORY"  # the run directory, for other ranks than 0
 FIRST = "KINDLING_FIRST_RANK"  # the first global rank on this host; unset on the host of rank 0
 
 
-def export_run(run: Path) -> None:
-    """Pass the run directory to the processes that this one will launch."""
+@contextlib.contextmanager
+def exported(run: Path) -> Iterator[None]:
+    """Pass the run directory to the processes that this one launches within the block.
+
+    A later command of the same process must not inherit it: its ranks would join this run.
+    """
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = str(run)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(VARIABLE, None)
+        else:
+            os.environ[VARIABLE] = before
+
+
+def join_run(run: Path) -> None:
+    """Take part in a run that the first task of srun has created."""
     os.environ[VARIABLE] = str(run)
 
 

@@ -80,7 +80,7 @@ def wait_for_first_task(settings: Plain, overrides: Sequence[str]) -> None:
         if time.monotonic() > deadline:
             raise InputError(f"task 0 of job {job()} created no run directory in {PATIENCE:g} s")
         time.sleep(0.1)
-    ranks.export_run(run_directory.target(link))
+    ranks.join_run(run_directory.target(link))
     os.environ["LOCAL_RANK"] = task  # as in a rank that another process has launched: not 0
 
 

@@ -138,7 +138,7 @@ def test_a_model_that_cannot_be_exported_gets_one_line(model: Any, line: str) ->
 @pytest.mark.parametrize(
     ("setting", "line"),
     [
-        ({"format": "onxx"}, r"^format=onxx: there is no such format: did you mean 'onnx'\?$"),
+        ({"format": "onxx"}, r"^format=onxx: not a format: did you mean 'onnx'\?$"),
         ({"precision": "8"}, r"^precision=8: choose from 32, 16, bf16$"),
         ({"quantize": "int4"}, r"^quantize=int4: choose from int8$"),
         ({"quantize": "int8"}, r"^quantize=int8: only format=onnx takes it$"),

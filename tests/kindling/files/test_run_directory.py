@@ -59,11 +59,12 @@ def test_paths_are_unique():
     assert len({run_directory.new_path("logs", "train", "fizzbuzz") for _ in range(1000)}) == 1000
 
 
-def test_create_makes_the_folders_and_tells_child_processes(tmp_path):
+def test_an_opened_run_has_its_folders_and_tells_child_processes_while_it_is_open(tmp_path):
     path = tmp_path / "a" / "b" / "c"
-    run_directory.create(path)
-    assert path.is_dir()
-    assert os.environ[ranks.VARIABLE] == str(path)
+    with run_directory.opened(path, {}, device="cpu"):
+        assert path.is_dir()
+        assert os.environ[ranks.VARIABLE] == str(path)
+    assert ranks.VARIABLE not in os.environ  # a later run's ranks would join this one
 
 
 def test_create_refuses_a_directory_that_is_there(run):
@@ -81,6 +82,7 @@ def test_create_refuses_a_place_with_a_file_in_the_way(tmp_path):
 
 
 def test_a_further_rank_takes_the_directory_of_its_run(run, monkeypatch):
+    monkeypatch.setenv(ranks.VARIABLE, str(run))
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert ranks.is_launched()
     assert run_directory.new_path("logs", "train", "fizzbuzz") == run
@@ -90,6 +92,7 @@ def test_a_further_rank_takes_the_directory_of_its_run(run, monkeypatch):
 
 @pytest.mark.parametrize("rank", [None, "0"])
 def test_the_first_rank_is_no_child(run, monkeypatch, rank):
+    monkeypatch.setenv(ranks.VARIABLE, str(run))
     if rank is not None:
         monkeypatch.setenv("LOCAL_RANK", rank)
     assert not ranks.is_launched()

@@ -65,7 +65,6 @@ def ended(processes: list[subprocess.Popen[str]], status: int) -> str:
     return out
 
 
-@pytest.mark.slow  # 20 s: two processes, twice
 def test_the_ranks_of_torchrun_share_one_run_and_stop_and_continue_together(
     command: Command,
 ) -> None:
