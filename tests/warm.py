@@ -7,7 +7,8 @@ hands over its streams, folder and environment, passes signals on, and ends as t
 The command is real: a process of its own, with its arguments, streams, exit status, and every
 import of this project's code. Not real are the import of packages, and the limits and masks that a
 process inherits (ulimit, SIGSTOP). Where they matter, start `sys.executable`. Without a server, or
-with options other than -m and -W error, this becomes the plain interpreter.
+with one that cannot fork, this becomes the plain interpreter; so it does with options other than
+-m and -W error.
 """
 
 import contextlib
@@ -47,7 +48,9 @@ def ask(words: list[str]) -> None:
         socket.send_fds(server, [request[:1]], [0, 1, 2])
         server.sendall(request[1:])
         answers = server.makefile()
-        command = int(answers.readline())
+        if not (command := int(answers.readline())):  # the server cannot fork
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
+            os.execv(sys.executable, [sys.executable, *words])
         pass_signals_on(command, server)
         status = os.waitstatus_to_exitcode(int(answers.readline()))
     if status < 0:  # a signal ended it
@@ -115,8 +118,9 @@ def serve(address: str) -> list[str]:
             if sys.stdin in select.select([listener, sys.stdin], [], [])[0]:
                 os.killpg(0, signal.SIGKILL)  # whoever is left too
             asker, _ = listener.accept()
-            prepare()
-            if os.fork() == 0:
+            if not prepare():
+                refuse(asker)
+            elif os.fork() == 0:
                 listener.close()
                 return keep(asker)
             asker.close()
@@ -125,12 +129,31 @@ def serve(address: str) -> list[str]:
                     pass
 
 
-def prepare() -> None:
-    """Import what commands import, once, when the first is asked for."""
+def prepare() -> bool:
+    """Import what commands import, once, when the first is asked for.
+
+    Returns:
+        Whether the process can be forked: some packages start threads, as builds of torch for CUDA
+        may, and a fork keeps only the thread that makes it.
+    """
     for name in PACKAGES:
         importlib.import_module(name)
     gc.freeze()
-    [_] = os.listdir("/proc/self/task")  # a fork would keep this thread alone
+    return len(os.listdir("/proc/self/task")) == 1
+
+
+def requested(asker: socket.socket) -> tuple[list[str], str, dict[str, str], list[int]]:
+    """Return the words, folder, environment and streams of the command that is asked for."""
+    first, streams, _, _ = socket.recv_fds(asker, 1, 3)
+    words, folder, environment = json.loads(first + asker.makefile("rb").readline())
+    return words, folder, environment, streams
+
+
+def refuse(asker: socket.socket) -> None:
+    """Leave the command to a new interpreter."""
+    for stream in requested(asker)[-1]:
+        os.close(stream)
+    asker.sendall(b"0\n")
 
 
 def keep(asker: socket.socket) -> list[str]:
@@ -139,8 +162,7 @@ def keep(asker: socket.socket) -> list[str]:
     Returns:
         As `serve`, in the forked process.
     """
-    first, streams, _, _ = socket.recv_fds(asker, 1, 3)
-    words, folder, environment = json.loads(first + asker.makefile("rb").readline())
+    words, folder, environment, streams = requested(asker)
     if (command := os.fork()) == 0:
         asker.close()
         become(folder, environment, streams)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -79,6 +80,23 @@ def test_a_program_ends_as_it_would(program: str, status: int, probe: Path) -> N
 def test_torch_is_there_before_the_program_is(probe: Path) -> None:
     probe.write_text("import sys; print('lightning.pytorch' in sys.modules, 'src' in sys.modules)")
     assert ended(PYTHON, probe.parent)[1] == "True False\n"
+
+
+def test_a_server_with_threads_leaves_the_program_to_a_new_interpreter(probe: Path) -> None:
+    """Stand in for a build of torch whose import starts a thread."""
+    thread = "from threading import *\nThread(target=Event().wait, args=[60], daemon=True).start()"
+    (probe.parent / "sitecustomize.py").write_text(thread)
+    probe.write_text(SURROUNDINGS)
+    threaded = {**os.environ, "PYTHONPATH": str(probe.parent)}
+    address = f"{probe.parent}/socket"
+    words = [sys.executable, PYTHON[-1], "--serve", address]
+    with subprocess.Popen(words, stdin=-1, stdout=-1, env=threaded, process_group=0) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with mock.patch.dict(os.environ, {ADDRESS: address}):
+            assert ended(PYTHON, probe.parent) == ended([sys.executable], probe.parent)
+        assert process.stdin is not None
+        process.stdin.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
