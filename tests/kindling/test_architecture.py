@@ -18,6 +18,7 @@ YOURS = ("src.models", "src.data", "src.figures", "src.nets", "src.tour")
 # A room of the engine and the rooms that it may import; what those may import, it may too.
 ARROWS = {
     "errors": [],
+    "chart": [],
     "colors": [],
     "layout": ["errors"],
     "config": ["errors", "layout"],
@@ -33,14 +34,14 @@ ARROWS = {
     "tracking": ["files"],
     "loggers": ["tracking", "files"],
     "callbacks": ["figures", "schedulers", "files"],
-    "results": ["colors", "files"],
+    "results": ["chart", "colors", "files"],
     "cli": ["files"],
     "speed": ["model"],
     "factories": ["model"],
     "build": ["speed", "callbacks", "factories", "data", "tracking"],
     "restore": ["build"],
     "training": ["restore", "callbacks"],
-    "studies": ["training", "cli", "colors"],
+    "studies": ["training", "cli", "chart", "colors"],
     "export": ["training"],
     "serve": ["training"],
 }

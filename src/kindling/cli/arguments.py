@@ -6,15 +6,17 @@ import typing
 
 import yaml
 from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from src.kindling.cli.composition import default_options, group_names, option_names
+from src.kindling.cli.composition import default_options, group_names
 from src.kindling.errors import InputError, first_line
 from src.kindling.layout import CONF, Plain
 
 # Keys that a resumed run reads from the command, not from its own configuration.
 COMMAND_KEYS = ("resume", "allow_changes", "log_dir", "init_from", "debug")
+RESUMED_MODEL = "model=that_of_the_resumed_run"  # an option without content, and so for its data
 HYDRA_FILES = (
     *("hydra.run.", "hydra.sweep.", "hydra.output_subdir.", "hydra.job.chdir."),
     *("hydra.job_logging.", "hydra.hydra_logging.", "hydra/job_logging.", "hydra/hydra_logging."),
@@ -49,25 +51,26 @@ def check_flags(arguments: list[str]) -> None:
         raise InputError("--experimental-rerun loads a pickle, which can run code: use resume=RUN")
 
 
-def split_resumed(name: str, arguments: list[str]) -> tuple[list[str], list[str], list[str]]:
+def split_resumed(name: str, arguments: list[str]) -> tuple[list[str], list[str]]:
     """Separate the settings that change a resumed run from those of the command.
 
     They override the run's own configuration, which Hydra does not compose: its keys may be missing
-    from the default recipe.
+    from the default recipe, whose model may be gone.
 
     Returns:
-        The arguments for Hydra, the settings of the run (none without `resume=`), and a model that
-        Hydra needs as well where the recipe has no default: it is not the run's.
+        The arguments for Hydra, and the settings of the run (none without `resume=`).
     """
     words = get_args_parser().parse_args(arguments).overrides
     resume = [word for word in words if word.startswith("resume=")]
     if name != "train" or resume in ([], ["resume=null"]):
-        return arguments, [], []
+        return arguments, []
     own = [w for w in words if w.lstrip("+~").partition("=")[0] not in COMMAND_KEYS]
     own = [word for word in own if not word.startswith(("hydra", "+hydra", "~hydra"))]
-    models = option_names("model") if default_options(name)["model"] == "???" else []
-    any_model = [f"model={option}" for option in models[:1]]
-    return [*(word for word in arguments if word not in own), *any_model], own, any_model
+    for group in ("model", "data"):
+        ConfigStore.instance().store(RESUMED_MODEL.removeprefix("model="), {}, group)
+    at = arguments.index(resume[0])  # settings stand together, flags before or after them
+    rest = [*arguments[:at], RESUMED_MODEL, *arguments[at:]]
+    return [word for word in rest if word not in own], own
 
 
 def check_settings(name: str, arguments: list[str]) -> None:

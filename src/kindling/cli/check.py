@@ -35,6 +35,8 @@ def main() -> None:
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     print(f"checked {count} compositions")
+    if not options("model"):
+        print("no training run was checked: there is no model yet; make new writes one")
     sys.exit(2 if problems else 0)
 
 
@@ -50,8 +52,9 @@ def check() -> tuple[int, list[str]]:
             count += len(tried)
             if path.parent.name == "data" and not all(tried):
                 continue  # a data set must match one model, not all
-            unused = [] if tried else [(path, "unused: its name is not MODEL_OPTION")]
-            for where, text in itertools.chain(unused, *tried):
+            if not tried and options("model"):
+                tried = [[(path, "unused: its name is not MODEL_OPTION")]]
+            for where, text in itertools.chain(*tried):
                 found.setdefault((where, text), f"{shown(where or path)}: {text}")
     return count, list(found.values())
 
@@ -70,12 +73,13 @@ def yaml_files() -> list[Path]:
 def compositions(path: Path) -> list[list[str]]:
     """Return the overrides that select a YAML in a training run, one list per composition.
 
-    An option is tried with every model. A command's own YAML needs no override.
+    An option is tried with every model; a project without models trains nothing. A command's own
+    YAML needs no override.
     """
     group, option = path.parent.relative_to(CONF).as_posix(), path.stem
     models = options("model")
     if group == ".":
-        return [[]]
+        return [[]] if models or path.stem != "train" else []
     if command_of(path) != "train":
         return [[f"{group}={option}"]]
     if group in ("model", "experiment") or (group == "data" and option in models):
@@ -88,14 +92,8 @@ def compositions(path: Path) -> list[list[str]]:
 
 
 def options(group: str) -> list[str]:
-    """Return the options of a group, found on disk.
-
-    Raises:
-        InputError: the group has no options.
-    """
-    if found := sorted(path.stem for path in (CONF / group).glob("*.yaml")):
-        return found
-    raise InputError(f"conf/{group} has no option")
+    """Return the options of a group, found on disk."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def command_of(path: Path) -> str:

@@ -48,7 +48,6 @@ class Command:
         self.task, self.name, self.words, self.asks = task, name, words, asks
         self.values: Plain = {}  # values that Hydra cannot parse, by key
         self.of_run: list[str] = []  # overrides of a resumed run's own configuration
-        self.any_model: list[str] = []  # what Hydra needs though a resumed run has its own
         self.full_error: str | None = None
         self.failed = sweep.Failures()
         self.__doc__ = task.__doc__
@@ -66,7 +65,7 @@ class Command:
                     arguments.check_settings(self.name, words)
                 arguments.strip_completion_line(self.name, self.words)
                 if not sweep.is_asked_for(self.name, words):
-                    words, self.of_run, self.any_model = arguments.split_resumed(self.name, words)
+                    words, self.of_run = arguments.split_resumed(self.name, words)
                 self.compose(words)
             self.failed.exit()
 

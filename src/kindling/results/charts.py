@@ -1,20 +1,11 @@
-"""Draw the curves of one or several runs as SVG, each with a description in words.
+"""Draw the curves of one or several runs, each with a description in words."""
 
-SVG from matplotlib rather than a script: a chart takes some kilobytes where Plotly takes four
-megabytes, can be printed, and shows in any browser.
-"""
-
-import io
 import math
-import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from src.kindling.chart import Chart, new_axes, set_legend, set_scale
 from src.kindling.colors import DASHES, THIN
 from src.kindling.errors import printable
 from src.kindling.results.history import Points
@@ -23,21 +14,6 @@ from src.kindling.results.tables import shown
 POINTS = 1000  # per line; more would not be visible on a screen
 FEW = 12  # lines with at most this many points get markers
 LINES = 24  # per chart; more could not be told apart
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A chart of curves.
-
-    Attributes:
-        title: what is drawn.
-        svg: the picture.
-        text: a text alternative, for readers who cannot see it.
-    """
-
-    title: str
-    svg: bytes
-    text: str
 
 
 def charts(histories: dict[int, dict[str, Points]]) -> list[Chart]:
@@ -70,20 +46,13 @@ def _finite(points: Points) -> Points:
 
 def _chart(title: str, lines: dict[str, tuple[int, Points]]) -> Chart:
     drawn = list(lines.items())[:LINES]
-    figure = Figure(figsize=(4.6, 3.1), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = new_axes(xlabel="optimizer step", ylabel=_literal(printable(title, 60)))
     for name, (style, points) in drawn:
         _draw(axes, style, printable(name, 60), points)
-    low = min(min(values) for _, (_, (_, values)) in drawn)
-    high = max(max(values) for _, (_, (_, values)) in drawn)
-    if 0 < 100 * low < high:
-        axes.set_yscale("log")
-    axes.set(xlabel="optimizer step", ylabel=_literal(printable(title, 60)))
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    set_scale(axes, [value for _, (_, (_, values)) in drawn for value in values])
     if len(drawn) > 1:
-        figure.legend(loc="outside lower center", fontsize=8, frameon=False, ncols=5)
-    return Chart(printable(title, 60), svg(figure), " ".join(_description(title, lines)))
+        set_legend(figure, columns=5)
+    return Chart(printable(title, 60), figure, " ".join(_description(title, lines)))
 
 
 def _draw(axes: Axes, style: int, name: str, points: Points) -> None:
@@ -105,18 +74,6 @@ def _draw(axes: Axes, style: int, name: str, points: Points) -> None:
 def _literal(text: str) -> str:
     """Escape text for matplotlib: not a formula, and not hidden from the legend."""
     return text.replace("$", r"\$").lstrip("_") or "?"
-
-
-def svg(figure: Figure) -> bytes:
-    """Return a figure as SVG."""
-    file = io.BytesIO()
-    # Text stays text, sharp at any size. With the salt, equal curves give equal bytes.
-    options: Any = {"svg.fonttype": "none", "svg.hashsalt": "kindling"}
-    with matplotlib.rc_context(options), warnings.catch_warnings():
-        # The browser has letters that matplotlib's own font lacks.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    return file.getvalue()
 
 
 def _description(title: str, lines: dict[str, tuple[int, Points]]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -20,6 +20,9 @@ from src.kindling.results import comparison, tables
 from src.kindling.results.comparison import Comparison
 from src.kindling.results.history import read_history
 from src.kindling.results.runs import Run
+
+if TYPE_CHECKING:
+    from src.kindling.chart import Chart
 
 PAGE = Path(__file__).with_suffix(".html")
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -62,12 +65,7 @@ def study_page(study: Any, confirmed: Sequence[Run]) -> str:
         study: a StudyReport of src.kindling.studies.
         confirmed: its best settings, trained again with other seeds.
     """
-    from src.kindling.results import charts
-
-    pictures = [
-        Picture(c.title, c.text, _address("image/svg+xml", charts.svg(c.figure)), c.is_wide)
-        for c in study.charts
-    ]
+    pictures = [_picture(chart) for chart in study.charts]
     fit = [run for run in confirmed if not run.unfit]
     compared = _tables(comparison.compare(fit, *study.by)) if fit else None
     return _rendered(title=study.title, study=study, pictures=pictures, compared=compared)
@@ -237,10 +235,12 @@ def curves(histories: dict[int, dict[str, Any]]) -> list[Picture]:
     """Return charts of what runs logged."""
     from src.kindling.results import charts  # imports matplotlib: after all checks
 
-    return [
-        Picture(chart.title, chart.text, _address("image/svg+xml", chart.svg))
-        for chart in charts.charts(histories)
-    ]
+    return [_picture(chart) for chart in charts.charts(histories)]
+
+
+def _picture(chart: "Chart") -> Picture:
+    address = _address("image/svg+xml", chart.svg)
+    return Picture(chart.title, chart.text, address, chart.is_wide)
 
 
 def figures(run: Path) -> tuple[list[Picture], list[str]]:

@@ -2,16 +2,15 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from optuna import Study
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from src.kindling.chart import Chart, new_axes, set_legend, set_scale
 from src.kindling.colors import BLUE, GRAY, VERMILION
 from src.kindling.studies import space, trials
 from src.kindling.studies.definition import Definition
@@ -20,26 +19,6 @@ from src.kindling.studies.summary import importances, ranked
 
 BEST = 5  # trials that parallel coordinates highlight
 Numbered = dict[int, FrozenTrial]
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A chart of a study.
-
-    Attributes:
-        title: what is drawn.
-        figure: the picture.
-        text: a text alternative, for readers who cannot see it.
-    """
-
-    title: str
-    figure: Figure
-    text: str
-
-    @property
-    def is_wide(self) -> bool:
-        """Whether it needs a row of its own."""
-        return bool(self.figure.get_figwidth() > 6)
 
 
 def charts(study: Study, definition: Definition) -> list[Chart]:
@@ -65,33 +44,19 @@ def _values(trial: FrozenTrial) -> list[float]:
     return values if all(math.isfinite(v) and abs(v) < 1e300 for v in values) else []
 
 
-def _axes(size: tuple[float, float] = (4.6, 3.1), **labels: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.add_subplot()
-    axes.set(**labels)
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _scale(axes: Axes, values: list[float]) -> None:
-    if 0 < 100 * min(values) < max(values):
-        axes.set_yscale("log")
-
-
 def _history(numbered: Numbered, definition: Definition, place: int) -> Chart:
     metric, mode = definition.metrics[place], definition.modes[place]
     complete = {n: _values(t)[place] for n, t in numbered.items() if _is_complete(t)}
     pruned = {n: _values(t)[0] for n, t in numbered.items() if not _is_complete(t)}
-    figure, axes = _axes(xlabel="trial", ylabel=metric)
+    figure, axes = new_axes(xlabel="trial", ylabel=metric)
     axes.plot([*complete], [*complete.values()], "o", color=BLUE, ms=4, label="complete")
     if pruned:
         axes.plot([*pruned], [*pruned.values()], "x", color=GRAY, ms=4, label="pruned")
     better = min if mode == "min" else max
     so_far = [better([*complete.values()][: i + 1]) for i in range(len(complete))]
     axes.step([*complete], so_far, where="post", color=VERMILION, label="best so far")
-    _scale(axes, [*complete.values(), *pruned.values()])
-    figure.legend(loc="outside lower center", fontsize=8, frameon=False, ncols=3)
+    set_scale(axes, [*complete.values(), *pruned.values()])
+    set_legend(figure, columns=3)
     best = better(complete, key=lambda number: complete[number])
     return Chart(
         f"{metric} by trial",
@@ -108,7 +73,9 @@ def _is_complete(trial: FrozenTrial) -> bool:
 def _importances(found: dict[str, float], metric: str) -> Iterator[Chart]:
     if not found:
         return
-    figure, axes = _axes((4.6, max(1.6, 0.35 * len(found) + 0.8)), xlabel="share of the variation")
+    figure, axes = new_axes(
+        (4.6, max(1.6, 0.35 * len(found) + 0.8)), xlabel="share of the variation"
+    )
     keys = list(reversed(found))
     axes.barh(keys, [found[key] for key in keys], color=BLUE)
     axes.grid(visible=False, axis="y")
@@ -128,7 +95,7 @@ def _position(dimension: Dimension, trial: FrozenTrial) -> float | None:
 
 
 def _slice(numbered: Numbered, best: list[int], dimension: Dimension, metric: str) -> Chart:
-    figure, axes = _axes(xlabel=dimension.key, ylabel=metric)
+    figure, axes = new_axes(xlabel=dimension.key, ylabel=metric)
     points = {
         n: (at, _values(t)[0])
         for n, t in numbered.items()
@@ -141,7 +108,7 @@ def _slice(numbered: Numbered, best: list[int], dimension: Dimension, metric: st
         axes.plot(*points[best[0]], "*", color=VERMILION, ms=12)
     _ticks(axes, dimension)
     if points:
-        _scale(axes, [value for _, value in points.values()])
+        set_scale(axes, [value for _, value in points.values()])
     text = f"{metric} by {dimension.key}, {len(points)} trials."
     if best[0] in points:
         text += f" The best has {_shown(numbered[best[0]].params[dimension.key])}."
@@ -170,7 +137,7 @@ def _parallel(numbered: Numbered, best: list[int], definition: Definition) -> It
     if len(complete) < 2 or len(dimensions) < 2:
         return
     metric = definition.metrics[0]
-    figure, axes = _axes((9.4, 3.6))
+    figure, axes = new_axes((9.4, 3.6))
     values = [_values(t)[0] for t in complete.values()]
     low, span = min(values), (max(values) - min(values)) or 1.0
     for number in sorted(complete, key=lambda n: n in best):  # the best on top

@@ -10,9 +10,10 @@ from optuna import Study
 from optuna.trial import FrozenTrial
 
 from src.kindling import layout
+from src.kindling.chart import Chart
 from src.kindling.errors import InputError, nearest
 from src.kindling.studies import definition, storage, summary, trials
-from src.kindling.studies.charts import Chart, charts
+from src.kindling.studies.charts import charts
 from src.kindling.studies.definition import Definition
 from src.kindling.studies.recipe import Recipe
 from src.kindling.studies.settings import check_name

@@ -1,4 +1,4 @@
-"""`make check` composes every YAML there is, and names the one that a problem stands in."""
+"""`make check` composes every YAML there is, and names the one that causes a problem."""
 
 import re
 import shutil
@@ -71,7 +71,18 @@ def test_a_project_without_faults_passes(scratch: Path) -> None:
     assert re.fullmatch(r"checked [1-9]\d+ compositions\n", done.stdout)
 
 
-def test_each_fault_is_said_once_with_its_yaml(scratch: Path) -> None:
+def test_a_project_without_models_passes_and_says_how_to_add_one(scratch: Path) -> None:
+    for group in ("model", "data", "tuned"):
+        shutil.rmtree(scratch / "conf" / group)
+    plant(scratch / "conf" / "train.yaml", "- model: quadrants", "- model: ???")
+    done = checked(scratch)
+    assert (done.returncode, done.stderr) == (0, "")
+    first, second = done.stdout.splitlines()
+    assert re.fullmatch(r"checked [1-9]\d* compositions", first)
+    assert second == "no training run was checked: there is no model yet; make new writes one"
+
+
+def test_each_fault_is_reported_once_with_its_yaml(scratch: Path) -> None:
     conf = scratch / "conf"
     only_chosen(conf)
     for group in ("model", "data"):  # a new model is checked without an edit
@@ -110,7 +121,7 @@ def test_each_fault_is_said_once_with_its_yaml(scratch: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["# No YAML.\nlr: [1\n", "# A list.\n- 1\n", "# Nothing.\n3\n"])
-def test_what_cannot_be_read_is_named(text: str, scratch: Path) -> None:
+def test_an_unreadable_yaml_is_named(text: str, scratch: Path) -> None:
     (scratch / "conf" / "trainer" / "default.yaml").write_text(text)
     done = checked(scratch)
     assert done.returncode == 2
@@ -119,7 +130,7 @@ def test_what_cannot_be_read_is_named(text: str, scratch: Path) -> None:
     assert str(scratch) not in done.stderr
 
 
-def test_to_find_no_yaml_is_an_error(scratch: Path) -> None:
+def test_finding_no_yaml_is_an_error(scratch: Path) -> None:
     shutil.rmtree(scratch / "conf")
     done = checked(scratch)
     assert done.returncode == 2
