@@ -99,12 +99,9 @@ def create_app(service: Service) -> Any:
     from fastapi import FastAPI, Request, Response
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    def reply(content: Any, status: int = 200) -> Response:
+    def reply(status: int, content: Plain) -> Response:
         text = json.dumps(json_safe(content), allow_nan=False)
         return Response(text, status, media_type="application/json")
-
-    def refusal(line: str, status: int) -> Response:
-        return reply({"error": printable(line)}, status)
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
@@ -120,38 +117,59 @@ def create_app(service: Service) -> Any:
     @app.post("/predict", openapi_extra={"requestBody": body}, responses={422: {}, 503: {}})
     async def predict(request: Request) -> Response:
         """Answer a question; its keys are those of `python -m src.predict`."""
-        try:
-            asked = parse(await read(request, service.limits["max_bytes"]))
-            answer = await service.ask(asked)
-        except InputError as error:
-            return refusal(str(error), 422)
-        except BusyError:
-            return refusal("too many questions wait; ask again later", 503)
-        except TimeoutError:
-            return refusal("the question did not arrive in time", 408)
-        if isinstance(answer, InputError):
-            return refusal(str(answer), 422)
-        if isinstance(answer, Exception):
-            return refusal(f"{type(answer).__name__}: {first_line(answer)}", 500)
-        return reply({"answers": answer})
+        return reply(*await answered(service, request))
 
     @app.get("/health")
     async def health() -> Response:
         """Say which checkpoint answers; 503 once the server stops."""
-        status = "stopping" if service.stopping else "ok"
-        facts = {"checkpoint": str(service.served.checkpoint), "answered": service.answered}
-        facts |= {"waiting": len(service.waiting), "batches": service.served.joins}
-        return reply({"status": status, **facts}, 503 if service.stopping else 200)
+        return reply(*state(service))
 
     @app.post("/reload")
     async def reload() -> Response:
         """Load the best checkpoint again if it was replaced; the old one answers meanwhile."""
-        try:
-            return reply({"reloaded": await service.reload()})
-        except (InputError, OSError) as error:
-            return refusal(f"{first_line(error)}; the earlier checkpoint stays", 409)
+        return reply(*await reloaded(service))
 
     return closing(app, service)
+
+
+async def answered(service: Service, request: Any) -> tuple[int, Plain]:
+    """Return the status and content of the reply to a question."""
+    try:
+        asked = parse(await read(request, service.limits["max_bytes"]))
+        answer = await service.ask(asked)
+    except InputError as error:
+        return refusal(422, str(error))
+    except BusyError:
+        return refusal(503, "too many questions wait; ask again later")
+    except TimeoutError:
+        return refusal(408, "the question did not arrive in time")
+    if isinstance(answer, InputError):
+        return refusal(422, str(answer))
+    if isinstance(answer, Exception):
+        return refusal(500, f"{type(answer).__name__}: {first_line(answer)}")
+    return 200, {"answers": answer}
+
+
+async def reloaded(service: Service) -> tuple[int, Plain]:
+    """Return the status and content of the reply to a reload."""
+    try:
+        return 200, {"reloaded": await service.reload()}
+    except (InputError, OSError) as error:
+        return refusal(409, f"{first_line(error)}; the earlier checkpoint stays")
+
+
+def state(service: Service) -> tuple[int, Plain]:
+    """Return the status and content of the reply to a health check."""
+    facts = {"checkpoint": str(service.served.checkpoint), "answered": service.answered}
+    facts |= {"waiting": len(service.waiting), "batches": service.served.joins}
+    if service.stopping:
+        return 503, {"status": "stopping", **facts}
+    return 200, {"status": "ok", **facts}
+
+
+def refusal(status: int, line: str) -> tuple[int, Plain]:
+    """Return a reply that names what is wrong in one line."""
+    return status, {"error": printable(line)}
 
 
 def closing(app: Any, service: Service) -> Any:
