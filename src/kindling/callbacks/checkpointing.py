@@ -146,7 +146,7 @@ class Checkpointing(Checkpoint):
         """Flush the history to disk, and add to the checkpoint what else a resumed run needs."""
         state = checkpoint["callbacks"][self.state_key]
         state["metrics"] = {name: _plain(value) for name, value in trainer.callback_metrics.items()}
-        if trainer.fit_loop.epoch_loop._should_accumulate():  # no public name tells
+        if _accumulates(trainer):
             gradients = {n: p.grad for n, p in pl_module.named_parameters() if p.grad is not None}
             state["gradients"] = {name: grad.cpu().clone() for name, grad in gradients.items()}
         state["frozen"] = frozen(pl_module)
@@ -227,6 +227,15 @@ def _save_as(trainer: Any, names: list[str], lost: list[str]) -> None:
                 trainer.save_checkpoint(path)
             elif trainer.is_global_zero:
                 writer.name_checkpoint(path, first)
+
+
+def _accumulates(trainer: Any) -> bool:
+    """Return whether the gradients wait for more batches of their step."""
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    batches = progress.current.ready
+    if progress.is_last_batch or batches == trainer.num_training_batches:
+        return False
+    return bool(batches % trainer.accumulate_grad_batches)
 
 
 def _plain(value: torch.Tensor) -> float | torch.Tensor:

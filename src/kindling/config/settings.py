@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
 
-from src.kindling.config import ranges, signatures, targets
+from src.kindling.config import ranges, signatures, source, targets
 from src.kindling.errors import InputError, first_line, nearest
 from src.kindling.layout import CONF, Plain
 
@@ -144,7 +144,7 @@ def _problems(where: str, node: Any, signature: Signature) -> Iterator[str]:
         return
     try:
         parameters = signature(str(node["_target_"]), frozenset(node)).parameters
-    except signatures.UnreadableError:
+    except source.UnreadableError:
         yield UNKNOWN
         return
     except (ImportError, AttributeError, ValueError) as error:
@@ -169,7 +169,7 @@ def _value_problems(
     where: str, value: Any, parameter: inspect.Parameter, extra: Any
 ) -> Iterator[str]:
     annotation = parameter.annotation
-    if signatures.UNREAD in (annotation, parameter.default):
+    if source.UNREAD in (annotation, parameter.default):
         yield UNKNOWN
         return
     if value is None and parameter.default is None:

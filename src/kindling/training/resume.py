@@ -3,25 +3,20 @@
 Nothing on disk changes before `Resumption.apply`.
 """
 
-import json
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
-
 from src.kindling import layout
-from src.kindling.config import masking, targets
-from src.kindling.errors import InputError, first_line, nearest, short_repr
+from src.kindling.config import masking
+from src.kindling.errors import InputError, first_line
 from src.kindling.files import bounded
 from src.kindling.layout import BEST, LAST, PREVIOUS, Plain
 from src.kindling.training.resume_changes import (
     Changes,
     apply_changes,
+    changes,
+    check_allowed,
     check_possible,
     early_stoppings,
     state_of,
@@ -30,7 +25,6 @@ from src.kindling.training.resume_changes import (
 if TYPE_CHECKING:
     from src.kindling.build import Experiment
 
-NOT_OF_THE_RUN = ("resume", "allow_changes", "log_dir", "init_from")  # keys of the command alone
 CANDIDATES = (LAST, PREVIOUS, BEST)  # checkpoints to resume from, the newest first
 
 
@@ -170,117 +164,7 @@ def truncate_history(trainer: Any, content: Any) -> None:
             logger.truncate_to(marks[name] if marks else None)
 
 
-# The settings -------------------------------------------------------------------------------------
-
-
-def with_overrides(saved: Plain, overrides: Sequence[str]) -> Plain:
-    """Return a run's own configuration with the changes of the command line.
-
-    A key that only the run has, and not its model's default recipe, is set as it is. For the other
-    keys, what the recipe derives from them follows (the data's seed from `seed`). An option of a
-    group replaces the whole group, except for the trainer's, which hold little more than where to
-    run.
-
-    Raises:
-        InputError: a key is neither the run's nor its recipe's.
-    """
-    given = {_key(o): o for o in overrides if _key(o) not in NOT_OF_THE_RUN}
-    if not given:
-        return saved
-    held, options = layout.flat(saved), _options(saved)
-    recipe = layout.flat(_composed(options))
-    _check_keys(given, options, [*held, *recipe])
-    own = {key: o for key, o in given.items() if key in held and key not in recipe}
-    others = {key: o for key, o in given.items() if key not in own}
-    as_saved = [f"{key}={json.dumps(held[key])}" for key in others if key in held]
-    before = layout.flat(_composed([*options, *as_saved]))
-    kept_options = [o for o in options if "model" not in given and _key(o) not in given]
-    after = layout.flat(_composed([*kept_options, *others.values()]))
-    groups = [key for key in others if (layout.CONF / key).is_dir() and key != "trainer"]
-    replaced = tuple(f"{group}." for group in groups)
-    gone = before.keys() - after.keys()
-    kept = {k: v for k, v in held.items() if k not in gone and not k.startswith(replaced)}
-    new = {k: v for k, v in after.items() if v != before.get(k, ...) or k.startswith(replaced)}
-    return _nested(kept | new | {key: _value(override) for key, override in own.items()})
-
-
-def _check_keys(given: dict[str, str], options: list[str], leaves: list[str]) -> None:
-    """Refuse keys that are neither among these nor in the options of groups that are given."""
-    typed = [key for key, override in given.items() if override[0].isalpha()]
-    if all(key in leaves or (layout.CONF / key).is_dir() for key in typed):
-        return
-    kept = [option for option in options if _key(option) not in given]
-    chosen = [override for key, override in given.items() if (layout.CONF / key).is_dir()]
-    leaves = [*leaves, *layout.flat(_composed([*kept, *chosen]))]
-    ends = {leaf: [m.start() for m in re.finditer(r"\.|$", leaf)] for leaf in leaves}
-    known = sorted({leaf[:end] for leaf in leaves for end in ends[leaf]})
-    groups = [path.name for path in layout.CONF.iterdir() if path.is_dir()]
-    unknown = [key for key in typed if "/" not in key and key not in [*known, *groups]]
-    if unknown:
-        lines = [f"{key}: there is no such key{nearest(key, known)}" for key in unknown]
-        raise InputError("; ".join(lines))
-
-
-def _options(saved: Plain) -> list[str]:
-    """Return the options that a run's model and data are of: ["model=fizzbuzz", ...]."""
-    found = {group: targets.option(group, saved[group]["_target_"]) for group in ("model", "data")}
-    found["model"] = found["model"] or layout.model_stem(saved)  # the error names it
-    return [f"{group}={option}" for group, option in found.items() if option]
-
-
-def _key(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0]
-
-
-def _value(override: str) -> Any:
-    [parsed] = OverridesParser.create().parse_overrides([override])
-    return parsed.value()
-
-
-def _composed(overrides: list[str]) -> Any:
-    return OmegaConf.to_container(hydra.compose("train", overrides), resolve=True)
-
-
-def _nested(flat: Plain) -> Plain:
-    whole: Plain = {}
-    for key, value in flat.items():
-        *path, last = key.split(".")
-        node = whole
-        for part in path:
-            node = node.setdefault(part, {})
-        node[last] = value
-    return whole
-
-
-def changes(old: Any, new: Plain) -> Changes:
-    """Return the settings of a run that differ from those that its checkpoint was trained with."""
-    if not isinstance(old, dict):
-        return {}
-    before, after = layout.flat(old), layout.flat(new)
-    keys = [key for key in before | after if key not in NOT_OF_THE_RUN]
-    pairs = {key: (before.get(key), after.get(key)) for key in keys}
-    return {key: (was, now) for key, (was, now) in pairs.items() if was != now}
-
-
-def check_allowed(run: Path, found: Changes, allow: bool) -> None:
-    """Refuse changes without `allow_changes`, except for a longer run.
-
-    Raises:
-        InputError: listing each.
-    """
-    asked = {key: pair for key, pair in found.items() if not _is_longer(key, *pair)}
-    if asked and not allow:
-        lines = [f"{key}: {short_repr(a)} -> {short_repr(b)}" for key, (a, b) in asked.items()]
-        raise InputError(
-            f"{', '.join(lines)}: {run} was trained with other settings; allow_changes=true"
-            " continues with the new ones, and a command without resume= starts a new run"
-        )
-
-
-def _is_longer(key: str, old: Any, new: Any) -> bool:
-    if key != "trainer.max_epochs" or not isinstance(old, int) or not isinstance(new, int):
-        return False
-    return old != -1 and (new == -1 or new > old)
+# How long it may become ---------------------------------------------------------------------------
 
 
 def check_length(run: Path, content: Any, settings: Plain, found: Changes) -> None:

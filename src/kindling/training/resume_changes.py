@@ -1,16 +1,49 @@
-"""Apply changed settings when a run is resumed, or refuse those that cannot change."""
+"""Find the settings that change when a run is resumed; refuse or apply them."""
 
+from pathlib import Path
 from typing import Any
 
-from src.kindling.errors import InputError
-from src.kindling.layout import Plain
+from src.kindling.errors import InputError, short_repr
+from src.kindling.layout import Plain, flat
 
 Changes = dict[str, tuple[Any, Any]]  # key -> (old, new)
+NOT_OF_THE_RUN = ("resume", "allow_changes", "log_dir", "init_from")  # keys of the command alone
 
 INCOMPATIBLE = {  # cannot change: the state in the checkpoint would mean something else
     "optimizer._target_": "one optimizer's state cannot be loaded into another",
     "scheduler._target_": "the state of a plateau schedule differs from that of a schedule by step",
 }
+
+
+def changes(old: Any, new: Plain) -> Changes:
+    """Return the settings of a run that differ from those that its checkpoint was trained with."""
+    if not isinstance(old, dict):
+        return {}
+    before, after = flat(old), flat(new)
+    keys = [key for key in before | after if key not in NOT_OF_THE_RUN]
+    pairs = {key: (before.get(key), after.get(key)) for key in keys}
+    return {key: (was, now) for key, (was, now) in pairs.items() if was != now}
+
+
+def check_allowed(run: Path, found: Changes, allow: bool) -> None:
+    """Refuse changes without `allow_changes`, except for a longer run.
+
+    Raises:
+        InputError: listing each.
+    """
+    asked = {key: pair for key, pair in found.items() if not _is_longer(key, *pair)}
+    if asked and not allow:
+        lines = [f"{key}: {short_repr(a)} -> {short_repr(b)}" for key, (a, b) in asked.items()]
+        raise InputError(
+            f"{', '.join(lines)}: {run} was trained with other settings; allow_changes=true"
+            " continues with the new ones, and a command without resume= starts a new run"
+        )
+
+
+def _is_longer(key: str, old: Any, new: Any) -> bool:
+    if key != "trainer.max_epochs" or not isinstance(old, int) or not isinstance(new, int):
+        return False
+    return old != -1 and (new == -1 or new > old)
 
 
 def check_possible(found: Changes) -> None:

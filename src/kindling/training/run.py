@@ -14,7 +14,7 @@ from src.kindling.files import bounded, run_directory, run_record, sweep_links
 from src.kindling.layout import Plain
 from src.kindling.process import ranks, signals
 from src.kindling.process.requeue import requeue
-from src.kindling.training import hosts, resume, slurm
+from src.kindling.training import hosts, resume, resume_changes, resume_settings, slurm
 from src.kindling.training.fit import Metrics, say, train
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _run_of_job(settings: Plain, job: int | None) -> Path | None:
         if (link / "config.yaml").is_file():
             path = run_directory.target(link)
             held = bounded.read_config(path / "config.yaml")
-            return None if resume.changes(held, masking.masked(settings)) else path
+            return None if resume_changes.changes(held, masking.masked(settings)) else path
     return None
 
 
@@ -172,7 +172,7 @@ def _resume(
     path = ranks.inherited_run() or run_directory.find(str(command_line["resume"]), log_dir)
     file = path / "config.yaml"
     saved = untrusted.check(bounded.read_config(file), file, run_record.folders_advice)
-    settings = resume.with_overrides(saved, overrides) | {"log_dir": log_dir}
+    settings = resume_settings.with_overrides(saved, overrides) | {"log_dir": log_dir}
     masking.check_complete(settings)
     validate(masking.with_variables(settings))
     if _is_complete(path, saved, settings, allow_changes):
@@ -201,10 +201,10 @@ def _resume(
 
 def _is_complete(path: Path, saved: Plain, settings: Plain, allow_changes: bool) -> bool:
     """Return whether a run has finished and is not extended; if so, say it."""
-    found, epochs = resume.changes(saved, settings), settings["trainer"]["max_epochs"]
+    found, epochs = resume_changes.changes(saved, settings), settings["trainer"]["max_epochs"]
     if not run_record.is_finished(path) or "trainer.max_epochs" in found:
         return False
-    resume.check_allowed(path, found, allow_changes)
+    resume_changes.check_allowed(path, found, allow_changes)
     longer = f"; trainer.max_epochs={2 * epochs}, say, would make it longer" if epochs else ""
     say(f"{path} is finished{longer}")
     return True

@@ -44,6 +44,24 @@ def script(callback: Any, losses: list[float]) -> None:
     callback._save = scripted
 
 
+def test_a_checkpoint_holds_the_gradients_of_an_unfinished_accumulation(build: Build) -> None:
+    experiment = build(
+        "model.hidden_features=8",
+        *("steps_per_execution=1", "trainer.max_epochs=1", "trainer.accumulate_grad_batches=3"),
+        *("trainer.check_val_every_n_epoch=1", "trainer.val_check_interval=1", "logger=none"),
+    )
+    [checkpointing] = [c for c in experiment.trainer.callbacks if isinstance(c, Checkpointing)]
+    save, held = checkpointing.on_save_checkpoint, []
+
+    def saving(trainer: Any, model: Any, checkpoint: Any) -> None:
+        save(trainer, model, checkpoint)
+        held.append("gradients" in checkpoint["callbacks"]["Checkpointing"])
+
+    checkpointing.on_save_checkpoint = saving  # type: ignore[method-assign]
+    experiment.trainer.fit(experiment.model, datamodule=experiment.data)
+    assert held == [True, True, False, False]  # the fourth batch is the epoch's last
+
+
 @pytest.mark.parametrize(("mode", "epochs"), [("min", [0, 1, 3]), ("max", [2, 4, 5])])
 def test_save_top_k_keeps_as_many_of_the_best(
     mode: str, epochs: list[int], build: Build, tmp_path: Path

@@ -10,7 +10,7 @@ import pytest
 
 from src.kindling.config import ranges, signatures
 from src.kindling.config.settings import misfit
-from src.kindling.config.signatures import UNREAD, UnreadableError
+from src.kindling.config.source import UNREAD, UnreadableError
 from src.kindling.layout import CONF
 
 TARGETS = sorted(
