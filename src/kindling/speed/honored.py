@@ -38,33 +38,12 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from src.kindling.speed.hooks import overrides
 
-# Every hook of Lightning's: those called around a call, and around an epoch, where the class
-# declares what it wants to see; those that replace a part of the step, which is then Lightning's
-# alone; those called at each step, inside a call too; those called by Lightning, around calls.
+# Hooks of Lightning's that are called around a call, and around an epoch, where the class declares
+# what it wants to see; and those that replace a part of the step, which is then Lightning's alone.
+# The rest are called at each step, inside a call too, or by Lightning around calls.
 BATCH = ("on_train_batch_start", "on_train_batch_end")
 EPOCH = ("on_train_epoch_start", "on_train_epoch_end")
 REPLACED = ("optimizer_step", "optimizer_zero_grad", "lr_scheduler_step")
-EACH_STEP = (
-    *("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer"),
-    *("training_step", "on_before_zero_grad", "on_before_backward", "backward"),
-    *("on_after_backward", "on_before_optimizer_step", "configure_gradient_clipping", "forward"),
-)
-STAGES = ("validation", "test", "predict")
-AROUND = (
-    *("setup", "teardown", "prepare_data", "configure_model", "configure_sharded_model"),
-    *("configure_callbacks", "configure_optimizers", "state_dict", "load_state_dict"),
-    *("on_save_checkpoint", "on_load_checkpoint", "on_exception"),
-    *("on_fit_start", "on_fit_end", "on_train_start", "on_train_end"),
-    *("on_sanity_check_start", "on_sanity_check_end", "on_validation_model_zero_grad"),
-    *(f"{stage}_dataloader" for stage in ("train", "val", "test", "predict")),
-    *(f"{stage}_step" for stage in STAGES),
-    *(
-        f"on_{stage}{point}"
-        for stage in STAGES
-        for point in ("_start", "_end", "_epoch_start", "_epoch_end", "_batch_start", "_batch_end")
-    ),
-    *(f"on_{stage}_model_{mode}" for stage in STAGES for mode in ("eval", "train")),
-)
 
 # These change the loops or the parameters themselves.
 UNSUITABLE = (

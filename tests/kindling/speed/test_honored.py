@@ -20,7 +20,29 @@ NO_HOOKS = {  # what LightningModule offers to call, not to override
     *("manual_backward", "print", "to_onnx", "to_tensorrt", "to_torchscript", "unfreeze"),
     *("toggle_optimizer", "toggled_optimizer", "untoggle_optimizer"),
 }
-TABLE = (honored.BATCH, honored.EPOCH, honored.REPLACED, honored.EACH_STEP, honored.AROUND)
+# Called at each step, inside a call too; and called by Lightning, around calls.
+EACH_STEP = (
+    *("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer"),
+    *("training_step", "on_before_zero_grad", "on_before_backward", "backward"),
+    *("on_after_backward", "on_before_optimizer_step", "configure_gradient_clipping", "forward"),
+)
+STAGES = ("validation", "test", "predict")
+AROUND = (
+    *("setup", "teardown", "prepare_data", "configure_model", "configure_sharded_model"),
+    *("configure_callbacks", "configure_optimizers", "state_dict", "load_state_dict"),
+    *("on_save_checkpoint", "on_load_checkpoint", "on_exception"),
+    *("on_fit_start", "on_fit_end", "on_train_start", "on_train_end"),
+    *("on_sanity_check_start", "on_sanity_check_end", "on_validation_model_zero_grad"),
+    *(f"{stage}_dataloader" for stage in ("train", "val", "test", "predict")),
+    *(f"{stage}_step" for stage in STAGES),
+    *(
+        f"on_{stage}{point}"
+        for stage in STAGES
+        for point in ("_start", "_end", "_epoch_start", "_epoch_end", "_batch_start", "_batch_end")
+    ),
+    *(f"on_{stage}_model_{mode}" for stage in STAGES for mode in ("eval", "train")),
+)
+TABLE = (honored.BATCH, honored.EPOCH, honored.REPLACED, EACH_STEP, AROUND)
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
