@@ -2,7 +2,7 @@
 
 from omegaconf import DictConfig
 
-from src.kindling.cli import command, composition
+from src.kindling.cli import command, composition, run_question
 from src.kindling.errors import InputError
 from src.kindling.files import run_directory
 from src.kindling.files.atomic_write import write_atomically
@@ -17,6 +17,7 @@ def main(settings: DictConfig) -> None:
     output = checked_output(asked.pop("output"), (".csv", ".json", ".pt"))
     checkpoint = run_directory.find_checkpoint(run, log_dir)
     asked = {key: value for key, value in asked.items() if value is not None}
+    run_question.check(checkpoint, asked)
     from src.kindling import restore
     from src.kindling.training import prediction
 

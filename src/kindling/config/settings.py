@@ -124,7 +124,7 @@ def _top_level_problem(key: str, errors: list[Any]) -> str:
         return f"{key}: there is no such key{nearest(key, list(TrainSettings.model_fields))}"
     if errors[0]["type"] == "missing":
         return f"{key}: missing"
-    return f"{key}={_shown(errors[0]['input'])}: {_join_messages(errors)}"
+    return f"{key}={shown(errors[0]['input'])}: {_join_messages(errors)}"
 
 
 def _imported(target: str, names: frozenset[str]) -> inspect.Signature:
@@ -177,7 +177,7 @@ def _value_problems(
     if problem := misfit(value, annotation) or (
         misfit(value, extra) if value is not None else None
     ):
-        yield f"{where}={_shown(value)}: {problem}"
+        yield f"{where}={shown(value)}: {problem}"
 
 
 def adapter(annotation: Any) -> TypeAdapter[Any] | None:
@@ -254,6 +254,7 @@ def _place(error: Any) -> str:
     return "".join(f"[{part}]" for part in error["loc"] if isinstance(part, int))
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a value as one line of YAML, which a command line takes too."""
     text = yaml.safe_dump(value, default_flow_style=True, width=10**6).split("\n")[0]
     return text if len(text) < 60 else f"{text[:57]}..."

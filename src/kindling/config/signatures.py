@@ -97,6 +97,37 @@ def constructor(found: Definition) -> Definition:
     return constructor(base)
 
 
+def method(target: str, name: str) -> Definition | None:
+    """Return the definition of a class's method, its own or inherited; None without such a method.
+
+    Raises:
+        UnreadableError: the source does not show it.
+        AttributeError: the module of `target` has no such class.
+    """
+    module, _, kind = target.rpartition(".")
+    return _method(resolved(module, kind), name)
+
+
+def _method(found: Any, name: str) -> Definition | None:
+    if not isinstance(found, Definition) or not isinstance(found.node, ast.ClassDef):
+        raise UnreadableError(name)
+    if found.source.name.split(".")[0] in ("lightning", "torch"):
+        return None
+    node = dict(statements(found.node.body)).get(name)
+    if isinstance(node, ast.FunctionDef) and not node.decorator_list:
+        return Definition(found.source, node)
+    if node is not None or found.node.decorator_list:
+        raise UnreadableError(name)
+    inherited = (_method(looked_up(base, found.source), name) for base in found.node.bases)
+    return next((definition for definition in inherited if definition is not None), None)
+
+
+def texts(function: Definition) -> dict[str, str]:
+    """Return the annotations of a function's arguments as they are written; "" for none."""
+    arguments = [node for node in ast.walk(function.node) if isinstance(node, ast.arg)]
+    return {a.arg: ast.unparse(a.annotation) if a.annotation else "" for a in arguments}
+
+
 def parameters(function: Definition, names: frozenset[str]) -> typing.Iterator[inspect.Parameter]:
     """Yield the parameters of a function, with UNREAD for unknown annotations and defaults."""
     assert isinstance(function.node, ast.FunctionDef)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from src.kindling import restore
+from src.kindling.config import question
 from src.kindling.errors import InputError, first_line
 from src.kindling.layout import Plain
 from src.kindling.training import prediction
@@ -31,10 +32,10 @@ class Served:
         self.checkpoint, self.max_rows, self.stamp = checkpoint, max_rows, stamp(checkpoint)
         _, self.data, model = restore.load(checkpoint)
         self.model = model.cpu().eval()
-        found = prediction.find("prediction_inputs", self.data, self.model)
+        found = prediction.find(question.METHOD, self.data, self.model)
         if found is None:
             raise InputError("run: neither its data nor its model defines prediction_inputs")
-        self.question, self.arguments = found, prediction.arguments(found)
+        self.question, self.arguments = found, question.from_object(found)
         self.joins = self._joins()
 
     def answer(self, questions: list[Plain]) -> list[prediction.Rows | Exception]:
@@ -48,7 +49,7 @@ class Served:
         try:
             if LOCAL in asked:
                 raise InputError(f"{LOCAL}: files of this machine are not read over HTTP")
-            prediction.check(self.arguments, asked)
+            question.check(self.arguments, asked)
             inputs = self.question(**asked)
             if (found := rows(inputs)) and found > self.max_rows:
                 raise InputError(f"{found} rows are too many; up to {self.max_rows} are answered")

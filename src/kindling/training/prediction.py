@@ -9,7 +9,6 @@ typed arguments are the keys of the command, and what it returns is the batch fo
 `prediction_text(rows)` the rows into what the terminal shows.
 """
 
-import inspect
 import io
 from collections.abc import Callable
 from typing import Any
@@ -20,9 +19,8 @@ from lightning.fabric.utilities import move_data_to_device
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
-from src.kindling.config import signatures
-from src.kindling.config.settings import misfit
-from src.kindling.errors import InputError, nearest
+from src.kindling.config.question import METHOD, check, from_object
+from src.kindling.errors import InputError
 from src.kindling.layout import Plain
 
 SHOWN = 10  # rows on the terminal; a file gets all
@@ -44,8 +42,8 @@ def predict(data: Any, model: Any, asked: Plain) -> Rows:
         InputError: an argument is unknown or does not fit, or there is nothing to answer.
         ValueError: the question itself refuses what was asked.
     """
-    question = find("prediction_inputs", data, model)
-    check(arguments(question), asked)
+    question = find(METHOD, data, model)
+    check(from_object(question), asked)
     model = model.cpu().eval()
     if question is None:
         return rows_of(answers_to_test_rows(data, model))
@@ -78,29 +76,6 @@ def text(data: Any, model: Any, rows: Rows) -> str:
 def find(name: str, *owners: Any) -> Callable[..., Any] | None:
     """Return the method of the first owner that defines it."""
     return next((getattr(owner, name) for owner in owners if hasattr(owner, name)), None)
-
-
-def arguments(question: Callable[..., Any] | None) -> dict[str, inspect.Parameter]:
-    """Return the arguments of a question by name; none without a question."""
-    return dict(signatures.from_object(question).parameters) if question else {}
-
-
-def check(parameters: dict[str, inspect.Parameter], asked: Plain) -> None:
-    """Validate what was asked against the arguments of the question.
-
-    Raises:
-        InputError: naming the key, what is wrong with it, and what can be asked instead.
-    """
-    for key, value in asked.items():
-        if key not in parameters:
-            known = nearest(key, list(parameters)) if parameters else ""
-            raise InputError(f"{key}: this model is not asked for that{known}")
-        if problem := misfit(value, parameters[key].annotation):
-            raise InputError(f"{key}={value}: {problem}")
-    empty = inspect.Parameter.empty
-    for key, parameter in parameters.items():
-        if parameter.default is empty and key not in asked:
-            raise InputError(f"{key} is missing: this model needs it to answer")
 
 
 def cast(batch: Any, model: pl.LightningModule) -> Any:
