@@ -9,7 +9,7 @@ matter which process reads it or how that process was started.
 import random
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from typing import Any
 
@@ -66,6 +66,7 @@ class ResumableLoader:
         self.loader = loader
         self.sampler = _EpochOrder(loader, seed, rank, world_size, in_order)
         self._generator = torch.Generator()  # for the workers' base seed, not for training
+        self._numpy = np.random.MT19937(0)  # seeded for each sample that this process reads
         batched = loader.batch_sampler is not None
         order = {"batch_sampler": self.sampler} if batched else {"sampler": self.sampler}
         self._seeded: Any = DataLoader(
@@ -87,7 +88,7 @@ class ResumableLoader:
         self._generator.manual_seed(self.sampler.start_pass() >> 1)
         batches = iter(self._seeded)
         while True:
-            with _isolated(self._seeded.num_workers == 0):
+            with _isolated(self._numpy) if self._seeded.num_workers == 0 else nullcontext():
                 batch = next(batches, batches)
             if batch is batches:
                 return
@@ -166,7 +167,7 @@ class _EpochOrder(SequentialSampler):
 
     def _items(self) -> list[Any]:
         """Return this rank's share of the epoch: batches of indices, or indices."""
-        with _isolated():
+        with _isolated(np.random.MT19937(0)):
             seed_all(self._stream >> 32)
             self._generator.manual_seed(splitmix64(self._stream + self._initial) >> 1)
             items = list(self._source)
@@ -218,17 +219,23 @@ def _sample_seed(stream: int, index: Any) -> int:
 
 
 @contextmanager
-def _isolated(really: bool = True) -> Iterator[None]:
-    """Restore the states of the CPU generators afterwards, so that training is not affected."""
-    if not really:
-        yield
-        return
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+def _isolated(bits: np.random.MT19937) -> Iterator[None]:
+    """Restore the CPU generators afterwards, so that training is not affected.
+
+    NumPy gets another generator meanwhile, since copying its state back and forth takes 120 us; a
+    normal number that it has drawn in advance is lost.
+
+    Args:
+        bits: that generator.
+    """
+    numpy: Any = np.random  # whose stubs lack these two functions
+    states = random.getstate(), numpy.get_bit_generator(), torch.get_rng_state()
+    numpy.set_bit_generator(bits)
     try:
         yield
     finally:
         random.setstate(states[0])
-        np.random.set_state(states[1])
+        numpy.set_bit_generator(states[1])
         torch.set_rng_state(states[2])
 
 
