@@ -12,7 +12,7 @@ import yaml
 from hydra._internal.utils import get_args_parser
 
 from src.kindling.config import question
-from src.kindling.config.signatures import UnreadableError
+from src.kindling.config.source import UnreadableError
 from src.kindling.errors import InputError
 from src.kindling.files import bounded, run_directory
 from src.kindling.layout import CONF, Plain

@@ -7,6 +7,7 @@ from typing import Any
 
 from src.kindling.config import signatures
 from src.kindling.config.settings import misfit, shown
+from src.kindling.config.source import UNREAD, UnreadableError
 from src.kindling.config.targets import allowed_targets
 from src.kindling.errors import InputError, nearest
 from src.kindling.layout import Plain
@@ -35,11 +36,11 @@ def from_source(config: Plain) -> tuple[Parameters, list[str]]:
         node = config.get(group)
         target = node.get("_target_") if isinstance(node, dict) else None
         if not isinstance(target, str) or (group, "_target_", target) not in allowed:
-            raise signatures.UnreadableError(group)
+            raise UnreadableError(group)
         try:
             found = signatures.method(target, METHOD)
         except AttributeError as error:  # the class is gone
-            raise signatures.UnreadableError(target) from error
+            raise UnreadableError(target) from error
         if found is not None:
             names = signatures.texts(found)
             parameters = list(signatures.parameters(found, frozenset(names)))[1:]  # not self
@@ -60,7 +61,7 @@ def _typed(default: Any) -> str:
     """Return a default as it is typed on a command line."""
     if default is inspect.Parameter.empty:
         return "???"
-    if default is signatures.UNREAD:
+    if default is UNREAD:
         return "..."
     return shlex.quote(default) if isinstance(default, str) else shown(default)
 
@@ -80,7 +81,7 @@ def check(parameters: Parameters, asked: Plain) -> None:
             known = nearest(key, keys) if keys else ""
             raise InputError(f"{key}: this model is not asked for that{known}")
         annotation = parameters[key].annotation
-        if annotation is not signatures.UNREAD and (problem := misfit(value, annotation)):
+        if annotation is not UNREAD and (problem := misfit(value, annotation)):
             raise InputError(f"{key}={value}: {problem}")
     empty = inspect.Parameter.empty
     for key in keys:

@@ -12,7 +12,7 @@ from pydantic import PositiveInt
 
 from src.kindling.cli import arguments, run_question
 from src.kindling.config import question
-from src.kindling.config.signatures import UnreadableError
+from src.kindling.config.source import UnreadableError
 from src.kindling.data import BaseData
 from src.kindling.errors import InputError
 
