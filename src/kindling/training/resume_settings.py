@@ -39,7 +39,7 @@ def with_overrides(saved: Plain, overrides: Sequence[str]) -> Plain:
     before = layout.flat(_composed([*options, *as_saved]))
     kept_options = [o for o in options if "model" not in given and _key(o) not in given]
     after = layout.flat(_composed([*kept_options, *others.values()]))
-    groups = [key for key in others if (layout.CONF / key).is_dir() and key != "trainer"]
+    groups = [key for key in others if _is_group(key) and key != "trainer"]
     replaced = tuple(f"{group}." for group in groups)
     gone = before.keys() - after.keys()
     kept = {k: v for k, v in held.items() if k not in gone and not k.startswith(replaced)}
@@ -50,18 +50,21 @@ def with_overrides(saved: Plain, overrides: Sequence[str]) -> Plain:
 def _check_keys(given: dict[str, str], options: list[str], leaves: list[str]) -> None:
     """Refuse keys that are neither among these nor in the options of groups that are given."""
     typed = [key for key, override in given.items() if override[0].isalpha()]
-    if all(key in leaves or (layout.CONF / key).is_dir() for key in typed):
+    if all(key in leaves or _is_group(key) for key in typed):
         return
     kept = [option for option in options if _key(option) not in given]
-    chosen = [override for key, override in given.items() if (layout.CONF / key).is_dir()]
+    chosen = [override for key, override in given.items() if _is_group(key)]
     leaves = [*leaves, *layout.flat(_composed([*kept, *chosen]))]
     ends = {leaf: [m.start() for m in re.finditer(r"\.|$", leaf)] for leaf in leaves}
     known = sorted({leaf[:end] for leaf in leaves for end in ends[leaf]})
-    groups = [path.name for path in layout.CONF.iterdir() if path.is_dir()]
-    unknown = [key for key in typed if "/" not in key and key not in [*known, *groups]]
+    unknown = [key for key in typed if not (key in known or "/" in key or _is_group(key))]
     if unknown:
         lines = [f"{key}: there is no such key{nearest(key, known)}" for key in unknown]
         raise InputError("; ".join(lines))
+
+
+def _is_group(key: str) -> bool:
+    return any((folder / key).is_dir() for folder in layout.conf_folders())
 
 
 def _options(saved: Plain) -> list[str]:

@@ -98,7 +98,6 @@ BAD = {
     "null": "reserved in Python or YAML",
     "loader": "the engine uses this name",
     "files": "the engine uses this name",
-    "fizzbuzz": "src/models/fizzbuzz.py already exists",
 }
 
 
@@ -124,6 +123,8 @@ def test_without_a_name_the_kinds_are_listed(
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     new.write(tmp_path, "mine", "classifier")
+    with pytest.raises(InputError, match=r"mine\.py already exists; try mine_2"):
+        new.check_name("mine", tmp_path)
     with pytest.raises(FileExistsError):
         new.write(tmp_path, "mine", "regressor")
     assert "cross_entropy" in (tmp_path / "src" / "models" / "mine.py").read_text()

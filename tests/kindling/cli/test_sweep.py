@@ -70,7 +70,7 @@ def test_without_failures_nothing_ends() -> None:
     [
         (["-m", "seed=1,2"], True),
         (["seed=1,2", "--multirun"], True),
-        (["hydra.mode=MULTIRUN", "seed=1,2"], True),
+        (["hydra.mode=MULTIRUN", "seed=1,2", "model=line"], True),
         (["hydra.mode=RUN"], False),
         (["seed=1"], False),
         (["--help"], False),
