@@ -11,7 +11,10 @@ from PIL import Image
 
 from src.data.fizzbuzz import FizzBuzzData, fizzbuzz
 from src.figures.fizzbuzz import RIGHT, WRONG, Board, answers
+from src.kindling import callbacks
+from src.kindling.callbacks.figures import pictures_of
 from src.kindling.figures.view import View
+from src.models.fizzbuzz import FizzBuzz
 
 SAID_WRONG = {1, 15, 84, 100}
 
@@ -74,3 +77,14 @@ def test_letters_are_read_on_both_colors() -> None:
     assert contrast("white", WRONG) > 4.5
     assert contrast("#222222", RIGHT) > 4.5
     assert contrast(RIGHT, WRONG) > 3  # apart without any color
+
+
+def test_without_pictures_of_its_own_a_model_has_the_generic_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def is_there(module: str) -> bool:
+        return not module.startswith("src.figures")
+
+    monkeypatch.setattr(callbacks.figures, "_is_there", is_there)
+    names = {picture.name for picture in pictures_of(FizzBuzz())}
+    assert names == {"confusion", "calibration", "precision_recall"}

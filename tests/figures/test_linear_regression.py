@@ -1,12 +1,15 @@
 """The path of the coefficients is drawn on the loss that they were trained on."""
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from src.figures.linear_regression import POINTS, Coefficients, Fit, bowl
 from src.kindling.build import Experiment
+from src.kindling.callbacks.figures import Figures
 from tests.kindling.figures.test_pictures import seen
 
 Build = Callable[..., Experiment]
@@ -63,3 +66,20 @@ def test_the_fit_says_how_far_off_it_is(build: Build) -> None:
     weights = experiment.model.coefficients.numpy()
     error = np.sqrt(np.square(y.numpy() - X.numpy() @ weights.T).mean())
     assert f"{error:.3g}" in Fit().title(seen(experiment, 0))
+
+
+def test_a_resumed_run_continues_the_path_of_its_coefficients(build: Build, tmp_path: Path) -> None:
+    def path(epochs: int, checkpoint: str | None = None) -> list[Any]:
+        experiment = build("model=linear_regression", "logger=none", f"trainer.max_epochs={epochs}")
+        figures = Figures(every_n_epochs=100)
+        experiment.trainer.callbacks.append(figures)
+        experiment.trainer.fit(
+            experiment.model, datamodule=experiment.data, ckpt_path=checkpoint, weights_only=True
+        )
+        notes: list[Any] = figures.state_dict()["notes"]["coefficients"]["way"]
+        return notes
+
+    whole = path(6)
+    first = path(3)
+    assert path(6, str(tmp_path / "checkpoints" / "last.ckpt")) == whole
+    assert (len(first), len(whole)) == (4, 7)  # the start, and each epoch
