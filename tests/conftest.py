@@ -82,7 +82,9 @@ def with_options(folders: tuple[Path, ...], overrides: tuple[str, ...]) -> DictC
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start what commands are forked from; all processes of the tests share it."""
+    """Hide GPUs from all tests but `make test-gpu`, and start what commands are forked from."""
+    if config.option.markexpr != "gpu":  # the others expect what a CPU computes
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
     server = warm.server()
     server.__enter__()
     config.add_cleanup(lambda: server.__exit__(None, None, None))

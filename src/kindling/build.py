@@ -238,6 +238,8 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*WeightAveraging callback with a model that over.*")
     # training/fit.py says so, and what to do.
     warnings.filterwarnings("ignore", message="Using `DistributedSampler` with the dataloaders.*")
+    # `accelerator=cpu` says so.
+    warnings.filterwarnings("ignore", message="GPU available but not used.*")
     # A SLURM login node has srun; training there outside of a job is intended.
     warnings.filterwarnings("ignore", message="The `srun` command is available on your system.*")
     # The rows are in memory: there is nothing that a worker process could do.

@@ -116,8 +116,11 @@ class BaseModule(pl.LightningModule):
         )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Convert this module to the precision in which the weights were trained."""
-        for value in checkpoint["state_dict"].values():
+        """Convert this module to the precision in which the weights were trained.
+
+        A strategy that shards the module, FSDP, has loaded the weights and taken them out by now.
+        """
+        for value in checkpoint.get("state_dict", {}).values():
             if isinstance(value, Tensor) and value.is_floating_point():
                 self.to(value.dtype)
                 return

@@ -1,6 +1,7 @@
 """The formats of an export: how a file is written, and run again."""
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +113,9 @@ def write_pt2(program: ExportedProgram, path: Path, signature: Signature) -> Non
 
 def load_pt2(path: Path) -> Run:
     """Return a file of torch.export as a function."""
-    function = torch.export.load(path).module()
+    with warnings.catch_warnings():  # torch 2.11's, of the buffer that it has read
+        warnings.filterwarnings("ignore", message="The given buffer is not writable")
+        function = torch.export.load(path).module()
 
     def run(given: list[Tensor]) -> list[Tensor]:
         with torch.no_grad():

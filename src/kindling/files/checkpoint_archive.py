@@ -27,11 +27,10 @@ def check_archive(path: Path) -> None:
     with path.open("rb") as file:
         file.seek(max(whole - TAIL.size, 0))
         tail = file.read()
+    if not _is_plain_end(tail, whole):
+        raise ValueError("it does not end as torch ends a file")
     with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-        _check_members(members, whole)
-        if not _is_plain_end(tail, whole):
-            raise ValueError("it does not end as torch ends a file")
+        _check_members(archive.infolist(), whole)
         # torch writes the CRC-32 of each member, and never looks at it.
         if damaged := archive.testzip():
             raise ValueError(f"its member {damaged!r} is damaged (CRC-32)")

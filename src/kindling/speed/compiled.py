@@ -1,8 +1,7 @@
 """The optimizer steps of a call as one compiled function: `compile=true`.
 
 Forward, loss, backward, clipping and update of all steps become one graph, traced from the model's
-`training_loss`. No Python runs between two steps, and on a GPU the whole is one CUDA graph (nobody
-has run it on a GPU yet: a warning says so).
+`training_loss`. No Python runs between two steps, and on a GPU the whole is one CUDA graph.
 
 Parameters and the optimizer's state are changed in place: a checkpoint, a validation or a callback
 between two calls sees what eager steps leave, the `grad` of the last step included. Random numbers,
@@ -12,10 +11,10 @@ that eager steps would draw.
 Letters: K steps of a call, P values of a block of parameters, S tensors of state.
 """
 
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import lightning.pytorch as pl
@@ -170,8 +169,6 @@ class CompiledSteps:
         if len(self._functions) >= SHAPES:
             return None
         many = "one step" if steps == 1 else f"{steps} steps"
-        if self.module.device.type == "cuda":
-            print("warning: compile=true: nobody has run it on a GPU yet", file=sys.stderr)
         print(f"compiling {many} per call (once; cached on disk afterwards)", flush=True)
         try:
             compile_: Any = torch.compile  # whose options differ from version to version
@@ -179,8 +176,8 @@ class CompiledSteps:
                 self._function(),
                 fullgraph=True,
                 dynamic=False,
-                isolate_recompiles=True,  # its limit then counts this run's, not a whole sweep's
                 options=_options(self.module.device),
+                **_isolated(),
             )
         except Exception as error:  # this version of torch has no such option
             raise NotCompiledError("the step", _reason(error)) from error
@@ -378,6 +375,14 @@ def _options(device: torch.device) -> dict[str, Any]:
         # A product and its sum are one instruction and one rounding, as in a library's products.
         "cpp.enable_floating_point_contract_flag": "fast",
     }
+
+
+def _isolated() -> dict[str, bool]:
+    """Return the option by which torch's limit counts this run's compilations, not a whole sweep's.
+
+    Before torch 2.12 there is none: a sweep in one process runs eagerly from the ninth model on.
+    """
+    return dict.fromkeys({"isolate_recompiles"} & signature(torch.compile).parameters.keys(), True)
 
 
 def _rechecked(guards: Any) -> list[bool]:
