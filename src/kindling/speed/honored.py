@@ -1,9 +1,8 @@
 """Decide, in one place, whether calls of several steps can honor what the user wrote.
 
-`HOOKS` names each hook of Lightning and how a call of several steps treats it; `obstacle` returns
-the first thing that such a call could not do as Lightning does. The run then takes one step per
-call, in Lightning's own loop, and one line says why. Weights, logs, averages and files are the same
-either way.
+`obstacle` returns the first thing that a call of several steps could not do as Lightning does. The
+run then takes one step per call, in Lightning's own loop, and one line says why. Weights, logs,
+averages and files are the same either way.
 
 A callback or module that overrides a hook of `BATCH` wants to be called after each step, and one
 that overrides a hook of `EPOCH` in each epoch, unless the same class declares when it next has

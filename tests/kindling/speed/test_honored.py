@@ -10,15 +10,17 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch import callbacks
-from lightning.pytorch.core import hooks
 
-from src.kindling.speed import honored
+from src.kindling.speed import compiled, honored
+from src.kindling.speed.hooks import AFTER, BEFORE, MOVE
 from tests.kindling.speed.small import Net, Rows, differing, fit, left, said
 
 NO_HOOKS = {  # what LightningModule offers to call, not to override
     *("all_gather", "clip_gradients", "freeze", "log", "log_dict", "lr_schedulers", "optimizers"),
     *("manual_backward", "print", "to_onnx", "to_tensorrt", "to_torchscript", "unfreeze"),
     *("toggle_optimizer", "toggled_optimizer", "untoggle_optimizer"),
+    *("save_hyperparameters", "remove_ignored_hparams", "load_from_checkpoint", "from_datasets"),
+    *("to", "cpu", "cuda", "type", "half", "float", "double"),
 }
 # Called at each step, inside a call too; and called by Lightning, around calls.
 EACH_STEP = (
@@ -46,14 +48,17 @@ TABLE = (honored.BATCH, honored.EPOCH, honored.REPLACED, EACH_STEP, AROUND)
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def defined(*classes: type) -> set[str]:
-    found = {n for c in classes for n, v in vars(c).items() if callable(v) and n[0] != "_"}
-    return found - NO_HOOKS
+def defined(kind: type) -> set[str]:
+    """Return the public methods that Lightning gives a class, by whichever of its bases."""
+    lightnings = [base for base in kind.__mro__ if base.__module__.startswith("lightning.")]
+    assert lightnings
+    found = {name for base in lightnings for name in vars(base)}
+    return {n for n in found if callable(getattr(kind, n)) and n[0] != "_"} - NO_HOOKS
 
 
 OF_CALLBACK = defined(pl.Callback)
-OF_MODULE = defined(pl.LightningModule, hooks.ModelHooks, hooks.DataHooks, hooks.CheckpointHooks)
-OF_DATA = defined(pl.LightningDataModule, hooks.DataHooks)
+OF_MODULE = defined(pl.LightningModule)
+OF_DATA = defined(pl.LightningDataModule)
 
 
 def test_the_table_holds_each_hook_of_lightning_once() -> None:
@@ -62,6 +67,12 @@ def test_the_table_holds_each_hook_of_lightning_once() -> None:
     assert set(table) >= OF_CALLBACK | OF_MODULE | OF_DATA
     assert len(OF_CALLBACK) > 30
     assert len(OF_MODULE) > 40
+
+
+def test_a_compiled_step_refuses_each_hook_that_looks_into_a_step() -> None:
+    outside = {BEFORE, MOVE, AFTER}  # of the compiled function: batches come prepared
+    traced = {"training_step", "forward"}  # of which the first is refused unless it is BaseModule's
+    assert set(EACH_STEP) - outside - traced == set(compiled.HOOKS)
 
 
 class Recorder:
