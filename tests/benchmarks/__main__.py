@@ -13,10 +13,10 @@ from src.kindling.errors import nearest
 if find_spec("src.tour") is None:
     sys.exit("error: src/tour, whose loops these benchmarks compare with, was deleted")
 
-from tests.benchmarks import growth, loaders, processes, steps, table
+from tests.benchmarks import growth, guests, loaders, processes, steps, table
 from tests.benchmarks.measure import ROOT, one_core
 
-ROWS = {**steps.ROWS, **processes.ROWS, **loaders.ROWS, **growth.ROWS}
+ROWS = {**steps.ROWS, **guests.ROWS, **processes.ROWS, **loaders.ROWS, **growth.ROWS}
 
 
 def chosen(names: list[str]) -> list[str]:

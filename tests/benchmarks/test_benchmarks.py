@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("src.tour", reason="the hand-written loops of the benchmarks are in src/tour")
 from tests.benchmarks import __main__ as bench
-from tests.benchmarks import measure, raw_loops, script, steps, table
+from tests.benchmarks import guests, measure, raw_loops, script, steps, table
 from tests.benchmarks.table import Result
 
 
@@ -113,6 +113,21 @@ def test_a_real_run_comes_past_its_marks():
     assert min(marks.ours) > 0
     assert taken[1:] == [2] * measure.ROUNDS  # as many steps as the run took in between
     assert "test/r2" in printed
+
+
+@pytest.mark.parametrize(("kind", "data"), [("tokens", {}), ("images", {"images": 96})])
+def test_the_loops_by_hand_log_validate_and_save(kind, data, tmp_path):
+    with guests.written(kind) as (model, source, root):
+        loop = guests.by_hand(kind, model, source, root, tmp_path, data)
+        before = [p.clone() for p in loop.model.parameters()]
+        epochs = -(-guests.EVERY // len(loop.loader))
+        loop(epochs * len(loop.loader))
+        loop.board.close()
+    assert loop.step == epochs * len(loop.loader)
+    assert all((old != new).any() for old, new in zip(before, loop.model.parameters(), strict=True))
+    rows = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert len(rows) == epochs + loop.step // guests.EVERY
+    assert {"best.pt", "last.pt"} <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_a_loop_in_a_process_of_its_own_takes_the_steps_of_each_line(monkeypatch, capsys):
