@@ -222,6 +222,8 @@ def quiet_lightning() -> None:
     logging.getLogger("lightning.pytorch.profilers.profiler").setLevel(logging.INFO)
     # A validation or test can have fewer batches than the profiler's schedule; it then records all.
     warnings.filterwarnings("ignore", message="The PyTorch Profiler default schedule will be.*")
+    # Only torch 2.11 says so, of a schedule whose cycles end with the fit.
+    warnings.filterwarnings("ignore", message=".*Profiler clears events at the end of each cycle.*")
     # Points are logged every n steps of the run, not of the epoch: see callbacks/training_metrics.
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     # Data without validation or test rows says so with an empty list of loaders.

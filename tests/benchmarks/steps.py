@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TextIO
 from unittest import mock
 
 import torch
@@ -111,9 +111,9 @@ def trained(marks: Marks, *overrides: str) -> str:
     def quiet(module: Any, trainer: Any, steps: int) -> int:
         return marks.epochs_left(trainer.current_epoch)
 
-    printed = io.StringIO()
     with (
         tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryFile("w+") as printed,  # a real file: the compiler's processes inherit it
         _Terminal(open(os.devnull, "wb")) as screen,
         mock.patch.object(sys, "__stderr__", screen),
         mock.patch.object(BaseModule, "on_train_epoch_start", hook),
@@ -126,10 +126,15 @@ def trained(marks: Marks, *overrides: str) -> str:
             try:
                 train.main()
             except SystemExit as stop:
-                raise RuntimeError(printed.getvalue().strip().splitlines()[-1]) from stop
-    if len(marks.ours) != ROUNDS:
-        raise RuntimeError("the fit did not come past the marks")
-    return printed.getvalue()
+                raise RuntimeError(_read(printed).splitlines()[-1]) from stop
+        if len(marks.ours) != ROUNDS:
+            raise RuntimeError("the fit did not come past the marks")
+        return _read(printed)
+
+
+def _read(printed: TextIO) -> str:
+    printed.seek(0)
+    return printed.read().strip()
 
 
 def beside(
