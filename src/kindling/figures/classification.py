@@ -14,6 +14,7 @@ from src.kindling.figures.picture import Array, Picture, View
 BINS = 10  # of confidence
 CLASSES = 1000  # nothing is drawn for more, such as the tokens of a language
 LETTERED = 12  # maximum number of classes for counts in the confusion matrix
+LETTERS = 40  # that fit below it
 CURVES = 7  # maximum number of curves, for the most frequent classes
 PALE = LinearSegmentedColormap.from_list(
     "pale", ["white", "#66AAD1"]
@@ -53,6 +54,11 @@ def class_names(view: View) -> list[str]:
     return [str(name) for name in names]
 
 
+def short(name: str, letters: int) -> str:
+    """Return a name, or its beginning where it is longer than that."""
+    return name if len(name) <= letters else f"{name[: letters - 1]}…"
+
+
 class Confusion(OfClasses):
     """The confusion matrix."""
 
@@ -66,8 +72,8 @@ class Confusion(OfClasses):
         axes.imshow(shares, cmap=PALE, vmin=0, vmax=1, aspect="auto")
         every = -(-len(names) // LETTERED)  # more names than that would not fit
         shown = range(0, len(names), every)
-        axes.set_xticks(shown, [names[i][:9] for i in shown])
-        axes.set_yticks(shown, [names[i][:9] for i in shown])
+        axes.set_xticks(shown, [short(names[i], max(4, LETTERS // len(shown))) for i in shown])
+        axes.set_yticks(shown, [short(names[i], 11) for i in shown])
         axes.set(xlabel="predicted", ylabel="true")
         axes.figure.subplots_adjust(left=0.24)
         if len(names) <= LETTERED:
@@ -93,7 +99,7 @@ class Calibration(OfClasses):
     name = "calibration"
     description = (
         "share of correct predictions against confidence, with 95% intervals; the diagonal is well"
-        " calibrated; bars below count the rows"
+        " calibrated; bars below show the share of the rows"
     )
     size = (4.6, 5.2)
     panels = (2, 1)
@@ -112,7 +118,7 @@ class Calibration(OfClasses):
         upper.plot(confidence, right, color=BLUE, marker="o", linewidth=1.2)
         upper.set(xlim=(0, 1.02), ylim=(0, 1.04), ylabel="share right")
         lower.bar(confidence, rows / rows.sum(), width=0.04, color=BLUE)
-        lower.set(xlim=(0, 1.02), ylim=(0, 1), ylabel="rows", yticks=[0, 1],
+        lower.set(xlim=(0, 1.02), ylim=(0, 1), ylabel="share", yticks=[0, 1],
                   xlabel="confidence: probability of the prediction")  # fmt: skip
 
     def title(self, view: View) -> str:
@@ -158,7 +164,7 @@ class PrecisionRecall(OfClasses):
     def draw(self, axes: Any, view: View) -> None:
         """Draw a curve for each class, labeled with the area below it."""
         for place, (name, (true, scores)) in enumerate(curves(view).items()):
-            label = f"{name[:10]} {average_precision(true, scores):.2f}"
+            label = f"{short(name, 16)} {average_precision(true, scores):.2f}"
             line = DASHES[place % len(DASHES)]
             axes.step(*curve(true, scores), where="pre", color=SERIES[place], linestyle=line,
                       linewidth=2, label=label)  # fmt: skip

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from tensorboard.backend.event_processing.event_file_loader import (  # type: ignore[import-untyped]
     LegacyEventFileLoader,
 )
@@ -172,13 +173,44 @@ def graph(net: nn.Module, inputs: Any) -> Any:
                 module.training = training
 
 
-def example(model: Any) -> Any:
-    """Return example inputs for a model's network; None if their shape is not known."""
-    if getattr(model, "example_input_array", None) is not None:
-        return model.example_input_array
-    if not isinstance(getattr(model, "net", None), nn.Module):
+def traceable(model: Any) -> tuple[nn.Module, Any] | None:
+    """Return what a graph is traced from: a network and example inputs; None if they are unknown.
+
+    With Lightning's `example_input_array` (a tensor, several, or a dictionary of arguments) that is
+    the model's forward, otherwise its `net`.
+    """
+    weight = next(model.parameters(), torch.empty(0))
+    if (inputs := getattr(model, "example_input_array", None)) is not None:
+        return _Forward(model), (apply_to_collection(inputs, Tensor, _like, weight),)
+    net, width = getattr(model, "net", None), getattr(model, "in_features", None)
+    if not isinstance(net, nn.Module) or not isinstance(width, int):
         return None
-    weight: Tensor | None = next(model.net.parameters(), None)
-    if weight is None or not isinstance(getattr(model, "in_features", None), int):
-        return None
-    return torch.zeros(1, model.in_features, dtype=weight.dtype, device=weight.device)
+    return net, _like(torch.zeros(1, width), weight)
+
+
+def _like(inputs: Tensor, weight: Tensor) -> Tensor:
+    """Return inputs on the device of a weight, and numbers in its precision."""
+    return inputs.to(weight.device, weight.dtype if inputs.is_floating_point() else None)
+
+
+class _Forward(nn.Module):
+    """A model's forward with its layers alone.
+
+    torch's tracer reads every attribute, which a LightningModule refuses: `trainer`.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.models = [model]  # in a list, or it would be a layer itself
+        for name, layer in model.named_children():
+            if any(True for _ in layer.parameters()):
+                self.add_module(name, layer)
+        for name, parameter in model.named_parameters(recurse=False):
+            self.register_parameter(name, parameter)
+
+    def forward(self, inputs: Any) -> Any:
+        """Pass the inputs on as Lightning does."""
+        [model] = self.models
+        if isinstance(inputs, dict):
+            return model(**inputs)
+        return model(*inputs) if isinstance(inputs, tuple) else model(inputs)

@@ -69,14 +69,14 @@ class TensorBoardLogger(LightningTensorBoardLogger):
     @rank_zero_only
     def log_graph(self, model: Any, input_array: Any = None) -> None:
         """Write the graph of the network; Lightning calls this when training or testing starts."""
-        inputs = records.example(model)
-        if self._traced or not self.graph or inputs is None:
+        if self._traced or not self.graph or (found := records.traceable(model)) is None:
             return
         self._traced = True
         try:
-            graph = records.graph(model.net, inputs)
+            graph = records.graph(*found)
         except Exception as error:  # not every network can be traced, which must not stop the run
-            print(f"warning: the network cannot be traced: {first_line(error)}", file=sys.stderr)
+            line = f"no graph of the network, which cannot be traced: {first_line(error)}"
+            print(f"warning: {line}; logger.tensorboard.graph=false leaves it out", file=sys.stderr)
         else:
             self.experiment._get_file_writer().add_graph(graph)
 

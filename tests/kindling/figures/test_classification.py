@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torchmetrics.functional.classification import (
     binary_average_precision,
     binary_precision_recall_curve,
@@ -43,6 +44,17 @@ def test_the_confusion_matrix_counts_true_by_predicted() -> None:
     assert np.array_equal(classification.confusion(view), expected)
     right = int(np.trace(expected))
     assert classification.Confusion().title(view) == f"Confusion matrix: {right} of {ROWS} right"
+
+
+@pytest.mark.parametrize("classes", [2, 4, 10])
+def test_a_long_name_of_a_class_ends_in_an_ellipsis_and_a_short_one_is_whole(classes: int) -> None:
+    names = ["a class of long name", *(f"c{number}" for number in range(1, classes))]
+    axes = Figure().subplots()
+    classification.Confusion().draw(axes, seen(classes, SimpleNamespace(class_names=names)))
+    for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+        first, *others = [label.get_text() for label in labels]
+        assert others == names[1:]
+        assert first == names[0] or (first[-1] == "…" and names[0].startswith(first[:-1]))
 
 
 def test_the_calibration_error_is_the_expected_one() -> None:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
@@ -215,10 +216,46 @@ def test_a_network_that_cannot_be_traced_costs_one_line(capsys: Any, tmp_path: P
             raise RuntimeError("not with zeros\nand more")
 
     logger = TensorBoardLogger(str(tmp_path))
-    logger.log_graph(SimpleNamespace(net=Odd(), example_input_array=torch.zeros(1, 1)))
+    model = Odd()
+    model.example_input_array = torch.zeros(1, 1)
+    logger.log_graph(model)
     logger.finalize("success")
     said = capsys.readouterr()
-    assert (said.out, said.err) == ("", "warning: the network cannot be traced: not with zeros\n")
+    assert said.out == ""
+    assert said.err == (
+        "warning: no graph of the network, which cannot be traced: not with zeros;"
+        " logger.tensorboard.graph=false leaves it out\n"
+    )
+
+
+class Forms(pl.LightningModule):
+    """Tokens [B, T] and a mask [B, T], together or in a dictionary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(9, 4), nn.Linear(4, 2)
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        features = self.embedding(tokens) * mask[..., None] * self.scale
+        outputs: torch.Tensor = self.head(features.sum(1))
+        return outputs
+
+
+@pytest.mark.parametrize("kind", [tuple, dict])
+def test_the_graph_of_any_module_is_that_of_its_example_input_array(kind: type) -> None:
+    model = Forms().double()
+    inputs = {"tokens": torch.zeros(1, 3, dtype=torch.long), "mask": torch.ones(1, 3)}
+    model.example_input_array = inputs if kind is dict else tuple(inputs.values())
+    found = records.traceable(model)
+    assert found is not None
+    graph, _ = records.graph(*found)
+    assert any("embedding" in node.op for node in graph.node)
+    assert any("head" in node.name for node in graph.node)
+
+
+def test_a_module_without_example_or_in_features_has_no_graph() -> None:
+    assert records.traceable(Forms()) is None
 
 
 def test_weights_that_only_double_precision_holds_have_a_histogram(tmp_path: Path) -> None:
