@@ -86,7 +86,7 @@ def write(root: Path, name: str, kind: str) -> list[str]:
         path = root / place.format(name=name)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as file:  # never over a file that exists
-            file.write(text.replace("Example", title).replace("example", name))
+            file.write(re.sub(r"\bexample\b", name, text.replace("Example", title)))
         written.append(place.format(name=name))
     return written
 

@@ -21,8 +21,8 @@ def allowed_targets() -> set[tuple[str, str, Any]]:
         InputError: conf/ contains no `_target_`, so it is not this project's.
     """
     found = set()
-    for top, _, place, value in _instructions("**/*.yaml"):
-        found.add((top or place[0], place[-1], value))
+    for tops, _, place, value in _instructions("**/*.yaml"):
+        found |= {(top, place[-1], value) for top in tops or place[:1]}
     if "_target_" not in {key for _, key, _ in found}:
         raise InputError(f"{CONF}: no YAML contains a _target_")
     return found
@@ -35,25 +35,30 @@ def option(group: str, target: str) -> str | None:
     """
     found = [
         path.stem
-        for top, path, place, value in _instructions(f"{group}/*.yaml")
-        if value == target and place == (("_target_",) if top else (group, "_target_"))
+        for tops, path, place, value in _instructions(f"{group}/*.yaml")
+        if value == target and place == (("_target_",) if tops else (group, "_target_"))
     ]
     stem = target.split(".")[-2] if "." in target else target
     return stem if stem in found else next(iter(found), None)
 
 
-def _instructions(pattern: str) -> Iterator[tuple[str | None, Path, tuple[Any, ...], Any]]:
-    """Yield what YAMLs tell Hydra to build: the group by its folder, the file, the keys, the value.
+Instruction = tuple[tuple[str, ...], Path, tuple[Any, ...], Any]
 
-    The group is None where the YAML sets keys of the whole configuration.
+
+def _instructions(pattern: str) -> Iterator[Instruction]:
+    """Yield what YAMLs tell Hydra to build: the groups by folders, the file, the keys, the value.
+
+    An option may lie in a folder of a group (conf/callbacks/mine/ema.yaml), or in a group of conf/
+    for another (conf/tuned/optimizer). A YAML that sets keys of the whole configuration has none.
     """
     for folder in conf_folders():
         for path in sorted(folder.glob(pattern)):
             text = path.read_text(encoding="utf-8")
-            top = None if "@package _global_" in text else path.parent.name
+            parts = path.relative_to(folder).parts[:-1]
+            tops = () if "@package _global_" in text else parts
             for place, value in nodes(_content(text, path)):
                 if is_instruction(place) and isinstance(value, str | bool):
-                    yield top, path, place, value
+                    yield tops, path, place, value
 
 
 def _content(text: str, path: Path) -> Any:

@@ -1,5 +1,6 @@
 """Each kind of `make new` is a model that trains, passes the contract, and is well written."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -52,6 +53,15 @@ def clone_with_all(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind in new.KINDS:
         new.write(clone, f"my_{kind}", kind)
     return clone
+
+
+@pytest.mark.parametrize("kind", new.KINDS)
+def test_a_name_replaces_the_examples_alone(kind: str, tmp_path: Path) -> None:
+    paths = new.write(tmp_path, "zebra", kind)
+    words = {w for path in paths for w in re.findall(r"\w+", (tmp_path / path).read_text())}
+    assert {"zebra", "Zebra"} <= words
+    assert not {word for word in words if "zebra_" in word}
+    assert {w for w in words if "xample" in w} <= {"example_input_array"}
 
 
 def test_the_command_says_what_it_wrote_and_what_is_next(tmp_path: Path) -> None:
