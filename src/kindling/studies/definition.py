@@ -27,6 +27,7 @@ class Definition:
         modes: "min" or "max" per metric.
         seed: the study's.
         constraints: the largest allowed value by metric.
+        seeds: runs per trial, each with a seed of its own.
     """
 
     overrides: list[str]
@@ -35,6 +36,7 @@ class Definition:
     modes: list[str]
     seed: int
     constraints: dict[str, float]
+    seeds: int = 1
 
     @property
     def dimensions(self) -> list[Dimension]:

@@ -1,6 +1,5 @@
 """Draw a trial's settings from the study's seed and the trial's number alone."""
 
-import importlib.util
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,10 +10,11 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from src.kindling.errors import InputError
+from src.kindling.studies.settings import need_scipy
 from src.kindling.studies.space import Dimension
 
-NEED_SCIPY = {"deterministic_objective", "qmc_type"}  # arguments of such samplers; import it late
+# Samplers that need SciPy, by an argument that they alone have.
+NEED_SCIPY = {"deterministic_objective": "gp", "qmc_type": "quasi_random"}
 Make = Callable[[int], BaseSampler]
 
 
@@ -86,8 +86,8 @@ def maker(factory: Callable[..., BaseSampler], seed: int, dimensions: list[Dimen
         InputError: a grid of an interval, or SciPy is missing.
     """
     takes = inspect.signature(factory).parameters
-    if NEED_SCIPY & takes.keys() and importlib.util.find_spec("scipy") is None:
-        raise InputError("study/sampler: gp and quasi_random need SciPy; pip install scipy")
+    if found := NEED_SCIPY.keys() & takes.keys():
+        need_scipy(f"study/sampler={NEED_SCIPY[found.pop()]}")
     if "search_space" in takes:
         grid = {d.key: d.values for d in dimensions}
         return lambda drawn: factory(search_space=grid, seed=seed)

@@ -1,5 +1,6 @@
 """The settings of a study: the keys of conf/study/default.yaml."""
 
+import importlib.util
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ class StudySettings:
     metric: str | list[str] | None
     mode: Mode | list[Mode] | None
     seed: Annotated[int, Field(ge=0, lt=2**31)]
+    seeds: PositiveInt
     storage: str | None
     overrides: list[str]
     guesses: list[dict[str, Any]]
@@ -52,6 +54,16 @@ def check_name(key: str, name: str) -> None:
     """
     if not re.fullmatch(r"\w[\w.-]{0,99}", name):
         raise InputError(f"{key}={name}: letters, digits, '-', '_' and '.' make a name")
+
+
+def need_scipy(choice: str) -> None:
+    """Refuse what needs SciPy where that is missing.
+
+    Raises:
+        InputError: naming the choice.
+    """
+    if importlib.util.find_spec("scipy") is None:
+        raise InputError(f"{choice} needs SciPy; pip install scipy")
 
 
 def limits(constraints: list[str]) -> dict[str, float]:

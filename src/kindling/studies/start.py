@@ -10,7 +10,7 @@ from src.kindling.errors import InputError
 from src.kindling.layout import Plain, command_line
 from src.kindling.studies import metric, space
 from src.kindling.studies.recipe import Recipe
-from src.kindling.studies.settings import check_name, limits
+from src.kindling.studies.settings import check_name, limits, need_scipy
 
 if TYPE_CHECKING:
     from src.kindling.studies.study import OpenStudy
@@ -35,6 +35,8 @@ def run(settings: Plain, words: list[str], arguments: list[str]) -> tuple[Path, 
     recipe = checked_recipe(told, words)
     from hydra.utils import instantiate
 
+    if told["pruner"]["_target_"].endswith("WilcoxonPruner"):
+        need_scipy("study/pruner=wilcoxon")
     from src.kindling.studies import processes, summary
     from src.kindling.studies.study import open_study
 

@@ -98,6 +98,7 @@ def _opened(
     study: Study, known: Definition, url: str, folder: Path, settings: StudySettings
 ) -> OpenStudy:
     recipe = Recipe(known.overrides, known.dimensions)
+    _check_seeds(settings, known.seeds, recipe)
     study.sampler, study.pruner = _sampler(settings, known.seed, recipe), settings.pruner
     return OpenStudy(settings, study, known, recipe, url, folder)
 
@@ -122,6 +123,8 @@ def _given(settings: StudySettings, recipe: Recipe) -> Plain:
         given["modes"] = settings.mode if isinstance(settings.mode, list) else [settings.mode]
     if settings.seed:
         given["seed"] = settings.seed
+    if settings.seeds > 1:
+        given["seeds"] = settings.seeds
     if settings.constraints:
         given["constraints"] = limits(settings.constraints)
     return given
@@ -132,6 +135,7 @@ def _start(name: str, url: str, folder: Path, settings: StudySettings, recipe: R
     if settings.trials == 0:
         raise InputError(f"study.name={name}: there is no such study in {folder.parent}")
     _sampler(settings, settings.seed, recipe)
+    _check_seeds(settings, settings.seeds, recipe)
     _check_guesses(settings, recipe)
     validate(masking.with_variables(recipe.settings({})))
     allowed = limits(settings.constraints)
@@ -143,6 +147,7 @@ def _start(name: str, url: str, folder: Path, settings: StudySettings, recipe: R
         directions(metrics, settings.mode),
         settings.seed,
         allowed,
+        settings.seeds,
     )
     folder.mkdir(parents=True, exist_ok=True)
     with storage.locked(url, folder):
@@ -160,6 +165,18 @@ def _start(name: str, url: str, folder: Path, settings: StudySettings, recipe: R
         )
     known = definition.joined(study, _given(settings, recipe), settings.allow_changes)
     return _opened(study, known, url, folder, settings)
+
+
+def _check_seeds(settings: StudySettings, seeds: int, recipe: Recipe) -> None:
+    """Refuse several seeds where one is fixed, and a pruner that has no seeds to compare.
+
+    Raises:
+        InputError: naming the key.
+    """
+    if seeds > 1 and recipe.fixes_seed:
+        raise InputError(f"study.seeds={seeds}: seed= fixes the seed of every run; leave it out")
+    if seeds == 1 and isinstance(settings.pruner, optuna.pruners.WilcoxonPruner):
+        raise InputError("study/pruner=wilcoxon: it compares seeds: set study.seeds=5, say")
 
 
 def _check_guesses(settings: StudySettings, recipe: Recipe) -> None:

@@ -104,7 +104,8 @@ def importances(study: Study, definition: Definition) -> dict[str, float]:
 def overrides(trial: FrozenTrial, number: int, recipe: Recipe, definition: Definition) -> list[str]:
     """Return the overrides of src.train that repeat a trial."""
     drawn = [f"{key}={space.text(value)}" for key, value in trial.params.items()]
-    seed = [] if recipe.fixes_seed else [f"seed={definition.seed + number}"]
+    place = number if definition.seeds == 1 else 0
+    seed = [] if recipe.fixes_seed else [f"seed={definition.seed + place}"]
     return [*recipe.overrides, *drawn, *seed]
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import sqlalchemy
@@ -109,11 +110,38 @@ class Worker:
                 if key not in trial.user_attrs:
                     trial.set_user_attr(key, note)
             self._release()
-            facts = {"study": self.study.study_name, "trial": number}
-            words = [*self.recipe.overrides, *(f"{k}={space.text(v)}" for k, v in drawn.items())]
+            return self._values(trial, self._trained(trial, number, drawn, run))
+
+    def _trained(
+        self, trial: Trial, number: int, drawn: dict[str, Value], path: Path
+    ) -> dict[str, float]:
+        """Train the run of a trial, or one per seed; return its metrics, or their means."""
+        facts = {"study": self.study.study_name, "trial": number}
+        words = [*self.recipe.overrides, *(f"{k}={space.text(v)}" for k, v in drawn.items())]
+        seeds = self.definition.seeds
+        if seeds == 1:
             pruning = Pruning(trial, self._pruned_by)
-            metrics = train(self._settings(drawn, number), run, words, facts, pruning)
-            return self._values(trial, metrics)
+            return train(self._settings(drawn, number), path, words, facts, pruning)
+        results = []
+        for place in range(seeds):  # the same seeds in each trial: the pruner compares pairs
+            settings = self._settings(drawn, place)
+            seed = settings["seed"]
+            results.append(train(settings, path / f"seed-{seed}", [*words, f"seed={seed}"], facts))
+            self._prune_by_seed(trial, results)
+        return {name: fmean(result[name] for result in results) for name in results[0]}
+
+    def _prune_by_seed(self, trial: Trial, results: list[dict[str, float]]) -> None:
+        """Report the run of one more seed.
+
+        Raises:
+            PrunedError: the study stops the trial before its last seed.
+        """
+        name = self._pruned_by
+        if name is None or name not in results[-1]:
+            return
+        trial.report(results[-1][name], len(results) - 1)
+        if len(results) < self.definition.seeds and trial.should_prune():
+            raise PrunedError(f"pruned after {len(results)} of {self.definition.seeds} seeds")
 
     @property
     def _pruned_by(self) -> str | None:
@@ -121,8 +149,9 @@ class Worker:
         names = self.definition.metrics
         return names[0] if len(names) == 1 else None
 
-    def _settings(self, drawn: dict[str, Value], number: int) -> Plain:
-        seed = {} if self.recipe.fixes_seed else {"seed": self.definition.seed + number}
+    def _settings(self, drawn: dict[str, Value], place: int) -> Plain:
+        """Return the configuration of the run whose seed comes so many after the study's."""
+        seed = {} if self.recipe.fixes_seed else {"seed": self.definition.seed + place}
         log_dir = str(self.folder.parent.parent)
         return self.recipe.settings(drawn | seed) | {"log_dir": log_dir}
 

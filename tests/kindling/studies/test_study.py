@@ -8,13 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 import torch
 import yaml
 
-from src.kindling.errors import InputError
-from src.kindling.studies import sampling, trials
+from src.kindling.studies import trials
 from tests.kindling.cli.test_command import Typed, typed  # noqa: F401 - a fixture
 from tests.kindling.conftest import Command
 
@@ -152,10 +150,14 @@ def test_conditional_keys_follow_the_options_that_are_drawn(command: Command, lo
     assert drawn[0] == {"optimizer": "sgd"}  # the recipe's lr of 0.1 is outside of the space
 
 
-@pytest.mark.parametrize("sampler", ["random", "cma_es", "nsga2", "gp", "quasi_random"])
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        *("random", "cma_es", "nsga2"),
+        *(pytest.param(name, marks=pytest.mark.services) for name in ("gp", "quasi_random")),
+    ],
+)
 def test_other_samplers_draw_within_the_space(command: Command, load: Any, sampler: str) -> None:
-    if sampler in ("gp", "quasi_random"):
-        pytest.importorskip("scipy", reason="pip install scipy")
     words = ("study.name=s", *QUICK, RATES, "study.trials=4", f"study/sampler={sampler}")
     command.here("study", *words, "trainer.max_epochs=2")
     drawn = [trial.params["optimizer.lr"] for trial in load("s").trials]
@@ -163,13 +165,19 @@ def test_other_samplers_draw_within_the_space(command: Command, load: Any, sampl
     assert all(1e-3 <= lr <= 0.5 for lr in drawn)
 
 
-@pytest.mark.parametrize("sampler", ["GPSampler", "QMCSampler"])
-def test_a_sampler_without_scipy_is_refused_before_the_first_trial(
-    sampler: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("choice", ["sampler=gp", "sampler=quasi_random", "pruner=wilcoxon"])
+def test_what_needs_scipy_is_refused_where_it_is_missing(
+    choice: str,
+    typed: Typed,  # noqa: F811
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="gp and quasi_random need SciPy; pip install scipy"):
-        sampling.maker(getattr(optuna.samplers, sampler), 0, [])
+    find = importlib.util.find_spec
+    missing = lambda name, *rest: None if name == "scipy" else find(name, *rest)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", missing)
+    said = typed("study", *QUICK, RATES, f"study/{choice}", f"log_dir={command.log_dir}")
+    assert said == f"error: study/{choice} needs SciPy; pip install scipy\n"
+    assert not command.log_dir.exists()
 
 
 @pytest.mark.parametrize("pruner", ["asha", "hyperband"])
@@ -183,6 +191,80 @@ def test_other_pruners_stop_trials_early(command: Command, load: Any, pruner: st
     assert pruned
     assert {trial.state.name for trial in found.values()} == {"COMPLETE", "PRUNED"}
     assert all(0 < max(trial.intermediate_values) < 20 for trial in pruned)
+
+
+SEEDS = ("study.name=s", *QUICK, RATES, "trainer.max_epochs=3", "study.trials=2", "study.seeds=2")
+
+
+def test_a_trial_of_several_seeds_has_the_mean_of_its_runs(command: Command, load: Any) -> None:
+    command.here("study", *SEEDS, "study.seed=7")
+    folder = command.log_dir / "study" / "s"
+    for number, trial in trials.latest(load("s")).items():
+        runs = [folder / f"trial-{number:04d}" / f"seed-{seed}" for seed in (7, 8)]
+        losses = [json.loads((run / "metrics.json").read_text())["train/loss"] for run in runs]
+        assert losses[0] != losses[1]
+        assert trial.values == [pytest.approx(sum(losses) / 2, rel=1e-12)]
+        assert trial.intermediate_values == dict(enumerate(losses))
+        assert {json.loads((run / "run.json").read_text())["trial"] for run in runs} == {number}
+
+
+def test_a_trial_stopped_between_its_seeds_keeps_the_runs_that_are_done(
+    command: Command, load: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole = Command(tmp_path / "whole")
+    whole.here("study", *SEEDS)
+    from src.kindling.studies import worker
+
+    train, begun = worker.train, []
+
+    def stopped(settings: Any, path: Path, *rest: Any) -> Any:
+        begun.append(path.name)
+        if len(begun) == 4:  # the second run of the second trial
+            raise SystemExit(130)
+        return train(settings, path, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "train", stopped)
+        with pytest.raises(SystemExit):
+            command.here("study", *SEEDS)
+    kept = command.log_dir / "study" / "s" / "trial-0001" / "seed-0" / "checkpoints" / "last.ckpt"
+    written = kept.stat().st_mtime_ns
+    command.here("study", "study.name=s", "study.trials=2")
+    assert kept.stat().st_mtime_ns == written
+    assert state(load("s")) == state(load("s", whole.log_dir))
+
+
+@pytest.mark.services
+def test_wilcoxon_stops_a_trial_after_some_of_its_seeds(command: Command, load: Any) -> None:
+    words = (*SEEDS, "study.seeds=8", "study.trials=4", "study/sampler=random")
+    command.here("study", *words, "study/pruner=wilcoxon", "optimizer.lr=interval(1e-6, 1e-5)")
+    found = trials.latest(load("s"))
+    assert found[0].state.name == "COMPLETE"  # the recipe, which is far better
+    assert {found[number].state.name for number in (1, 2, 3)} == {"PRUNED"}
+    assert all(2 <= len(found[number].intermediate_values) < 8 for number in (1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        pytest.param(
+            ["study/pruner=wilcoxon"],
+            "it compares seeds: set study.seeds=5, say",
+            marks=pytest.mark.services,
+        ),
+        (["study.seeds=3", "seed=1"], "seed= fixes the seed of every run; leave it out"),
+        (["study.seeds=0"], "study.seeds=0: must be greater than 0"),
+    ],
+)
+def test_seeds_that_could_not_be_compared_are_refused(
+    words: list[str],
+    line: str,
+    command: Command,
+    typed: Typed,  # noqa: F811
+) -> None:
+    said = typed("study", *QUICK, RATES, *words, f"log_dir={command.log_dir}")
+    assert line in said
+    assert not command.log_dir.exists()
 
 
 def test_a_grid_visits_each_value_once(command: Command, load: Any) -> None:
