@@ -128,8 +128,9 @@ class TrainingMetrics(Callback):
         left = [self._last_step + trainer.log_every_n_steps - step]
         if trainer.max_steps >= 0:
             left.append(trainer.max_steps - step)
-        if trainer.max_epochs is not None and trainer.max_epochs >= 0:
-            batches, accumulate = trainer.num_training_batches, trainer.accumulate_grad_batches
+        batches, accumulate = trainer.num_training_batches, trainer.accumulate_grad_batches
+        ends = trainer.max_epochs is not None and trainer.max_epochs >= 0
+        if ends and not math.isinf(batches):  # the length of a stream is not known
             done = trainer.fit_loop.epoch_loop.batch_progress.current.completed // accumulate
             epochs = trainer.max_epochs - trainer.current_epoch
             left.append(math.ceil(batches / accumulate) * epochs - done)

@@ -1,5 +1,6 @@
 """Report each validation of a trial to its study, and stop the trial if that prunes it."""
 
+import math
 from typing import Any
 
 import lightning.pytorch as pl
@@ -79,6 +80,8 @@ class Pruning(pl.Callback):
 
 def _epochs(trainer: pl.Trainer) -> int:
     """Return the epochs done; of several validations per epoch, how many of those."""
+    if math.isinf(trainer.num_training_batches):  # a stream, whose length is not known
+        return trainer.current_epoch + 1
     batches = int(trainer.num_training_batches)
     per_epoch = max(
         1, batches // max(1, int(getattr(trainer, "val_check_batch", batches) or batches))

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -10,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
-from src.kindling.build import Experiment
+from src.kindling.build import Experiment, quiet_lightning
 from src.kindling.callbacks import training_metrics
 from src.kindling.callbacks.training_metrics import TrainingMetrics, _samples
 
@@ -133,3 +134,44 @@ def test_learning_rate_and_throughput_are_logged(build: Build) -> None:
 )
 def test_rows_are_counted_in_every_form_of_batch(batch: Any, count: int) -> None:
     assert _samples(batch) == count
+
+
+class Stream(torch.utils.data.IterableDataset[torch.Tensor]):
+    """Rows that come without being counted."""
+
+    def __iter__(self) -> Any:
+        yield from torch.ones(14, 1)
+
+
+class Plain(pl.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return (batch * self.weight - 1).square().mean()
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def test_a_stream_without_a_length_is_logged_too(tmp_path: Path) -> None:
+    quiet_lightning()
+    kept = Kept()
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        log_every_n_steps=5,
+        callbacks=[TrainingMetrics()],
+        logger=kept,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(Plain(), torch.utils.data.DataLoader(Stream(), 2))
+    assert [step for step, _ in kept.points] == [4, 9, 13]
+    losses = [(1 - 0.2) ** (2 * step) for step in range(14)]
+    parts = losses[:5], losses[5:10], losses[10:]
+    found = [point["train/loss"] for _, point in kept.points]
+    assert found == pytest.approx([sum(part) / len(part) for part in parts], rel=1e-5)

@@ -1,10 +1,14 @@
 """Numbers, attempts and progress of trials, on Optuna's storage in memory."""
 
+import math
+from types import SimpleNamespace
+from typing import Any
+
 import optuna
 import pytest
 from optuna.trial import TrialState
 
-from src.kindling.studies import trials
+from src.kindling.studies import pruning, trials
 from src.kindling.studies.study import quiet_optuna
 
 
@@ -92,3 +96,8 @@ def test_progress_counts_failures_since_the_last_success(study: optuna.Study) ->
     study.ask()
     study.enqueue_trial({"x": 0.5})
     assert trials.progress(study) == trials.Progress(4, 1, 1, 2, "third")
+
+
+def test_a_stream_without_a_length_reports_its_epochs() -> None:
+    trainer: Any = SimpleNamespace(num_training_batches=math.inf, current_epoch=3)
+    assert pruning._epochs(trainer) == 4
