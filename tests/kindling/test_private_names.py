@@ -8,6 +8,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.strategies.launchers import subprocess_script
 
 from tests.conftest import ROOT
 
@@ -25,6 +26,13 @@ LISTED = [
     ("callbacks/signals.py", "_data_fetcher", "fit_loop", "the argument of the one before"),
     ("loggers/tensorboard.py", "_get_file_writer", "writer", "where the event file is"),
     ("loggers/records.py", "_pytorch_graph", "torch.utils.tensorboard", "how a graph is drawn"),
+    ("loggers/csv.py", "_check_log_dir_exists", "csv writer", "a resumed run appends to its file"),
+    ("process/ddp.py", "_configure_launcher", "strategy", "Lightning's launcher kills rank 0"),
+    (
+        *("process/ddp.py", "_SubprocessScriptLauncher"),
+        *("lightning.pytorch.strategies.launchers.subprocess_script", "the same"),
+    ),
+    ("process/ddp.py", "_call_children_scripts", "launcher", "the same"),
     ("process/seeding.py", "_combined_loader", "fit_loop", "a loader that is set up too early"),
 ]
 LISTED += [
@@ -60,7 +68,7 @@ SPEED = [
 ]
 FOREIGN = re.compile(r"\b(?!self\b|cls\b|hydra\b|os\b|parser\b)(\w+)\.(?!_target_)(_[a-z]\w+)")
 IMPORTS = re.compile(r"from (?:torch|lightning)[\w.]* import ([^\n]*)")
-PRIVATE = re.compile(r"\b_[a-z]\w+")
+PRIVATE = re.compile(r"\b_[a-zA-Z]\w+")
 
 
 def objects() -> dict[str, object]:
@@ -74,6 +82,9 @@ def objects() -> dict[str, object]:
         "parameter": parameter,
         "optimizer": torch.optim.SGD([parameter], 0.1),
         "checkpoint": pl.callbacks.ModelCheckpoint(),
+        "strategy": pl.strategies.DDPStrategy,
+        "launcher": subprocess_script._SubprocessScriptLauncher,
+        "csv writer": pl.loggers.csv_logs.ExperimentWriter,
     }
 
 
