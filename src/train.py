@@ -4,7 +4,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from src.kindling.cli import arguments, command, composition
+from src.kindling.cli import command, composition
 from src.kindling.config import masking
 
 
@@ -20,7 +20,7 @@ def main(settings: DictConfig) -> float | None:
     raw, hydra = OmegaConf.to_container(settings), HydraConfig.get()
     plain = masking.keep_variables(raw, composition.resolved(settings))
     job = hydra.job.num if hydra.mode == RunMode.MULTIRUN else None
-    typed = [word for word in hydra.overrides.task if word != arguments.RESUMED_MODEL]
+    typed = [word for word in hydra.overrides.task if word not in main.any_model]
     return run(plain, [*typed, *main.of_run], job).monitored
 
 

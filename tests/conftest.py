@@ -13,7 +13,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from unittest import mock
 import hydra
 import pytest
 import torch
-from hydra._internal.hydra import Hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -88,19 +87,6 @@ def pytest_configure(config: pytest.Config) -> None:
     server = warm.server()
     server.__enter__()
     config.add_cleanup(lambda: server.__exit__(None, None, None))
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _mode_by_flags() -> Iterator[None]:
-    """Spare commands in this process a composition: Hydra makes one only to read `hydra.mode`."""
-    read = Hydra.get_mode
-
-    def mode(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
-        named = any("hydra" in word for word in overrides)
-        return read(self, config_name, overrides) if named else None  # as conf/ says it
-
-    with mock.patch.object(Hydra, "get_mode", mode):
-        yield
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -48,6 +50,7 @@ class Command:
         self.task, self.name, self.words, self.asks = task, name, words, asks
         self.values: Plain = {}  # values that Hydra cannot parse, by key
         self.of_run: list[str] = []  # overrides of a resumed run's own configuration
+        self.any_model = [arguments.RESUMED_MODEL]  # what Hydra composes instead of its model
         self.full_error: str | None = None
         self.failed = sweep.Failures()
         self.__doc__ = task.__doc__
@@ -75,7 +78,9 @@ class Command:
         self.full_error, self.failed = os.environ.get("HYDRA_FULL_ERROR"), sweep.Failures()
         links: list[Path] = []
         with ExitStack() as during:
-            if sweep.is_asked_for(self.name, words):
+            sweeps = sweep.is_asked_for(self.name, words)
+            during.enter_context(_configured_mode(sweeps and not sweep.is_flagged(words)))
+            if sweeps:
                 log_dirs = sweep.check(self.name, words)
                 links = during.enter_context(sweep.continued(words, log_dirs))
                 words = during.enter_context(sweep.without_files(words))
@@ -164,6 +169,17 @@ def _set_environment(name: str, value: str | None) -> None:
         os.environ.pop(name, None)
     else:
         os.environ[name] = value
+
+
+@contextmanager
+def _configured_mode(multirun: bool) -> Iterator[None]:
+    """Tell Hydra whether `hydra.mode` asks for a sweep; it would compose once more to see."""
+    before, mode = Hydra.get_mode, RunMode.MULTIRUN if multirun else None
+    try:
+        Hydra.get_mode = lambda *_, **__: mode  # type: ignore[method-assign]
+        yield
+    finally:
+        Hydra.get_mode = before  # type: ignore[method-assign]
 
 
 @contextmanager

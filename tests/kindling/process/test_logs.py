@@ -7,7 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
-from tests.conftest import Command
+from tests.forked import Forked
 
 EACH = ("trainer.max_epochs=2", "trainer.check_val_every_n_epoch=1")
 YAML = f"""
@@ -27,15 +27,16 @@ class Ranks(Callback):
 
 
 def test_a_logged_value_is_the_mean_over_ranks_or_comes_with_lightnings_warning(
-    command: Command, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     (tmp_path / "callbacks").mkdir()
     (tmp_path / "callbacks" / "ranks.yaml").write_text(YAML)
     own = (f"hydra.searchpath=[file://{tmp_path}]", "callbacks=ranks", "logger=csv")
-    done = command("train", *own, "trainer=ddp_cpu", *EACH)
-    metrics = json.loads((command.latest / "metrics.json").read_text())
+    forked = Forked(tmp_path, "train", *own, "trainer=ddp_cpu", *EACH, ranks=2)
+    assert forked.wait() == 0
+    metrics = json.loads((forked.run / "metrics.json").read_text())
     assert metrics["val/mean"] == 0.5
     assert metrics["val/alone"] == 0.0  # of the process that writes the files
-    warned = [line for line in done.stderr.splitlines() if "It is recommended to use" in line]
+    warned = [line for line in forked.err.splitlines() if "It is recommended to use" in line]
     assert warned
     assert all("'val/alone'" in line for line in warned)
