@@ -31,7 +31,12 @@ def test_a_logged_value_is_the_mean_over_ranks_or_comes_with_lightnings_warning(
 ) -> None:
     (tmp_path / "callbacks").mkdir()
     (tmp_path / "callbacks" / "ranks.yaml").write_text(YAML)
-    own = (f"hydra.searchpath=[file://{tmp_path}]", "callbacks=ranks", "logger=csv")
+    own = (
+        f"hydra.searchpath=[file://{tmp_path}]",
+        "callbacks=ranks",
+        "~callbacks.figures",
+        "logger=csv",
+    )
     forked = Forked(tmp_path, "train", *own, "trainer=ddp_cpu", *EACH, ranks=2)
     assert forked.wait() == 0
     metrics = json.loads((forked.run / "metrics.json").read_text())
