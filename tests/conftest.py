@@ -84,6 +84,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Hide GPUs from all tests but `make test-gpu`, and start what commands are forked from."""
     if config.option.markexpr != "gpu":  # the others expect what a CPU computes
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of commands would each compile src/
     server = warm.server()
     server.__enter__()
     config.add_cleanup(lambda: server.__exit__(None, None, None))
