@@ -11,9 +11,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch.utils.data import (
@@ -27,6 +26,9 @@ from torch.utils.data import (
 )
 
 from src.kindling.process.randomness import seed_all, splitmix64
+
+if TYPE_CHECKING:  # a spawned worker imports this file, and needs no Lightning
+    import lightning.pytorch as pl
 
 # Arguments of a DataLoader, except the data set and the sampler.
 OPTIONS = (
@@ -242,7 +244,7 @@ def _isolated(bits: np.random.MT19937) -> Iterator[None]:
 # Data modules -------------------------------------------------------------------------------------
 
 
-def make_resumable(data: pl.LightningDataModule, seed: int, shares: bool = True) -> None:
+def make_resumable(data: "pl.LightningDataModule", seed: int, shares: bool = True) -> None:
     """Make the training DataLoaders of a data module resume exactly, without changing its code.
 
     Left unchanged: streams (IterableDataset), samplers without a length, loaders with an `__iter__`

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch.utils.data import (
     DataLoader,
-    Dataset,
     DistributedSampler,
     IterableDataset,
     Subset,
@@ -22,19 +21,9 @@ from torch.utils.data import (
 
 from src.kindling.process.randomness import splitmix64
 from src.kindling.resumable import ResumableLoader, make_resumable
+from tests.kindling.noisy import ROWS, Noisy
 
-ROWS = 11
 Epoch = list[list[Any]]
-
-
-class Noisy(Dataset[Any]):
-    """Rows of (index, a number of torch, of NumPy, of Python)."""
-
-    def __getitem__(self, index: int) -> tuple[int, float, float, float]:
-        return index, torch.rand(()).item(), np.random.rand(), random.random()
-
-    def __len__(self) -> int:
-        return ROWS
 
 
 def by_hand(seed: int, epoch: int, index: int) -> tuple[int, float, float, float]:

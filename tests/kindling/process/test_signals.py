@@ -83,26 +83,36 @@ def test_in_training_the_step_is_finished_and_saved(
     assert (forked.run / "run.log").read_text() == forked.out
 
 
+HUNDRED = ("train", "trainer.max_epochs=100", "trainer.accelerator=cpu", *LINES)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was never stopped."""
+    forked = Forked(tmp_path_factory.mktemp("straight"), *HUNDRED, "~callbacks.figures")
+    assert forked.wait() == 0
+    return forked.run
+
+
 @pytest.mark.parametrize("number", [number for number, _ in STATUS])
-def test_what_was_stopped_goes_on_to_the_same_end(number: signal.Signals, tmp_path: Path) -> None:
-    long = ("train", "trainer.max_epochs=100", "trainer.accelerator=cpu", *LINES)
-    forked = Forked(tmp_path / "stopped", *long)
+def test_a_stopped_run_resumes_to_the_same_end(
+    number: signal.Signals, straight: Path, tmp_path: Path
+) -> None:
+    forked = Forked(tmp_path, *HUNDRED, "~callbacks.figures")
     forked.wait_until(lambda: "step " in forked.out)
     forked.send(number)
     assert forked.wait() == dict(STATUS)[number]
     path = forked.run
-    resumed = Forked(tmp_path / "stopped", "train", "resume=latest")
-    straight = Forked(tmp_path / "straight", *long)
+    resumed = Forked(tmp_path, "train", "resume=latest")
     assert (resumed.wait(), resumed.err, resumed.run) == (0, "", path)
     assert json.loads((path / "run.json").read_text())["status"] == "finished"
-    assert straight.wait() == 0
     for name in ("best", "last"):
-        assert_same(path / f"checkpoints/{name}.ckpt", straight.run / f"checkpoints/{name}.ckpt")
+        assert_same(path / f"checkpoints/{name}.ckpt", straight / f"checkpoints/{name}.ckpt")
 
 
 def test_a_stop_where_a_validation_is_due_loses_none(tmp_path: Path) -> None:
     words = ("train", "model=teacher", "trainer.accelerator=cpu", LINES[0])
-    words += ("trainer.max_epochs=20", "trainer.val_check_interval=1", "~callbacks.figures")
+    words += ("trainer.max_epochs=6", "trainer.val_check_interval=1", "~callbacks.figures")
     words += ("steps_per_execution=1",)  # a validation may be due after each
     forked = Forked(tmp_path / "stopped", *words)
     forked.wait_until(lambda: "step " in forked.out)

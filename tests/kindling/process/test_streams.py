@@ -11,7 +11,7 @@ from tests.conftest import ROOT, Command, environment
 from tests.kindling import examples
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
-SHORT = examples.arguments("train", "model=line", "trainer.max_epochs=30")
+SHORT = examples.arguments("train", "model=line", "trainer.max_epochs=30", "~callbacks.figures")
 
 
 @pytest.mark.parametrize("output", ["| head -1", ">&- 2>&-"])
