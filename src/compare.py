@@ -6,6 +6,7 @@ import sys
 from omegaconf import DictConfig
 
 from src.kindling.cli import command, composition
+from src.kindling.errors import printable
 from src.kindling.files.atomic_write import write_atomically
 from src.kindling.files.output import checked_output
 from src.kindling.results.comparison import compare
@@ -32,7 +33,7 @@ def main(config: DictConfig) -> None:
     print(encodable(text, sys.stdout.encoding))
     if output is not None:
         write_atomically(output, as_file(output.suffix, compared, skipped).encode())
-        print(f"written to {output}")
+        print(printable(f"written to {output}"))
 
 
 if __name__ == "__main__":

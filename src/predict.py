@@ -3,7 +3,7 @@
 from omegaconf import DictConfig
 
 from src.kindling.cli import command, composition, run_question
-from src.kindling.errors import InputError
+from src.kindling.errors import InputError, printable
 from src.kindling.files import run_directory
 from src.kindling.files.atomic_write import write_atomically
 from src.kindling.files.output import checked_output, rows_as
@@ -31,7 +31,7 @@ def main(settings: DictConfig) -> None:
         binary = output.suffix == ".pt"
         text = prediction.as_tensors(rows) if binary else rows_as(output.suffix, rows).encode()
         write_atomically(output, text)
-        print(f"{len(rows)} rows written to {output}")
+        print(printable(f"{len(rows)} rows written to {output}"))
 
 
 if __name__ == "__main__":

@@ -121,10 +121,14 @@ def program(name: str) -> list[str]:
     return ["python", "-m", f"src.{name}"]
 
 
+def start(name: str) -> list[str]:
+    """Return the first words of a command line: the command, and the folders added to conf/."""
+    return [*program(name), *folder_arguments([str(folder) for folder in _own_folders])]
+
+
 def command_line(name: str, **settings: str) -> str:
     """Return a command line with these settings, quoted for Hydra and for a shell."""
-    folders = folder_arguments([str(folder) for folder in _own_folders])
-    words = [*program(name), *folders]
+    words = start(name)
     for key, value in settings.items():
         if not re.fullmatch(r"[\w./@%+-]+", value, re.ASCII):
             value = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -18,7 +18,7 @@ from src.kindling.build import (
 )
 from src.kindling.config import untrusted
 from src.kindling.config.settings import validate
-from src.kindling.errors import InputError
+from src.kindling.errors import InputError, printable
 from src.kindling.files.checkpoint import check_size, load_checkpoint
 from src.kindling.files.run_record import folders_advice
 from src.kindling.layout import Plain
@@ -130,7 +130,8 @@ def build_tester(settings: Plain, accelerator: str, run: Path) -> pl.Trainer:
     precision = settings["trainer"]["precision"]
     with errors_from("trainer"):
         if runs_on_cpu(accelerator) and str(precision) in FOR_GPUS:
-            print(f"trained with precision={precision}, which needs a GPU: tested with 32-true")
+            line = f"trained with precision={precision}, which needs a GPU: tested with 32-true"
+            print(printable(line))
             precision = "32-true"
         return pl.Trainer(
             accelerator=accelerator,

@@ -20,6 +20,7 @@ LISTED = [
         "an epoch's metrics are in the history before its checkpoint; Lightning logs them after it",
     ),
     ("callbacks/checkpointing.py", "_batches_that_stepped", "loop", "the step of these metrics"),
+    ("callbacks/checkpointing.py", "_iteration_based_training", "fit_loop", "resuming max_steps"),
     ("callbacks/signals.py", "_signal_connector", "trainer", "Lightning's own signal handlers"),
     ("callbacks/signals.py", "_broadcast_sigterm_tensor", "loop", "the same, at each step"),
     ("callbacks/signals.py", "_should_check_val_fx", "loop", "whether a validation follows"),

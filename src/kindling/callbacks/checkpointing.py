@@ -163,7 +163,10 @@ class Checkpointing(Checkpoint):
         `estimated_stepping_batches`, the loader is set up by then, and would not be told.
         """
         if trainer.state.fn == TrainerFn.FITTING:
-            trainer.fit_loop.load_state_dict(checkpoint["loops"]["fit_loop"])
+            loop: Any = trainer.fit_loop
+            # With max_steps, Lightning counts an epoch that had ended a second time.
+            loop._iteration_based_training = lambda: False
+            loop.load_state_dict(checkpoint["loops"]["fit_loop"])
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best score of a resumed run, and what its next steps depend on."""

@@ -19,7 +19,7 @@ from lightning.pytorch.strategies import FSDPStrategy
 from pydantic import PositiveInt
 
 from src.kindling.callbacks.checkpointing import is_last_epoch
-from src.kindling.errors import first_line
+from src.kindling.errors import first_line, printable
 
 ROOM = "src.kindling.figures"  # optional
 GENERIC = {"class": f"{ROOM}.classification", "value": f"{ROOM}.regression"}  # by model.target
@@ -186,4 +186,4 @@ def _save(trainer: Any, picture: Any, view: Any) -> None:
 
 
 def _warn(line: str) -> None:
-    print(f"warning: {line}", file=sys.stderr)
+    print(printable(f"warning: {line}"), file=sys.stderr)

@@ -4,6 +4,8 @@ Source: Smith, "Cyclical Learning Rates for Training Neural Networks", arxiv.org
 """
 
 import math
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,10 +13,18 @@ import numpy as np
 from lightning.pytorch.callbacks import Callback
 from pydantic import Field, PositiveFloat
 
+from src.kindling import layout
 from src.kindling.colors import BLUE, VERMILION
-from src.kindling.errors import InputError
+from src.kindling.errors import InputError, printable
 
 SMOOTHING = 0.9  # of the exponential average of the losses
+OF_THE_TEST = (
+    "debug=",
+    "callbacks=lr_find",
+    "callbacks.lr_find",
+    "optimizer.lr=",
+    "trainer.max_steps=",
+)
 NOISY = 10  # first steps, whose average says little
 
 
@@ -45,6 +55,7 @@ class RangeTest(Callback):
         self.losses: list[float] = []  # smoothed
         self._scales: list[float] = []  # rates of the parameter groups, in units of the first
         self._mean = 0.0
+        self.suggested = ""
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Refuse what cannot be tested."""
@@ -97,8 +108,20 @@ class RangeTest(Callback):
         else:
             taken = getattr(pl_module, "optimizer_factory", None) is not None
             key = "optimizer.lr=" if taken else "a learning rate of "
-            print(f"lr_find: try {key}{self.rates[at]:.2g}, where the loss falls fastest")
-        print(f"lr_find: losses against rates: {path}")
+            self.suggested = f"{key}{self.rates[at]:.2g}"
+            print(f"lr_find: try {self.suggested}, where the loss falls fastest")
+        print(printable(f"lr_find: losses against rates: {path}"))
+
+    def command(self, overrides: Sequence[str]) -> list[str]:
+        """Return the command that trains at the suggested rate, if there is one for it.
+
+        Args:
+            overrides: those of the test: ["debug=lr_find", "model=fizzbuzz", ...].
+        """
+        if "=" not in self.suggested:
+            return []
+        kept = [word for word in overrides if not word.lstrip("+~").startswith(OF_THE_TEST)]
+        return [shlex.join([*layout.start("train"), *kept, self.suggested])]
 
     def _draw(self, path: Path, at: int | None) -> None:
         from matplotlib.figure import Figure

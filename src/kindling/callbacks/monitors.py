@@ -1,5 +1,6 @@
 """Refuse a metric that nothing logs, where a callback or a schedule waits for it."""
 
+import contextlib
 import inspect
 import math
 import re
@@ -10,6 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torchmetrics import MetricCollection
 
 from src.kindling.callbacks.checkpointing import Checkpointing
@@ -90,6 +92,36 @@ class Monitors(Callback):
         logged = _known(trainer, model, validates)
         for key, metric, _ in [] if logged is None else self.monitored(trainer, model, []):
             _refuse_unless_in(logged or [], key, metric)
+
+
+@contextlib.contextmanager
+def explained(trainer: Any) -> Iterator[None]:
+    """Name the metric that a user's own plateau schedule reads before anything logs it.
+
+    Lightning refuses it then, which may be before the first validation.
+
+    Raises:
+        InputError: naming the nearest metric, and when validations are.
+    """
+    try:
+        yield
+    except MisconfigurationException as error:
+        logged = list(map(str, trainer.callback_metrics))
+        plateaus = [c for c in trainer.lr_scheduler_configs if c.reduce_on_plateau and c.strict]
+        missing = [c for c in plateaus if c.monitor not in logged]
+        if not missing:
+            raise
+        metric, every = str(missing[0].monitor), trainer.check_val_every_n_epoch
+        line = (
+            f"lr_scheduler.monitor={metric}: no such metric is logged up to step"
+            f" {trainer.global_step}, where the schedule reads it{nearest(metric, logged)}"
+        )
+        if trainer.enable_validation:
+            line += (
+                f"; validations are every {every} epochs, and a schedule that waits for them needs"
+                f' "interval": "epoch" and "frequency": {every}'
+            )
+        raise InputError(line) from error
 
 
 def _epochs_to_validation(trainer: Any) -> float:

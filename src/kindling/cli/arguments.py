@@ -29,12 +29,11 @@ def check_flags(arguments: list[str]) -> None:
     Raises:
         InputError: naming the flag, and the `key=value` that was probably meant.
     """
+    _check_spaces(arguments)
     parser = get_args_parser()
     parser.error = _refuse  # type: ignore[method-assign] # argparse itself would print its usage
     flags = {flag for action in parser._actions for flag in action.option_strings}
     for position, argument in enumerate(arguments):
-        if argument.startswith("="):
-            raise InputError(f"{argument}: a setting is key=value")
         flag, _, value = argument.partition("=")
         if not flag.startswith("-") or flag in flags or re.fullmatch(r"-\d.*", flag):
             continue
@@ -49,6 +48,33 @@ def check_flags(arguments: list[str]) -> None:
             raise InputError(f"{flag}: a command has one configuration; --config-dir adds options")
     if parsed.experimental_rerun is not None:
         raise InputError("--experimental-rerun loads a pickle, which can run code: use resume=RUN")
+
+
+def _check_spaces(arguments: list[str]) -> None:
+    """Refuse what a shell or a script's line ends have made of `key=value`.
+
+    Raises:
+        InputError: naming the words, and how they are written.
+    """
+    for place, argument in enumerate(arguments):
+        before, after = arguments[:place][-1:], arguments[place + 1 :][:1]
+        if argument.endswith("\r"):
+            word = argument.rstrip("\r") or (before or [""])[0]
+            raise InputError(
+                f"{word}: a carriage return follows; the script has the line ends of Windows:"
+                r" sed -i 's/\r$//' SCRIPT removes them"
+            )
+        split = [argument, *after]
+        if argument.startswith("="):
+            split = [
+                *(w for w in before if "=" not in w),
+                argument,
+                *(after if argument == "=" else []),
+            ]
+        elif not (re.fullmatch(r"[\w.+/@-]+=", argument) and after and "=" not in after[0]):
+            continue
+        whole = f", without spaces: {''.join(split)}" if len(split) > 1 else ""
+        raise InputError(f"{' '.join(split)}: a setting is key=value{whole}")
 
 
 def split_resumed(name: str, arguments: list[str]) -> tuple[list[str], list[str]]:

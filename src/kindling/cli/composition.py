@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shlex
 import sys
 import typing
 from collections.abc import Iterator
@@ -108,7 +109,10 @@ def _folder(key: str, place: str) -> Path:
 def explain(error: Exception, name: str | None, arguments: list[str]) -> str:
     """Explain an error of Hydra or OmegaConf in one line, with the nearest valid choice."""
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: cannot be parsed as key=value ({first_line(error)}); quote it"
+        key, equals, value = str(error.override).partition("=")
+        quoted = shlex.quote(f"{key}='{value}'")
+        line = f"{error.override}: cannot be parsed as key=value ({first_line(error)})"
+        return f"{line}; quoted: {quoted}" if equals else line
     if found := re.search(SEVERAL_VALUES, str(error)):
         return _several_values(found.group(1))
     if name and (problems := unknown(name, arguments)):

@@ -86,10 +86,12 @@ def check(name: str, arguments: list[str]) -> set[str]:
 
 
 def _check_job(settings: Plain, job: list[str]) -> None:
+    from src.kindling.config import conflicts
     from src.kindling.config.settings import validate
 
     try:
         validate(settings)
+        conflicts.check(settings["trainer"], job)
     except InputError as error:
         raise InputError(f"{error} (in the job {' '.join(job)})") from error
 

@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+SomeBatches = Annotated[float, Field(gt=0, le=1)] | PositiveInt
 Batches = Share | NonNegativeInt  # a fraction or a number of batches
 OrUnlimited = Annotated[int, Field(ge=-1)]  # -1: no limit
 
@@ -66,7 +67,7 @@ TRAINER = {
     "max_steps": OrUnlimited,
     "min_steps": NonNegativeInt,
     "max_time": Annotated[str, Field(pattern=DURATION)] | dict[str, int],
-    "limit_train_batches": Batches,
+    "limit_train_batches": SomeBatches,
     "limit_val_batches": Batches,
     "limit_test_batches": Batches,
     "overfit_batches": Batches,

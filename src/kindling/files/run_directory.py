@@ -140,11 +140,11 @@ def check_parts(run: Path) -> None:
             continue
         if stat.S_ISLNK(mode):
             raise InputError(
-                f"{path} is a link, and links in a run directory are not followed; `cp -rL` copies"
-                " a run that you trust without them"
+                f"{path} is a link, and links in here are not followed; `cp -rL` copies a directory"
+                " that you trust without them"
             )
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise InputError(f"{path} is not a regular file; a run directory holds nothing else")
+            raise InputError(f"{path} is not a regular file, and is not opened")
 
 
 def _parts(run: Path) -> Iterator[Path]:
@@ -192,7 +192,8 @@ def latest(log_dir: Path) -> Path:
         return link
     runs = [] if link.is_symlink() else [p.parent for p in log_dir.glob("train/*/*/config.yaml")]
     if not runs:
-        raise InputError(f"{link}: there is no run yet; `{command_line('train')}` makes one")
+        train = command_line("train", log_dir=str(log_dir))
+        raise InputError(f"{link}: there is no run yet; `{train}` makes one")
     return max(runs, key=run_record.started)
 
 

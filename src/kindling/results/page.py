@@ -79,11 +79,19 @@ def _rendered(**values: Any) -> str:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_without_controls,
     )
     environment.filters["cell"] = tables.shown
     template = environment.from_string(PAGE.read_text(encoding="utf-8"))
     written = datetime.now().astimezone().isoformat(" ", "minutes")
     return template.render(written=written, **values)
+
+
+def _without_controls(value: Any) -> Any:
+    """Replace control characters, and those that reverse text, in what a run or a study holds."""
+    if type(value) is not str:
+        return value
+    return "\n".join(printable(line, len(line)) for line in value.expandtabs().split("\n"))
 
 
 def _title(found: Sequence[Run]) -> str:

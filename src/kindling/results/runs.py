@@ -82,7 +82,8 @@ def find(names: list[str], log_dir: str) -> list[Path]:
     if not names:
         found = _below(Path(log_dir) / "train")
         if not found:
-            raise InputError(f"{log_dir}: there is no run yet; `{command_line('train')}` makes one")
+            train = command_line("train", log_dir=log_dir)
+            raise InputError(f"{log_dir}: there is no run yet; `{train}` makes one")
     else:
         found = [path for name in names for path in _named(name, log_dir)]
     once: dict[str, Path] = {}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
-from src.kindling.errors import InputError
+from src.kindling.errors import InputError, printable
 from src.kindling.studies import summary, trials
 from src.kindling.studies.study import OpenStudy
 from src.kindling.studies.trial_run import train
@@ -32,7 +32,7 @@ def confirm(opened: OpenStudy) -> Path:
             try:
                 train(settings, path, [*words, f"seed={seed}"], facts)
             except InputError as error:  # another process trains it, say
-                print(f"trial {number} with seed {seed}: {error}", flush=True)
+                print(printable(f"trial {number} with seed {seed}: {error}"), flush=True)
             else:
                 print(f"trial {number} with seed {seed}: done", flush=True)
     return folder

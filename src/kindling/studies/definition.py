@@ -6,8 +6,9 @@ from typing import Any, Literal
 import optuna
 from optuna import Study
 from optuna.distributions import check_distribution_compatibility
+from pydantic import TypeAdapter, ValidationError
 
-from src.kindling.errors import InputError
+from src.kindling.errors import InputError, first_line
 from src.kindling.studies import space
 from src.kindling.studies.space import Dimension
 from src.kindling.studies.storage import Storage
@@ -59,8 +60,16 @@ def find(name: str, storage: Storage) -> Study | None:
 
 
 def of(study: Study) -> Definition:
-    """Return what a study searches."""
-    return Definition(**study.user_attrs[KEY])
+    """Return what a study searches.
+
+    Raises:
+        InputError: its storage holds something else.
+    """
+    try:
+        return TypeAdapter(Definition).validate_python(study.user_attrs[KEY])
+    except ValidationError as error:
+        line = first_line(error)
+        raise InputError(f"study {study.study_name}: not one of src.study ({line})") from None
 
 
 def create(name: str, storage: Storage, definition: Definition) -> Study:

@@ -11,6 +11,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from src.kindling.errors import printable
+from src.kindling.files import bounded
 from src.kindling.process import signals
 from src.kindling.studies import trials
 from src.kindling.studies.study import OpenStudy
@@ -78,7 +80,7 @@ class Crew:
     def start(self, place: int) -> None:
         """Start a worker; its lines go to a file."""
         self.starts[place] = self.starts.get(place, 0) + 1
-        with (self.logs / f"{place}.log").open("ab") as log:
+        with bounded.open_append(self.logs / f"{place}.log") as log:
             self.processes[place] = subprocess.Popen(
                 self.command,
                 env=environment(place, self.opened.settings.workers),
@@ -171,4 +173,4 @@ def state(opened: OpenStudy) -> str:
     if best:
         [metric, *_], (number, trial) = opened.definition.metrics, best[0]
         line += f"; best {metric} {trial.values[0]:.4g} (trial {number})"
-    return line
+    return printable(line)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.kindling.cli import composition
-from src.kindling.config import masking
+from src.kindling.config import conflicts, masking
 from src.kindling.config.settings import problems
 from src.kindling.errors import InputError, nearest
 from src.kindling.layout import Plain
@@ -108,6 +108,7 @@ class Recipe:
                 raise InputError(f"{dimension.key}: {self._unknown(dimension.key)}")
         if found:
             raise InputError("; ".join(found))
+        conflicts.check(self.settings({})["trainer"], self.overrides)
 
     def _combinations(self) -> Iterator[dict[str, Value]]:
         names = [d.key for d in self.groups]

@@ -129,11 +129,12 @@ def _commands(
     for number, trial in best:
         try:
             recipe = Recipe(found.overrides, found.dimensions)
-            command = summary.command(trial, number, recipe, found)
+            command = summary.command(trial, number, recipe, found, log_dir)
         except InputError:  # the project has changed since
             continue
         yield "train the best for longer", command
     name = {"study.name": study.study_name, "log_dir": log_dir}
+    name |= {} if address.startswith("sqlite") else {"study.storage": address}
     yield "continue it", layout.command_line("study", **name)
     yield (
         "confirm the best with other seeds",

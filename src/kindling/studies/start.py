@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.kindling.config.settings import node_problems
-from src.kindling.errors import InputError
+from src.kindling.errors import InputError, printable
 from src.kindling.layout import Plain, command_line
 from src.kindling.studies import metric, space
 from src.kindling.studies.recipe import Recipe
@@ -40,7 +40,8 @@ def run(settings: Plain, words: list[str], arguments: list[str]) -> tuple[Path, 
     from src.kindling.studies import processes, summary
     from src.kindling.studies.study import open_study
 
-    opened = open_study(instantiate(told, _convert_="all"), recipe, str(settings["log_dir"]))
+    log_dir = str(settings["log_dir"])
+    opened = open_study(instantiate(told, _convert_="all"), recipe, log_dir)
     is_one_of_several = processes.WORKER in os.environ
     try:
         if opened.settings.workers > 1 and opened.settings.trials:
@@ -50,11 +51,14 @@ def run(settings: Plain, words: list[str], arguments: list[str]) -> tuple[Path, 
             opened.worker().work()
     except SystemExit:
         if not is_one_of_several:
-            print(f"stopped; to continue:\n  {_continuing(opened, settings)}", flush=True)
+            print(
+                f"stopped; to continue:\n  {printable(_continuing(opened, settings))}", flush=True
+            )
         raise
     finally:
         if not is_one_of_several:
-            print(summary.text(opened.study, opened.definition, opened.recipe), flush=True)
+            for line in summary.lines(opened.study, opened.definition, opened.recipe, log_dir):
+                print(printable(line), flush=True)
     if is_one_of_several or not opened.settings.confirm:
         return None
     from src.kindling.studies.confirm import confirm
@@ -66,6 +70,8 @@ def run(settings: Plain, words: list[str], arguments: list[str]) -> tuple[Path, 
 def _continuing(opened: "OpenStudy", settings: Plain) -> str:
     """Return the command that joins the study."""
     told = {"study.name": opened.study.study_name, "study.trials": str(opened.settings.trials)}
+    if (address := opened.settings.storage) is not None:
+        told["study.storage"] = address
     return command_line("study", **told, log_dir=str(settings["log_dir"]))
 
 

@@ -13,6 +13,7 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError
 
 from src.kindling.errors import InputError, first_line
+from src.kindling.files import bounded
 
 FILE = "study.db"
 EXAMPLE = "postgresql://user@host/database"
@@ -93,7 +94,11 @@ def _file_locked(path: Path) -> Iterator[None]:
     except ImportError:  # Windows: one worker at a time
         yield
         return
-    with path.open("a") as file:
+    try:
+        file = bounded.open_append(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be locked: {bounded.reason(error)}") from None
+    with file:
         fcntl.lockf(file, fcntl.LOCK_EX)
         yield
 

@@ -14,6 +14,7 @@ from src.kindling import layout
 from src.kindling.config import masking
 from src.kindling.config.settings import validate
 from src.kindling.errors import InputError, first_line, nearest
+from src.kindling.files.run_directory import check_parts
 from src.kindling.layout import Plain
 from src.kindling.studies import definition, metric, sampling, storage, trials
 from src.kindling.studies.definition import Definition
@@ -105,10 +106,22 @@ def _opened(
 
 def existing(name: str, url: str, folder: Path, heartbeat: int = 10) -> Study | None:
     """Return the study of this name if there is one; write nothing if there is not."""
+    _check_parts(folder)
     if url.startswith("sqlite") and not (folder / storage.FILE).is_file():
         return None
     with storage.locked(url, folder):
         return definition.find(name, storage.opened(url, folder, heartbeat))
+
+
+def _check_parts(folder: Path) -> None:
+    """Refuse a study whose directory holds links, pipes or devices, as that of a run.
+
+    Raises:
+        InputError: naming it.
+    """
+    for part in [folder, *sorted(folder.glob("confirm/")), *sorted(folder.glob("confirm/*/"))]:
+        if part.is_dir():
+            check_parts(part)
 
 
 def _given(settings: StudySettings, recipe: Recipe) -> Plain:

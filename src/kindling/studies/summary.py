@@ -17,21 +17,19 @@ from src.kindling.studies.recipe import Recipe
 SHOWN = 5  # of the best trials
 
 
-def text(study: Study, definition: Definition, recipe: Recipe) -> str:
+def lines(study: Study, definition: Definition, recipe: Recipe, log_dir: str) -> list[str]:
     """Return a summary of a study in a few lines."""
     latest = trials.latest(study)
-    lines = [f"study {study.study_name}: {counts(latest)}"]
+    found = [f"study {study.study_name}: {counts(latest)}"]
     best = ranked(study, definition)
     if not best:
-        return "\n".join([*lines, "no trial is complete yet"])
-    lines += table(best[:SHOWN], definition)
-    if found := importances(study, definition):
-        shown = ", ".join(f"{key} {value:.0%}" for key, value in found.items())
-        lines.append(f"importance for {definition.metrics[0]}: {shown}")
-    lines.append(
-        f"to train the best for longer:\n  {command(best[0][1], best[0][0], recipe, definition)}"
-    )
-    return "\n".join(lines)
+        return [*found, "no trial is complete yet"]
+    found += table(best[:SHOWN], definition)
+    if shares := importances(study, definition):
+        shown = ", ".join(f"{key} {value:.0%}" for key, value in shares.items())
+        found.append(f"importance for {definition.metrics[0]}: {shown}")
+    longer = command(best[0][1], best[0][0], recipe, definition, log_dir)
+    return [*found, "to train the best for longer:", f"  {longer}"]
 
 
 def counts(latest: dict[int, FrozenTrial]) -> str:
@@ -109,11 +107,13 @@ def overrides(trial: FrozenTrial, number: int, recipe: Recipe, definition: Defin
     return [*recipe.overrides, *drawn, *seed]
 
 
-def command(trial: FrozenTrial, number: int, recipe: Recipe, definition: Definition) -> str:
+def command(
+    trial: FrozenTrial, number: int, recipe: Recipe, definition: Definition, log_dir: str
+) -> str:
     """Return the command that trains a trial's settings for twice as long."""
     words = overrides(trial, number, recipe, definition)
     epochs = recipe.settings(dict(trial.params))["trainer"]["max_epochs"]
     if isinstance(epochs, int) and epochs > 0 and "trainer.max_epochs" not in trial.params:
         words = [word for word in words if not word.startswith("trainer.max_epochs=")]
         words.append(f"trainer.max_epochs={2 * epochs}")
-    return shlex.join([*layout.program("train"), *words])
+    return f"{layout.command_line('train', log_dir=log_dir)} {shlex.join(words)}"

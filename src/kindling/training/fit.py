@@ -1,7 +1,8 @@
 """The fit of a run: train and validate, test the best checkpoint, and report to the user."""
 
+import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from src.kindling.errors import printable
 from src.kindling.files import run_record
 from src.kindling.layout import BEST, LAST, Plain
 from src.kindling.process import ranks, signals
-from src.kindling.training import resume
+from src.kindling.training import resume_length
 
 if TYPE_CHECKING:
     from src.kindling.build import Experiment
@@ -47,7 +48,7 @@ def train(
         except signals.Stopped as stop:
             _print_resume_command(path, stop.how)
             raise
-        _report(built, path, metrics)
+        _report(built, path, metrics, overrides)
     metrics.monitored = metrics.get(record["monitor"]["metric"])
     return metrics
 
@@ -56,7 +57,7 @@ def fit_and_test(
     built: "Experiment", path: Path, checkpoint: Path | None, overrides: Sequence[str]
 ) -> Metrics:
     """Return the final metrics of training and validation, and of the best checkpoint's test."""
-    from src.kindling.callbacks import averaging
+    from src.kindling.callbacks import averaging, monitors
     from src.kindling.tracking import tracked
     from src.kindling.training import summary
     from src.kindling.training.stages import has_stage, repeats_rows
@@ -64,8 +65,9 @@ def fit_and_test(
     trainer: Any = built.trainer
     hyperparameters = summary.hyperparameters(masking.masked(built.config), list(overrides))
     metrics = Metrics()
-    with tracked(trainer.loggers, hyperparameters, metrics):
-        trainer.fit(built.model, datamodule=built.data, ckpt_path=checkpoint, weights_only=True)
+    with _profiled(trainer), tracked(trainer.loggers, hyperparameters, metrics):
+        with monitors.explained(trainer):
+            trainer.fit(built.model, datamodule=built.data, ckpt_path=checkpoint, weights_only=True)
         metrics.update(summary.metrics(trainer))
         if not has_stage(built.model, built.data, "val"):
             best = "the one with the lowest train/loss" if "train/loss" in metrics else "the last"
@@ -89,7 +91,17 @@ def fit_and_test(
     return metrics
 
 
-def _report(built: "Experiment", path: Path, metrics: Metrics) -> None:
+@contextlib.contextmanager
+def _profiled(trainer: Any) -> Iterator[None]:
+    """End the profile of a run that fails or is stopped: torch's crashes the next one otherwise."""
+    try:
+        yield
+    except BaseException:
+        trainer.profiler.teardown(stage=None)
+        raise
+
+
+def _report(built: "Experiment", path: Path, metrics: Metrics, overrides: Sequence[str]) -> None:
     """Write metrics.json; print the metrics, the model's answers, and what to do next."""
     from src.kindling.training import prediction, summary
 
@@ -103,22 +115,33 @@ def _report(built: "Experiment", path: Path, metrics: Metrics) -> None:
     if prediction.find("prediction_text", built.data, built.model):
         rows = prediction.predict(built.data, built.model, {})
         print(prediction.text(built.data, built.model, rows))
-    for line in summary.next_steps(path, _longer(built)).splitlines():
-        say(line)
+    say(f"results: {path}")
+    commands = _found_rate(built, overrides)
+    if commands is None:
+        commands = summary.next_steps(path, _longer(built))
+    for place, line in enumerate(commands):
+        say(f"{'' if place else 'next:':<8} {line}")
+
+
+def _found_rate(built: "Experiment", overrides: Sequence[str]) -> list[str] | None:
+    """Return the command that trains at the rate that a range test suggests; None without one."""
+    from src.kindling.callbacks.lr_find import RangeTest
+
+    trainer: Any = built.trainer
+    tests = [c for c in trainer.callbacks if isinstance(c, RangeTest)]
+    return tests[0].command(overrides) if tests else None
 
 
 def _longer(built: "Experiment") -> dict[str, str]:
-    """Return the overrides that make a finished run longer; after an early stop, more patience."""
+    """Return the overrides that make this run longer."""
     from src.kindling.callbacks.checkpointing import has_stopped_early
 
-    epochs = built.config["trainer"]["max_epochs"] or -1
-    stopping = built.config["callbacks"].get("early_stopping")
-    schedules = [config.scheduler for config in built.trainer.lr_scheduler_configs]
-    ends = any(hasattr(schedule, "total_steps") for schedule in schedules)  # torch's OneCycleLR
-    longer = {"trainer.max_epochs": str(2 * epochs)} if epochs > 0 and not ends else {}
-    if stopping and has_stopped_early(built.trainer):
-        longer |= resume.longer_patience(stopping["patience"])
-    return longer
+    trainer: Any = built.trainer
+    schedules = [config.scheduler for config in trainer.lr_scheduler_configs]
+    has_end = any(hasattr(schedule, "total_steps") for schedule in schedules)  # torch's OneCycleLR
+    epochs = trainer.fit_loop.epoch_progress.current.processed
+    stopped = has_stopped_early(trainer)
+    return resume_length.longer(built.config, epochs, trainer.global_step, has_end, stopped)
 
 
 def say(line: str) -> None:

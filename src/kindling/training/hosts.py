@@ -12,22 +12,26 @@ from pathlib import Path
 from typing import Any
 
 from src.kindling.errors import InputError
-from src.kindling.layout import Plain
+from src.kindling.layout import LAST, Plain
 from src.kindling.process import ranks
 from src.kindling.process.requeue import job
 
-KEY = "kindling/run"
+KEY = "kindling/run"  # torchrun's store keeps it when the ranks are restarted
+PROCESS_GROUP = "default_pg/"  # the keys under which torch's ranks find one another
 MEETING = ("MASTER_ADDR", "MASTER_PORT")
 PATIENCE = 300.0  # seconds that ranks wait for rank 0 to choose the run directory
 LAG = 30.0  # seconds in which a network drive shows a new directory to other hosts
 _held: list[Any] = []  # rank 0's store, which the others may ask until the process ends
 
 
-def find_run(trainer: Plain) -> None:
+def find_run(trainer: Plain) -> Path | None:
     """On further ranks of a run, wait for the directory that rank 0 has chosen.
 
     Args:
         trainer: the settings of the Trainer.
+
+    Returns:
+        The run that continues, if torchrun has restarted its ranks; otherwise None.
 
     Raises:
         InputError: a variable is missing, the number of processes differs from the settings, or
@@ -35,11 +39,11 @@ def find_run(trainer: Plain) -> None:
         ConnectionError: rank 0 does not answer.
     """
     if not _meets(trainer):
-        return
+        return None
     _check(trainer)
     if _rank(trainer) == 0:
-        _held[:] = [_store(trainer)]
-        return
+        _held[:] = [store := _store(trainer)]
+        return _run_before(store)
     run = _asked(trainer)
     if not run:
         raise InputError("rank 0 has refused its settings; its console says why")
@@ -49,13 +53,36 @@ def find_run(trainer: Plain) -> None:
             raise InputError(f"log_dir: {run} is not on this host; all hosts must share it")
         time.sleep(0.1)
     ranks.follow(Path(run), _rank(trainer) - int(os.environ.get("LOCAL_RANK", "0")))
+    # Nothing is saved in a new run before all of its ranks have met.
+    return Path(run) if (Path(run) / "checkpoints" / LAST).is_file() else None
 
 
 def announce(run: Path | None) -> None:
     """On rank 0, tell the other ranks the directory of the run; None: there will be none."""
     for store in _held:
         if not store.check([_key()]):
-            store.set(_key(), str(run.absolute()) if run else "")
+            text = str(run.absolute()) if run else ""
+            store.set(KEY, text)
+            store.set(_key(), text)
+
+
+def _run_before(store: Any) -> Path | None:
+    """Return the run of ranks that torchrun has restarted, and forget where those have met.
+
+    The store is still theirs: ranks that start sooner than others would look for them at the
+    addresses of those that died.
+    """
+    run = store.get(KEY).decode() if store.check([KEY]) else ""
+    if not run:
+        return None
+    for key in store.list_keys():
+        if key.startswith(PROCESS_GROUP):
+            store.delete_key(key)
+    return Path(run)
+
+
+def _key() -> str:
+    return f"{KEY}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
 
 
 def _meets(trainer: Plain) -> bool:
@@ -93,10 +120,6 @@ def _rank(trainer: Plain) -> int:
     devices, local = trainer["devices"], int(os.environ.get("LOCAL_RANK", "0"))
     per_node = len(devices) if isinstance(devices, list) else devices
     return int(os.environ["NODE_RANK"]) * (per_node if isinstance(per_node, int) else 1) + local
-
-
-def _key() -> str:
-    return f"{KEY}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
 
 
 def _store(trainer: Plain) -> Any:

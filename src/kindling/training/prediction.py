@@ -20,10 +20,11 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from src.kindling.config.question import METHOD, check, from_object
-from src.kindling.errors import InputError
+from src.kindling.errors import InputError, printable
 from src.kindling.layout import Plain
 
 SHOWN = 10  # rows on the terminal; a file gets all
+LONGEST = 100_000  # characters of a line
 Rows = list[dict[str, Any]]
 
 
@@ -66,11 +67,12 @@ def as_rows(data: Any, model: Any, inputs: Any, answers: Any) -> Rows:
 def text(data: Any, model: Any, rows: Rows) -> str:
     """Format rows for a terminal: as the data or the model does, or else the first of them."""
     if formatted := find("prediction_text", data, model):
-        return str(formatted(rows))
+        lines = str(formatted(rows)).expandtabs().split("\n")
+        return "\n".join(printable(line, LONGEST) for line in lines)
     lines = ["  ".join(f"{key}: {_short(value)}" for key, value in row.items()) for row in rows]
     if len(lines) > SHOWN:
         lines[SHOWN:] = [f"{SHOWN} of {len(rows)} rows; output=FILE.csv writes all"]
-    return "\n".join(lines)
+    return "\n".join(printable(line, LONGEST) for line in lines)
 
 
 def find(name: str, *owners: Any) -> Callable[..., Any] | None:

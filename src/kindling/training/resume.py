@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.kindling import layout
 from src.kindling.config import masking
 from src.kindling.errors import InputError, first_line
 from src.kindling.files import bounded
@@ -18,9 +17,9 @@ from src.kindling.training.resume_changes import (
     changes,
     check_allowed,
     check_possible,
-    early_stoppings,
     state_of,
 )
+from src.kindling.training.resume_length import check_length
 
 if TYPE_CHECKING:
     from src.kindling.build import Experiment
@@ -162,61 +161,3 @@ def truncate_history(trainer: Any, content: Any) -> None:
         name = type(logger).__name__
         if hasattr(logger, "truncate_to") and (marks is None or name in marks):
             logger.truncate_to(marks[name] if marks else None)
-
-
-# How long it may become ---------------------------------------------------------------------------
-
-
-def check_length(run: Path, content: Any, settings: Plain, found: Changes) -> None:
-    """Refuse to make a run shorter than it is, or longer than early stopping lets it be.
-
-    Raises:
-        InputError: naming the setting, and for early stopping the command that works.
-    """
-    epochs, done = settings["trainer"]["max_epochs"], epochs_done(content)
-    if isinstance(epochs, int) and 0 <= epochs < done:
-        raise InputError(f"trainer.max_epochs={epochs}: {run} has completed {done} epochs already")
-    if "trainer.max_epochs" in found and done:
-        _check_schedules(run, content, epochs, done)
-    patience = settings["callbacks"].get("early_stopping", {}).get("patience")
-    for state in early_stoppings(content):
-        if not state.get("stopping_reason") or "trainer.max_epochs" not in found:
-            continue
-        if patience is not None and patience <= state["wait_count"]:
-            longer = {"trainer.max_epochs": str(epochs)} | longer_patience(patience)
-            raise InputError(
-                f"trainer.max_epochs={epochs}: early stopping ended {run} after {done} epochs; with"
-                f" more patience it continues: "
-                f"{layout.command_line('train', resume=str(run), **longer)}"
-            )
-
-
-def _check_schedules(run: Path, content: Any, epochs: Any, done: int) -> None:
-    """Refuse more steps than a schedule of torch's OneCycleLR has, which raises at the next one."""
-    steps = content.get("global_step", 0) / done * epochs
-    for state in content.get("lr_schedulers", []):
-        if 0 < state.get("total_steps", steps) < steps:
-            raise InputError(
-                f"trainer.max_epochs={epochs}: the OneCycleLR of {run} ends after"
-                f" {state['total_steps']} steps; init_from= starts a longer run from these weights"
-            )
-
-
-def longer_patience(patience: int) -> dict[str, str]:
-    """Return the overrides with which a run continues that early stopping has ended."""
-    more = str(2 * max(patience, 1))
-    return {"callbacks.early_stopping.patience": more, "allow_changes": "true"}
-
-
-def epochs_done(content: Any) -> int:
-    """Return how many epochs were completed at a checkpoint.
-
-    Raises:
-        InputError: it does not say, so it is not from a training run.
-    """
-    try:
-        return int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
-    except (LookupError, TypeError, ValueError):
-        raise InputError(
-            "the checkpoint holds only weights: init_from= starts a run from them"
-        ) from None

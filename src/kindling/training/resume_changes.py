@@ -70,6 +70,7 @@ def apply_changes(found: Changes, content: Any, settings: Plain) -> None:
     An optimizer's state carries its learning rate, a plateau schedule its patience, and so on.
     """
     content["config"] = settings
+    patience = {f"callbacks.{name}.patience" for name in early_stopping_nodes(settings)}
     for key, (old, new) in found.items():
         group, _, name = key.partition(".")
         if group == "optimizer":
@@ -77,14 +78,16 @@ def apply_changes(found: Changes, content: Any, settings: Plain) -> None:
         elif group == "scheduler":
             for state in content["lr_schedulers"]:
                 state.update({name: new} if name in state else {})
-        elif key == "callbacks.early_stopping.patience":
+        elif key in patience:
             for state in early_stoppings(content):
                 state["patience"] = new
                 if new is not None and state["wait_count"] < new:
                     state["stopping_reason"] = 0
         elif key in ("callbacks.checkpointing.monitor", "callbacks.checkpointing.mode"):
             state_of(content, "Checkpointing").update(best_score=None, kept=[])
-    if "early_stopping" not in settings["callbacks"]:
+    if any(
+        key.startswith("callbacks.") and _is_early_stopping(old) for key, (old, _) in found.items()
+    ):
         for name in [n for n in content["callbacks"] if str(n).startswith("EarlyStopping")]:
             del content["callbacks"][name]
 
@@ -102,6 +105,16 @@ def _apply_to_optimizer(content: Any, name: str, old: Any, new: Any) -> None:
     for schedule in content["lr_schedulers"] if name == "lr" else ():
         if "base_lrs" in schedule:
             schedule["base_lrs"] = [scaled(rate) for rate in schedule["base_lrs"]]
+
+
+def early_stopping_nodes(settings: Plain) -> dict[str, Plain]:
+    """Return the callbacks of a configuration that stop a run early, by their names in it."""
+    nodes = settings["callbacks"].items()
+    return {name: node for name, node in nodes if node and _is_early_stopping(node["_target_"])}
+
+
+def _is_early_stopping(target: Any) -> bool:
+    return str(target).endswith(".EarlyStopping")
 
 
 def early_stoppings(content: Any) -> list[Any]:

@@ -7,14 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.kindling import layout
-from src.kindling.config import masking, untrusted
+from src.kindling.config import conflicts, masking, untrusted
 from src.kindling.config.settings import validate
 from src.kindling.errors import InputError
 from src.kindling.files import bounded, run_directory, run_record, sweep_links
 from src.kindling.layout import Plain
 from src.kindling.process import ranks, signals
 from src.kindling.process.requeue import requeue
-from src.kindling.training import hosts, resume, resume_changes, resume_settings, slurm
+from src.kindling.training import (
+    hosts,
+    resume,
+    resume_changes,
+    resume_length,
+    resume_settings,
+    slurm,
+)
 from src.kindling.training.fit import Metrics, say, train
 
 if TYPE_CHECKING:
@@ -116,7 +123,9 @@ def _start(
 ) -> Metrics:
     """Train in a new run directory."""
     validate(masking.with_variables(settings))
-    hosts.find_run(settings["trainer"])
+    conflicts.check(settings["trainer"], overrides)
+    if path := hosts.find_run(settings["trainer"]):  # torchrun has restarted the ranks
+        return _resume(settings | {"resume": str(path)}, [])
     log_dir = settings["log_dir"]
     if settings["init_from"] is not None:
         source = run_directory.find_checkpoint(str(settings["init_from"]), log_dir)
@@ -134,7 +143,10 @@ def _start(
     notices = restore.init_from_checkpoint(built)
     if job is not None or assignment is not None:
         check_one_process(built)
-    for line in _suspicious_settings(settings):
+    for line in [
+        *_suspicious_settings(settings),
+        *conflicts.notices(settings["trainer"], overrides),
+    ]:
         print(f"warning: {line}", file=sys.stderr)
     stored, facts = masking.masked(settings), _facts(built, notices, assignment)
     with run_directory.opened(path, stored, links, **facts) as record:
@@ -157,7 +169,7 @@ def check_one_process(built: "Experiment") -> None:
         InputError: Lightning would launch ranks, with the whole command line: each would repeat
             the sweep or the study.
     """
-    if built.trainer.strategy.launcher is not None:
+    if built.trainer.world_size > 1:
         raise InputError(
             "trainer: each run of a --multirun or a study trains in one process, trainer.devices=1;"
             " a run of several processes needs a command of its own"
@@ -175,10 +187,10 @@ def _resume(
     settings = resume_settings.with_overrides(saved, overrides) | {"log_dir": log_dir}
     masking.check_complete(settings)
     validate(masking.with_variables(settings))
+    conflicts.check(settings["trainer"], overrides)
     if _is_complete(path, saved, settings, allow_changes):
         return Metrics()
-    hosts.find_run(settings["trainer"])
-    path = ranks.inherited_run() or path
+    path = hosts.find_run(settings["trainer"]) or ranks.inherited_run() or path
     path, notices = _writable(path, settings)
     with run_directory.reopened(path) as recorded:
         plan = resume.plan(path, masking.masked(settings), allow_changes)
@@ -201,12 +213,15 @@ def _resume(
 
 def _is_complete(path: Path, saved: Plain, settings: Plain, allow_changes: bool) -> bool:
     """Return whether a run has finished and is not extended; if so, say it."""
-    found, epochs = resume_changes.changes(saved, settings), settings["trainer"]["max_epochs"]
-    if not run_record.is_finished(path) or "trainer.max_epochs" in found:
+    found = resume_changes.changes(saved, settings)
+    if not run_record.is_finished(path) or resume_length.extends(found):
         return False
     resume_changes.check_allowed(path, found, allow_changes)
-    longer = f"; trainer.max_epochs={2 * epochs}, say, would make it longer" if epochs else ""
-    say(f"{path} is finished{longer}")
+    say(f"{path} is finished")
+    _, content, _ = resume.newest_whole(path)
+    if content and (longer := resume_length.longer_by_checkpoint(saved, content)):
+        say("to make it longer:")
+        say(f"  {layout.command_line('train', resume=str(path), **longer)}")
     return True
 
 

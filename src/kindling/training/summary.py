@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import torch
 
 from src.kindling import layout
+from src.kindling.errors import printable
 from src.kindling.layout import Plain, flat
 
 GROUPS = ("model", "optimizer", "scheduler")  # known by their name
@@ -88,22 +89,24 @@ def table(values: dict[str, float]) -> str:
 
 def _column(values: dict[str, float]) -> list[str]:
     name, number = max(map(len, values)), max(len(f"{value:.6g}") for value in values.values())
-    return [f"  {key:<{name}}  {value:>{number}.6g}" for key, value in values.items()]
+    return [f"  {printable(key):<{name}}  {value:>{number}.6g}" for key, value in values.items()]
 
 
-def next_steps(run: Path, longer: dict[str, str]) -> str:
-    """Return the place of a run's results, and useful next commands.
+def next_steps(run: Path, longer: dict[str, str]) -> list[str]:
+    """Return useful commands on a run that has ended.
 
     Args:
         run: the run directory.
-        longer: the overrides with which `resume=` makes it longer.
+        longer: the overrides with which `resume=` makes it longer; none if nothing does.
     """
-    lines = [
-        layout.command_line("predict", run=str(run)),
-        layout.command_line("train", resume=str(run), **longer),
-    ]
+    lines = []
+    saved = any((run / "checkpoints" / name).is_file() for name in (layout.BEST, layout.LAST))
+    if saved:
+        lines.append(layout.command_line("predict", run=str(run)))
     if (layout.CONF.parent / "src" / "report.py").is_file():  # it may be deleted
-        lines.insert(1, layout.command_line("report", run=str(run)))
+        lines.append(layout.command_line("report", run=str(run)))
+    if saved and longer:
+        lines.append(layout.command_line("train", resume=str(run), **longer))
     if (run / "tensorboard").is_dir():
         lines.append(f"tensorboard --logdir {shlex.quote(str(run.parent.parent))}")
-    return f"results: {run}\nnext:    " + "\n         ".join(lines)
+    return lines

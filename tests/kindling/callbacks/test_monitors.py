@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from src.kindling.build import Experiment
-from src.kindling.callbacks.monitors import Monitors
+from src.kindling.callbacks.monitors import Monitors, explained
 from src.kindling.errors import InputError
 from tests.conftest import Command
 from tests.kindling.test_plain_modules import Steps
@@ -51,6 +51,7 @@ class Plain(Steps):
         super().__init__()
         self.layer = torch.nn.Linear(3, 4)
         self.read: Any = None
+        self.interval = "epoch"
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         self.log("train_loss", 1.0, on_epoch=True)
@@ -64,6 +65,7 @@ class Plain(Steps):
         if self.read is None:
             return optimizer
         schedule = {"scheduler": ReduceLROnPlateau(optimizer), "monitor": self.read}
+        schedule["interval"] = self.interval
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
 
@@ -146,3 +148,27 @@ def test_names_are_known_only_where_nothing_else_may_log(build: Build) -> None:
         monitors.check_known(trainer, model, validates=True)
     trainer.callbacks.append(Logs())
     monitors.check_known(trainer, model, validates=True)
+
+
+@pytest.mark.parametrize(
+    ("metric", "interval", "every", "said"),
+    [
+        ("val/acuracy", "epoch", 2, r"up to step 4,.*every 2 epochs.*\"frequency\": 2"),
+        ("val/accuracy", "epoch", 2, r"up to step 4,.*every 2 epochs.*\"frequency\": 2"),
+        ("train_los", "step", 1, "up to step 1, .*did you mean 'train_loss"),
+    ],
+)
+def test_a_schedule_that_reads_a_metric_before_it_is_logged_is_explained(
+    metric: str, interval: str, every: int, said: str, build: Build
+) -> None:
+    words = (f"trainer.check_val_every_n_epoch={every}", "logger=none", "steps_per_execution=1")
+    experiment = build("trainer.max_epochs=8", *words)
+    model = Plain()
+    model.read, model.interval = metric, interval
+    with (
+        pytest.raises(
+            InputError, match=f"^lr_scheduler.monitor={metric}: no such metric is logged {said}"
+        ),
+        explained(experiment.trainer),
+    ):
+        experiment.trainer.fit(model, datamodule=experiment.data)

@@ -39,13 +39,15 @@ def free_port() -> str:
         return str(free.getsockname()[1])
 
 
-def started(command: Command, *words: str) -> list[subprocess.Popen[str]]:
+def started(command: Command, *words: str, restarts: int = 0) -> list[subprocess.Popen[str]]:
     """Start rank 1, and then rank 0, with the variables that torchrun gives them."""
-    AGENTS.append(TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False))
+    if not restarts:  # torchrun keeps its store when it restarts the ranks
+        AGENTS.append(TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False))
     shared = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(AGENTS[-1].port)}
     shared["TORCH_CPP_LOG_LEVEL"] = "ERROR"  # a name server that is slow is not what is tested
-    shared |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
+    shared |= {"TORCHELASTIC_USE_AGENT_STORE": "True"}
+    shared |= {"TORCHELASTIC_RESTART_COUNT": str(restarts)}
     line = command.line("train", *words)
     further, first = (
         subprocess.Popen(
@@ -78,6 +80,16 @@ def test_the_ranks_of_torchrun_share_one_run_and_stop_and_continue_together(
     assert command.latest == run
     record = json.loads((run / "run.json").read_text())
     assert (record["status"], "2 process(es)" in record["device"]) == ("stopped", True)
+
+    # After a rank has died, torchrun starts all again with the same words.
+    both = started(command, *SHORT, "trainer.max_epochs=100000", restarts=1)
+    [first, further] = both
+    assert first.stdout is not None
+    assert f"continuing in {run}\n" in first.stdout.readline()
+    while "val/loss" not in first.stdout.readline():
+        assert first.poll() is None
+    further.send_signal(signal.SIGTERM)
+    assert ended(both, 143).count("stopped and saved after step") == 1
 
     words = ("resume=latest", f"trainer.max_epochs={last_epoch(run) + 5}", "allow_changes=true")
     assert f"continuing in {command.log_dir}/" in ended(started(command, *words), 0)

@@ -43,6 +43,7 @@ KEYS = (
         "trainer.max_time=00:01:00:00",
         "trainer.gradient_clip_algorithm=value",
         "trainer.min_epochs=1",
+        "trainer.max_steps=7",
     ),
     *("trainer.overfit_batches=2", "trainer.detect_anomaly=true", "steps_per_execution=1"),
     *("steps_per_execution=3", "steps_per_execution=50", "callbacks.checkpointing.save_top_k=2"),
@@ -129,7 +130,9 @@ def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.mark.parametrize("pair", pairs(3, seed=1), ids=" ".join)
+@pytest.mark.parametrize(
+    "pair", [*pairs(3, seed=1), ("trainer.max_steps=7", "steps_per_execution=50")], ids=" ".join
+)
 def test_a_pair_of_options_trains_resumes_and_is_read_back(
     pair: tuple[str, str],
     tmp_path: Path,

@@ -4,7 +4,7 @@ import pytest
 
 from src.kindling.training.resume_changes import apply_changes
 
-SETTINGS = {"callbacks": {"early_stopping": {}}}
+SETTINGS = {"callbacks": {"early_stopping": {"_target_": "a.b.EarlyStopping"}}}
 
 
 def content_of(**state):
@@ -52,7 +52,8 @@ def test_more_patience_than_was_waited_continues_a_run_that_was_stopped_early(pa
 
 def test_without_early_stopping_its_state_is_dropped():
     content = content_of(callbacks={"EarlyStopping{'mode': 'min'}": {}, "Checkpointing": {}})
-    apply_changes({}, content, {"callbacks": {}})
+    removed = {"callbacks.early_stopping._target_": ("a.b.EarlyStopping", None)}
+    apply_changes(removed, content, {"callbacks": {}})
     assert list(content["callbacks"]) == ["Checkpointing"]
 
 

@@ -37,14 +37,19 @@ def test_a_stage_without_metrics_has_no_column() -> None:
 def test_what_to_type_next_is_quoted_and_leaves_out_what_there_is_not(tmp_path: Path) -> None:
     run = tmp_path / "my logs" / "train" / "fizzbuzz" / "a"
     with layout.added_folders([]):
-        said = summary.next_steps(run, {})
-    assert said.splitlines() == [
-        f"results: {run}",
-        f"next:    python -m src.predict 'run=\"{run}\"'",
-        *([f"         python -m src.report 'run=\"{run}\"'"] if has_command("report") else []),
-        f"         python -m src.train 'resume=\"{run}\"'",
+        said = summary.next_steps(run, {"trainer.max_epochs": "50"})
+    report = [f"python -m src.report 'run=\"{run}\"'"] if has_command("report") else []
+    assert said == report
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "last.ckpt").touch()
+    (run / "tensorboard").mkdir()
+    with layout.added_folders([]):
+        said = summary.next_steps(run, {"trainer.max_epochs": "50"})
+        finished = summary.next_steps(run, {})
+    assert said == [
+        f"python -m src.predict 'run=\"{run}\"'",
+        *report,
+        f"python -m src.train 'resume=\"{run}\"' trainer.max_epochs=50",
+        f"tensorboard --logdir '{tmp_path}/my logs/train'",
     ]
-    (run / "tensorboard").mkdir(parents=True)
-    said = summary.next_steps(run, {"trainer.max_epochs": "50"})
-    assert "trainer.max_epochs=50\n" in said
-    assert said.endswith(f"\n         tensorboard --logdir '{tmp_path}/my logs/train'")
+    assert finished == [line for line in said if "resume=" not in line]
