@@ -110,7 +110,8 @@ def explain(error: Exception, name: str | None, arguments: list[str]) -> str:
     """Explain an error of Hydra or OmegaConf in one line, with the nearest valid choice."""
     if isinstance(error, OverrideParseException):
         key, equals, value = str(error.override).partition("=")
-        quoted = shlex.quote(f"{key}='{value}'")
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        quoted = shlex.quote(f'{key}="{escaped}"')
         line = f"{error.override}: cannot be parsed as key=value ({first_line(error)})"
         return f"{line}; quoted: {quoted}" if equals else line
     if found := re.search(SEVERAL_VALUES, str(error)):

@@ -81,7 +81,7 @@ def test_a_trial_is_the_run_that_its_command_trains(done: Any, command: Command)
 def test_the_summary_names_the_best_and_the_command_that_trains_it_longer(done: Any) -> None:
     _, printed = done
     assert "study rates: 7 trials:" in printed
-    assert re.search(r"python -m src\.train \S*model=line", printed)
+    assert re.search(r"python -m src\.train --config-dir=.* log_dir=.* model=line", printed)
     assert "trainer.max_epochs=40" in printed
     assert "importance for train/loss: optimizer.lr 100%" in printed
 
