@@ -13,6 +13,7 @@ import shutil
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from unittest import mock
 
@@ -29,6 +30,11 @@ from tests.kindling.conftest import Command
 
 QUICK = ("trainer.accelerator=cpu", "~callbacks.figures", "trainer.max_epochs=2")
 LINE = ("model=line", *QUICK)
+
+
+needs_studies = pytest.mark.skipif(
+    not has_command("study") or find_spec("optuna") is None, reason="needs src.study and Optuna"
+)
 
 
 def called(name: str, words: list[str]) -> tuple[int, str, str]:
@@ -127,8 +133,8 @@ def test_a_development_run_advises_nothing(command: Command) -> None:
 
 
 @pytest.mark.slow
+@needs_studies
 def test_the_commands_of_a_study_work(command: Command) -> None:
-    pytest.importorskip("optuna")
     words = ("optimizer.lr=tag(log, interval(1e-3, 0.1))", "study.trials=2")
     by = "callbacks.checkpointing.monitor=train/loss"
     [line] = printed(command.here("study", "study.name=a", *LINE, by, *words))
@@ -301,10 +307,9 @@ SEARCHED = [
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not has_command("study"), reason="the studies are deleted")
+@needs_studies
 @pytest.mark.parametrize(("typed", "advice", "then"), SEARCHED, ids=[row[0] for row in SEARCHED])
 def test_what_a_study_advises_works(typed: str, advice: str, then: str, command: Command) -> None:
-    pytest.importorskip("optuna")
     own = ("study.name=a", "study.trials=1", *LINE, "callbacks.checkpointing.monitor=train/loss")
     status, _, err = called("study", command.words("study", *own, typed))
     found = re.search(advice, err)
@@ -316,8 +321,8 @@ def test_what_a_study_advises_works(typed: str, advice: str, then: str, command:
     assert status == 0, f"{out}\n{err}"
 
 
+@needs_studies
 def test_a_study_that_was_started_otherwise_is_joined_as_the_line_says(command: Command) -> None:
-    pytest.importorskip("optuna")
     own = ("study.name=a", "study.trials=1", *LINE, "callbacks.checkpointing.monitor=train/loss")
     command.here("study", *own, "optimizer.lr=interval(0.01,0.1)")
     other = [*own, "optimizer.lr=interval(0.01,0.2)"]
