@@ -91,7 +91,12 @@ def _without_controls(value: Any) -> Any:
     """Replace control characters, and those that reverse text, in what a run or a study holds."""
     if type(value) is not str:
         return value
-    return "\n".join(printable(line, len(line)) for line in value.expandtabs().split("\n"))
+    return "".join(c if _is_shown(c) else "?" for c in value.expandtabs())
+
+
+def _is_shown(character: str) -> bool:
+    # A path that is not UTF-8 has its bytes as surrogates, and stays as it is.
+    return character.isprintable() or character == "\n" or "\udc80" <= character <= "\udcff"
 
 
 def _title(found: Sequence[Run]) -> str:

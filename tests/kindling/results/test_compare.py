@@ -221,7 +221,7 @@ WRONG = {
     "logs runs=logs": "use runs= for all of them or for none",
     "--last 3": "settings are key=value: last=3",
     "https://example.com/run": "only runs and checkpoints on this machine",
-    "log_dir=elsewhere": "`python -m src.train` makes one",
+    "log_dir=elsewhere": "`python -m src.train log_dir=elsewhere` makes one",
     "latest log_dir=elsewhere": "there is no run yet",
     "runs=null": "runs=null: must be the name of a run",
     "runs=[logs,7]": "runs=['logs', 7]: must be the name of a run",

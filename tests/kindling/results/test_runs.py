@@ -133,7 +133,7 @@ def test_a_name_of_no_run_says_so(tmp_path, monkeypatch, name, said):
 
 
 def test_without_any_run_it_says_how_to_make_one(tmp_path):
-    line = r"`python -m src\.train` makes one"
+    line = r"`python -m src\.train log_dir=\S+` makes one"
     with layout.added_folders([]), pytest.raises(InputError, match=line):
         runs.find([], str(tmp_path))
 
