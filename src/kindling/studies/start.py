@@ -38,8 +38,9 @@ def run(settings: Plain, words: list[str], arguments: list[str]) -> tuple[Path, 
     if told["pruner"]["_target_"].endswith("WilcoxonPruner"):
         need_scipy("study/pruner=wilcoxon")
     from src.kindling.studies import processes, summary
-    from src.kindling.studies.study import open_study
+    from src.kindling.studies.study import open_study, quiet_optuna
 
+    quiet_optuna()  # the pruner that is made here may say that it is experimental
     log_dir = str(settings["log_dir"])
     opened = open_study(instantiate(told, _convert_="all"), recipe, log_dir)
     is_one_of_several = processes.WORKER in os.environ

@@ -76,7 +76,6 @@ def open_study(settings: StudySettings, recipe: Recipe, log_dir: str) -> OpenStu
     Raises:
         InputError: a setting is wrong, or differs from the study's.
     """
-    quiet_optuna()
     name = settings.name or layout.model_stem(recipe.settings({}))
     folder = Path(log_dir) / "study" / name
     url = storage.url_of(settings.storage, folder)
