@@ -165,7 +165,7 @@ MUTATIONS = [
     ),
     *_of(
         "src/kindling/files/checkpoint_archive.py",
-        "tests/kindling/files/test_checkpoint.py",
+        "tests/kindling/files/test_checkpoint_archive.py",
         ("if member.external_attr & FOLDER:", "if False:"),
         ("signed and comment == 0 and", "signed and"),
     ),

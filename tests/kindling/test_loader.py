@@ -331,3 +331,8 @@ def test_the_sampler_works_in_a_data_loader(rank):
         sampler.set_epoch(epoch)
         assert seen(loader) == seen(ours)
         assert len(loader) == len(ours) == len(seen(ours))
+
+
+def test_a_sampler_of_fewer_rows_ends_the_epoch_at_its_last():
+    loader = TensorLoader([torch.arange(10.0)[:, None]], 4, sampler=EpochSampler(6))
+    assert [batch[:, 0].tolist() for (batch,) in loader] == [[0, 1, 2, 3], [4, 5]]

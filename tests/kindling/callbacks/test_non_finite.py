@@ -68,9 +68,9 @@ def test_the_step_and_the_metric_are_named_and_the_last_good_checkpoint_stays(
     assert all(p.isfinite().all() for p in experiment.model.parameters())
 
 
-def test_a_run_that_does_not_wait_for_its_device_names_the_step_later(
-    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the guard not wait for its device."""
     start = NonFinite.on_train_start
 
     def as_on_a_gpu(self: NonFinite, *arguments: Any) -> None:
@@ -78,6 +78,20 @@ def test_a_run_that_does_not_wait_for_its_device_names_the_step_later(
         self._waits = False
 
     monkeypatch.setattr(NonFinite, "on_train_start", as_on_a_gpu)
+
+
+@pytest.mark.usefixtures("_as_on_a_gpu")
+def test_a_step_is_checked_once_by_a_run_that_does_not_wait_for_its_device(build: Build) -> None:
+    experiment = poisoned(build, 99, "loss", "steps_per_execution=4")
+    fit(experiment)
+    [guard] = [c for c in experiment.trainer.callbacks if isinstance(c, NonFinite)]
+    assert guard._unchecked == []
+
+
+@pytest.mark.usefixtures("_as_on_a_gpu")
+def test_a_run_that_does_not_wait_for_its_device_names_the_step_later(
+    build: Build, tmp_path: Path
+) -> None:
     with pytest.raises(FloatingPointError, match=r"^step 12: a gradient is not finite: "):
         fit(poisoned(build, 12, "gradient", "steps_per_execution=4"))
     assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 9

@@ -40,6 +40,9 @@ def test_an_archive_with_a_comment_is_refused(checkpoint):
     checkpoint.write_bytes(bytes(whole) + b"text")
     with pytest.raises(ValueError):  # noqa: PT011 - whichever check comes first
         check_archive(checkpoint)
+    checkpoint.write_bytes(whole)  # announced, and not there
+    with pytest.raises(ValueError, match="as torch ends a file"):
+        check_archive(checkpoint)
     whole[-2:] = (0).to_bytes(2, "little")
     checkpoint.write_bytes(whole)
     check_archive(checkpoint)

@@ -42,6 +42,24 @@ def test_a_short_curve_is_kept_whole_and_its_later_value_counts(tmp_path):
     assert found["a"][1][0] == 3.0
 
 
+def test_a_curve_is_thinned_evenly_however_it_is_divided_into_chunks(tmp_path, monkeypatch):
+    monkeypatch.setattr(history, "CELLS", 2 * 7)  # rows of two cells, seven per chunk
+    count = 4 * POINTS + 1
+    steps, _ = read_history(write(tmp_path, ["step,a", *(f"{i},{i}" for i in range(count))]))["a"]
+    assert {b - a for a, b in itertools.pairwise(steps)} == {steps[1]}
+
+
+def test_the_later_value_of_a_step_counts_in_a_long_curve_too(tmp_path):
+    count = 4 * POINTS
+    rows = [*(f"{i},{i}" for i in range(count + 1)), f"{count},0.5"]  # a step that a resume repeats
+    steps, found = read_history(write(tmp_path, ["step,a", *rows]))["a"]
+    assert (steps[-1], found[-1]) == (count, 0.5)
+
+
+def test_a_row_without_a_finite_step_is_left_out(tmp_path):
+    assert read_history(write(tmp_path, ["step,a", "inf,1", ",2", "3,4"])) == {"a": ([3.0], [4.0])}
+
+
 def test_rows_longer_than_the_header_are_cut(tmp_path):
     assert read_history(write(tmp_path, ["step,a", "1,2,3,4"])) == {"a": ([1.0], [2.0])}
 

@@ -109,6 +109,7 @@ def test_runs_are_found_by_path_folder_pattern_and_latest(tmp_path, monkeypatch)
     assert found("logs/train/*") == trained
     assert found("latest") == [trained[1]]
     assert found("latest", trained[1], "logs/train/fizzbuzz") == [trained[1], trained[0]]
+    assert found(trained[1], str(tmp_path / trained[1])) == [trained[1]]
     assert len(found("logs")) == 4
 
 
