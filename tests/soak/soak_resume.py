@@ -36,6 +36,7 @@ SMALL = {
         "model.dropout=0.1",
         "data.rows=400",
         "data.in_features=20",
+        "optimizer.lr=0.01",
         "data.val_rows=50",
         "trainer.max_epochs=25",
     ],

@@ -72,7 +72,7 @@ def check_saved(forked: Forked) -> None:
     said = re.findall(r"stopped.*?(\d+)(?:, without saving)?; to continue:", forked.out)
     if said and "without saving" not in forked.out:
         assert int(said[0]) == saved["global_step"]
-    assert forked.out.endswith(f"python -m src.train resume={forked.run}\n")
+    assert forked.out.endswith(f" resume={forked.run}\n")
 
 
 def soak_signals_from_the_first_import_to_the_last_line(command: Command) -> None:
