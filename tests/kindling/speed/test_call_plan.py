@@ -54,6 +54,8 @@ def test_a_call_ends_where_somebody_asked_for_something(tmp_path: Path) -> None:
     assert ends(tmp_path, 1000, **quiet) == [28]
     assert ends(tmp_path, 1000, max_steps=17, **quiet) == [17]
     assert ends(tmp_path, 1000, Calls(every=5), **quiet) == [5, 10, 15, 20, 25, 28]
+    ragged = [4, 5, 7, 10, 11, 14, 15, 18, 20, 21, 25, 28]  # a call ends where it would have anyway
+    assert ends(tmp_path, 4, Calls(every=5), **quiet) == ragged
     assert ends(tmp_path, 1000, Calls(epochs=3), **quiet) == [21, 28]
     assert ends(tmp_path, 1000, check_val_every_n_epoch=2) == [14, 28]
     assert ends(tmp_path, 1000, val_check_interval=5) == [5, 12, 19, 26, 28]
@@ -62,21 +64,25 @@ def test_a_call_ends_where_somebody_asked_for_something(tmp_path: Path) -> None:
     assert ends(tmp_path, 3, accumulate_grad_batches=2, **quiet)[:4] == [3, 4, 7, 8]
 
 
-def test_max_steps_and_should_stop_end_a_call_at_their_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize("last", [17, 5])
+def test_max_steps_ends_a_call_at_its_step(tmp_path: Path, last: int) -> None:
+    one, several = (left(fit(tmp_path, steps, max_steps=last)) for steps in (1, 1000))
+    assert differing(several, one) == []
+
+
+@pytest.mark.parametrize("last", [10, 13])  # in an epoch, and at its end
+def test_should_stop_ends_a_call_at_its_step(tmp_path: Path, last: int) -> None:
     class Stops(Net):
         def training_step(self, batch: Any, batch_idx: int) -> Any:
-            self.trainer.should_stop = self.trainer.global_step == 10
+            self.trainer.should_stop = self.trainer.global_step == last
             return super().training_step(batch, batch_idx)
 
-    for options in ({"max_steps": 17}, {"max_steps": 5}):
-        one, several = (left(fit(tmp_path, steps, **options)) for steps in (1, 1000))
-        assert differing(several, one) == []
     trainers = []
     for steps in (1, 1000):
         pl.seed_everything(0, verbose=False)
-        trainers.append(fit(tmp_path, steps, Stops()))
+        trainers.append(fit(tmp_path, steps, Stops(), limit_val_batches=0))
     one, several = trainers
-    assert several.global_step == one.global_step == 11
+    assert several.global_step == one.global_step == last + 1
     assert differing(left(several), left(one)) == []
 
 
