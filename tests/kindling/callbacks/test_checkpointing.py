@@ -177,3 +177,17 @@ def test_the_best_score_survives_a_resume() -> None:
     second.load_state_dict(first.state_dict())
     assert not second._is_best(0.6)
     assert second._is_best(0.4)
+
+
+def test_an_epoch_before_the_first_validation_is_no_turn_to_save(
+    build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resumed run would take its checkpoint for the best, by another metric."""
+    saved: list[int] = []
+    monkeypatch.setattr(
+        Checkpointing, "_save", lambda _, trainer: saved.append(trainer.current_epoch)
+    )
+    words = ("steps_per_execution=1", "trainer.max_epochs=6", "trainer.check_val_every_n_epoch=4")
+    experiment = build(*words, "callbacks.checkpointing.every_n_epochs=3")
+    experiment.trainer.fit(experiment.model, datamodule=experiment.data)
+    assert saved == [3, 5]  # the validation, and the end
