@@ -380,7 +380,7 @@ def _options(device: torch.device) -> dict[str, Any]:
 def _isolated() -> dict[str, bool]:
     """Return the option by which torch's limit counts this run's compilations, not a whole sweep's.
 
-    Before torch 2.12 there is none: a sweep in one process runs eagerly from the ninth model on.
+    torch 2.11 lacks it: a sweep in one process compiles eight models and runs the others eagerly.
     """
     return dict.fromkeys({"isolate_recompiles"} & signature(torch.compile).parameters.keys(), True)
 
