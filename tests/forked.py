@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.strategies.launchers.subprocess_script import _hydra_subprocess_cmd
+
 from tests.conftest import ROOT, environment
 from tests.kindling import examples
 from tests.warm import PYTHON
@@ -129,16 +131,18 @@ class Rank:
         self.pid = os.fork()
         if self.pid == 0:
             os.close(self._writer)
-            with os.fdopen(reader) as environment:
-                os.environ.update(json.loads(environment.read() or os._exit(0)))
+            with os.fdopen(reader) as launched:
+                environment, sys.argv[1:] = json.loads(launched.read() or os._exit(0))
+            os.environ.update(environment)
 
     def start(self, launcher: Any) -> None:
         """Do what the launcher does: say in the environment where the ranks meet, start one."""
         meeting = launcher.cluster_environment
         os.environ.update(MASTER_ADDR=meeting.main_address, MASTER_PORT=str(meeting.main_port))
         os.environ.update(NODE_RANK="0", LOCAL_RANK="0", WORLD_SIZE="2")
-        with os.fdopen(self._writer, "w") as environment:
-            json.dump({**os.environ, "LOCAL_RANK": "1"}, environment)
+        typed = _hydra_subprocess_cmd(local_rank=1)[0][-len(sys.argv) - 2 :]  # and Hydra's three
+        with os.fdopen(self._writer, "w") as launched:
+            json.dump([{**os.environ, "LOCAL_RANK": "1"}, typed], launched)
         launcher.procs = [self]
 
     def poll(self) -> int | None:

@@ -48,6 +48,7 @@ class Command:
 
     def __init__(self, task: Task, name: str, words: str | None, asks: bool) -> None:
         self.task, self.name, self.words, self.asks = task, name, words, asks
+        self.typed: list[str] = []  # the command line: that of each rank, too
         self.values: Plain = {}  # values that Hydra cannot parse, by key
         self.of_run: list[str] = []  # overrides of a resumed run's own configuration
         self.any_model = [arguments.RESUMED_MODEL]  # what Hydra composes instead of its model
@@ -57,9 +58,10 @@ class Command:
 
     def __call__(self) -> None:
         """Run with the arguments of the command line."""
+        self.typed = sys.argv[1:]
         with garbage.gc_paused(), one_line_errors(self.name):
-            arguments.check_flags(sys.argv[1:])
-            words, self.values = arguments.split(self.name, self.words, sys.argv[1:])
+            arguments.check_flags(self.typed)
+            words, self.values = arguments.split(self.name, self.words, self.typed)
             words = arguments.quoted(words)
             words = arguments.added(self.name, words) if self.asks else words
             folders = composition.own_folders(self.name, words)
@@ -100,6 +102,7 @@ class Command:
         folders = [path for s in sources if (path := Path(s.path)) != CONF]
         with (
             self.failed.job(),
+            _command_line(self.typed),  # with which Lightning launches ranks
             added_folders(list(dict.fromkeys(folders))),
             _environment("HYDRA_FULL_ERROR", "1" if debugging else self.full_error),
             one_line_errors(),
