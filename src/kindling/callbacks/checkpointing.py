@@ -189,8 +189,6 @@ class Checkpointing(Checkpoint):
         is restored too: BaseFinetuning freezes the backbone of a resumed run a second time, and
         does not unfreeze it where the epoch for that has passed.
         """
-        if trainer.enable_validation:  # else Lightning counts its batches at the first one only
-            trainer.fit_loop.epoch_loop.val_loop.setup_data()
         if self._frozen is not None:
             freeze_only(pl_module, self._frozen)
         self._frozen = None

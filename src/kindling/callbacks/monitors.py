@@ -41,6 +41,14 @@ class Monitors(Callback):
         self.keys = {id(c): f"callbacks.{name}.monitor" for name, c in callbacks.items()}
         self._validated = self._checked = False
 
+    def on_train_start(self, trainer: Any, pl_module: pl.LightningModule) -> None:
+        """Count the batches of validation: what is due by epoch depends on whether there are any.
+
+        Lightning counts them at the first validation, which may come much later in a resumed run.
+        """
+        if trainer.enable_validation:
+            trainer.fit_loop.epoch_loop.val_loop.setup_data()
+
     def on_validation_end(self, trainer: Any, pl_module: pl.LightningModule) -> None:
         """Check the metrics of validation, and those that are needed now."""
         if trainer.state.fn == TrainerFn.FITTING and not self._checked:

@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -80,9 +78,7 @@ class Command:
         self.full_error, self.failed = os.environ.get("HYDRA_FULL_ERROR"), sweep.Failures()
         links: list[Path] = []
         with ExitStack() as during:
-            sweeps = sweep.is_asked_for(self.name, words)
-            during.enter_context(_configured_mode(sweeps and not sweep.is_flagged(words)))
-            if sweeps:
+            if sweep.is_asked_for(self.name, words):
                 log_dirs = sweep.check(self.name, words)
                 links = during.enter_context(sweep.continued(words, log_dirs))
                 words = during.enter_context(sweep.without_files(words))
@@ -172,17 +168,6 @@ def _set_environment(name: str, value: str | None) -> None:
         os.environ.pop(name, None)
     else:
         os.environ[name] = value
-
-
-@contextmanager
-def _configured_mode(multirun: bool) -> Iterator[None]:
-    """Tell Hydra whether `hydra.mode` asks for a sweep; it would compose once more to see."""
-    before, mode = Hydra.get_mode, RunMode.MULTIRUN if multirun else None
-    try:
-        Hydra.get_mode = lambda *_, **__: mode  # type: ignore[method-assign]
-        yield
-    finally:
-        Hydra.get_mode = before  # type: ignore[method-assign]
 
 
 @contextmanager

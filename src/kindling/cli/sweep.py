@@ -27,19 +27,14 @@ HYDRAS_OWN = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 def is_asked_for(name: str, arguments: list[str]) -> bool:
     """Return whether a command line asks for a sweep, by `--multirun` or by `hydra.mode`."""
-    if is_flagged(arguments):
-        return True
     parsed = get_args_parser().parse_args(arguments)
+    if parsed.multirun:
+        return True
     texts = [*parsed.overrides, *_yamls_that_mention("MULTIRUN")]
     if parsed.help or parsed.hydra_help or not any("MULTIRUN" in text.upper() for text in texts):
         return False
     with composition.initialized():
         return bool(_configuration(name, parsed.overrides).hydra.mode == RunMode.MULTIRUN)
-
-
-def is_flagged(arguments: list[str]) -> bool:
-    """Return whether a command line has the flag `--multirun`."""
-    return bool(get_args_parser().parse_args(arguments).multirun)
 
 
 def _yamls_that_mention(word: str) -> list[str]:

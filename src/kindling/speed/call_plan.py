@@ -25,10 +25,7 @@ class CallPlan:
         self._trainer, self._most = trainer, steps
         self._steps_until = limits(trainer, BATCH, "steps_until_next") or []
         self._epochs_until = limits(trainer, EPOCH, "epochs_until_next")
-        self.validates = trainer.enable_validation
-        if self.validates:
-            trainer.fit_loop.epoch_loop.val_loop.setup_data()  # its batches are not counted before
-            self.validates = sum(trainer.num_val_batches) > 0
+        self.validates = sum(trainer.num_val_batches) > 0
 
     @property
     def steps_per_epoch(self) -> int:
