@@ -8,87 +8,24 @@ between two calls sees what eager steps leave, the `grad` of the last step inclu
 as dropout draws them, come from torch's generator; they follow from the seed, but are not those
 that eager steps would draw.
 
-Letters: K steps of a call, P values of a block of parameters, S tensors of state.
+K is the steps of a call.
 """
 
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from inspect import signature
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value
-from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
-from src.kindling.model import BaseModule
-from src.kindling.speed.hooks import overrides
-from src.kindling.speed.updates import UPDATES, ParamGroup, Update, empty_state
+from src.kindling.speed.blocks import Block, Loss, NotCompiledError, blocks_of, check
+from src.kindling.speed.traced import clipped, function, loss_of_vectors
+from src.kindling.speed.updates import empty_state
 
 SHAPES = 2  # an epoch has two: of full batches, and with the smaller batch at its end
-JOINED = 2**17  # parameters of a param group up to which it is updated as one vector
-HOOKS = (  # hooks that look into a step
-    "on_before_zero_grad",
-    "on_before_backward",
-    "on_after_backward",
-    "on_before_optimizer_step",
-    "configure_gradient_clipping",
-    "backward",
-)
 LIBRARIES = tuple(f"G['__import_{name}" for name in ("torch_", "torchmetrics", "lightning"))
-
-
-class NotCompiledError(Exception):
-    """These steps run eagerly."""
-
-    def __init__(self, what: str, why: str) -> None:
-        super().__init__(f"{what} is not compiled: {why}")
-
-
-class Loss(nn.Module):
-    """A model's `training_loss` as a forward whose parameters can be exchanged."""
-
-    def __init__(self, module: Any) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, batch: Any) -> Tensor:
-        """Return the loss of a batch."""
-        loss: Tensor = self.module.training_loss(batch)
-        return loss
-
-
-@dataclass
-class Block:
-    """Parameters of one param group that are updated as one vector [P].
-
-    Args:
-        param_group: the optimizer's settings for them.
-        names: their names in `Loss`.
-        parameters: the parameters.
-        update: the update rule.
-        uninitialized: whether they have no optimizer state yet.
-    """
-
-    param_group: ParamGroup
-    names: list[str]
-    parameters: list[nn.Parameter]
-    update: Update
-    uninitialized: bool
-
-    def states(self, optimizer: Optimizer) -> list[list[Tensor]]:
-        """Return the S tensors of state, each as a list over the parameters."""
-        return [
-            [optimizer.state[p][name] for p in self.parameters] for name in self.update.state_names
-        ]
-
-    def step_counters(self, optimizer: Optimizer) -> list[Tensor]:
-        """Return the optimizer's counts of steps, if it keeps them."""
-        states = [optimizer.state.get(p, {}) for p in self.parameters]
-        return [state["step"] for state in states if "step" in state]
 
 
 class CompiledSteps:
@@ -147,7 +84,7 @@ class CompiledSteps:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         if optimizer is not self.optimizer or len(parameters) != self._count:
             check(self.trainer)
-            self.blocks = list(_blocks(self.module, optimizer, microbatches[0][0]))
+            self.blocks = list(blocks_of(self.module, optimizer, microbatches[0][0]))
             self._parameters = [block.parameters for block in self.blocks]
             self.optimizer, self._count, self._functions = optimizer, len(parameters), {}
         shapes = _shapes(microbatches)
@@ -173,7 +110,7 @@ class CompiledSteps:
         try:
             compile_: Any = torch.compile  # whose options differ from version to version
             compiled: Callable[..., Tensor] = compile_(
-                self._function(),
+                self._traced(),
                 fullgraph=True,
                 dynamic=False,
                 options=_options(self.module.device),
@@ -250,62 +187,12 @@ class CompiledSteps:
         self._last_scalars = rows, scalars
         return scalars
 
-    def _function(self) -> Callable[..., Tensor]:
+    def _traced(self) -> Callable[..., Tensor]:
         """Return the function of all steps, ready to be traced."""
-        trainer, loss = self.trainer, Loss(self.module)
-        names = [block.names for block in self.blocks]
-        updates = [block.update for block in self.blocks]
-        shapes = [[p.shape for p in block.parameters] for block in self.blocks]
-        counts = [len(b.update.scalars(b.param_group, 1, True)) for b in self.blocks]
-        accumulate = trainer.accumulate_grad_batches
-        clip_val, clip_algorithm = trainer.gradient_clip_val, trainer.gradient_clip_algorithm
-
-        def loss_of(vectors: list[Tensor], batch: Any) -> Tensor:
-            values: dict[str, Tensor] = {}
-            for vector, block_names, block_shapes in zip(vectors, names, shapes, strict=True):
-                values |= dict(zip(block_names, _unflatten(vector, block_shapes), strict=True))
-            value: Tensor = functional_call(loss, values, (batch,), tie_weights=False) / accumulate
-            return value
-
-        grad = grad_and_value(loss_of)
-
-        def steps(
-            parameters: list[list[Tensor]],
-            gradients: list[list[Tensor]],
-            states: list[list[list[Tensor]]],
-            scalars: Tensor,
-            microbatches: list[list[Any]],
-        ) -> Tensor:
-            vectors = [_flatten(block) for block in parameters]
-            flat_states = [[_flatten(tensors) for tensors in state] for state in states]
-            losses: list[Tensor] = []
-            for batches, row in zip(microbatches, scalars.unbind(), strict=True):
-                gradient, value = grad(vectors, batches[0])
-                losses.append(value)
-                for batch in batches[1:]:
-                    more, value = grad(vectors, batch)
-                    gradient = [a + b for a, b in zip(gradient, more, strict=True)]
-                    losses.append(value)
-                gradient = _clipped(gradient, clip_val, clip_algorithm)
-                parts = torch.split(row, counts)
-                moved = [
-                    update(p, g, state, part.unbind())
-                    for update, p, g, state, part in zip(
-                        updates, vectors, gradient, flat_states, parts, strict=True
-                    )
-                ]
-                vectors = [p for p, _ in moved]
-                flat_states = [list(state) for _, state in moved]
-            for old, new in zip(parameters, vectors, strict=True):
-                _write(old, new)
-            for old, new in zip(gradients, gradient, strict=True):
-                _write(old, new)
-            for state, flat_state in zip(states, flat_states, strict=True):
-                for old, new in zip(state, flat_state, strict=True):
-                    _write(old, new)
-            return torch.stack(losses)
-
-        return steps
+        trainer, blocks = self.trainer, self.blocks
+        loss = loss_of_vectors(Loss(self.module), blocks, trainer.accumulate_grad_batches)
+        value, algorithm = trainer.gradient_clip_val, trainer.gradient_clip_algorithm
+        return function(blocks, loss, lambda gradients: clipped(gradients, value, algorithm))
 
 
 def _shapes(microbatches: list[list[Any]]) -> Any:
@@ -320,34 +207,6 @@ def _shapes(microbatches: list[list[Any]]) -> Any:
 
 def _is_flat(batch: Any) -> bool:
     return isinstance(batch, tuple | list) and all(isinstance(leaf, Tensor) for leaf in batch)
-
-
-def _clipped(gradients: list[Tensor], clip_val: float | None, algorithm: str) -> list[Tensor]:
-    """Return the gradients clipped as Lightning does."""
-    if not clip_val:
-        return gradients
-    if algorithm == "value":
-        return [g.clamp(-clip_val, clip_val) for g in gradients]
-    norm = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
-    share = (clip_val / (norm + 1e-6)).clamp(max=1.0)
-    return [g * share for g in gradients]
-
-
-def _flatten(tensors: list[Tensor]) -> Tensor:
-    """Return tensors as one vector, [P]."""
-    return torch.cat([tensor.reshape(-1) for tensor in tensors])
-
-
-def _unflatten(vector: Tensor, shapes: list[torch.Size]) -> list[Tensor]:
-    """Return the tensors of a vector [P]."""
-    parts = torch.split(vector, [shape.numel() for shape in shapes])
-    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
-
-
-def _write(tensors: list[Tensor], vector: Tensor) -> None:
-    """Change the tensors in place to what the vector [P] holds."""
-    for tensor, part in zip(tensors, _unflatten(vector, [t.shape for t in tensors]), strict=True):
-        tensor.copy_(part)
 
 
 def _gradient(p: nn.Parameter) -> Tensor:
@@ -392,83 +251,6 @@ def _rechecked(guards: Any) -> list[bool]:
     define in their files are not: the check would take as long as a step, and nothing changes them.
     """
     return [not guard.name.startswith(LIBRARIES) for guard in guards]
-
-
-def check(trainer: Any) -> None:
-    """Refuse what is known not to be compiled.
-
-    Raises:
-        NotCompiledError: the first thing found.
-    """
-    module, optimizer = trainer.lightning_module, trainer.optimizers[0]
-    name = type(module).__name__
-    if trainer.fast_dev_run:
-        raise NotCompiledError("a fast development run", "it would take longer")
-    if torch.is_anomaly_enabled():
-        raise NotCompiledError("detect_anomaly", "it watches each operation")
-    if overrides(module, "training_step", BaseModule):
-        raise NotCompiledError(f"{name}.training_step", "only training_loss is compiled")
-    if type(optimizer) not in UPDATES:
-        raise NotCompiledError(type(optimizer).__name__, "its update is not written as a function")
-    if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
-        raise NotCompiledError("a hook on the optimizer", "it sees each step")
-    if any(c.interval == "step" and c.frequency != 1 for c in trainer.lr_scheduler_configs):
-        raise NotCompiledError("a schedule", "its frequency is not 1")
-    for part, base in (*((c, pl.Callback) for c in trainer.callbacks), (module, BaseModule)):
-        if getattr(part, "accepts_compiled_steps", False):
-            continue
-        for hook in HOOKS:
-            if hasattr(base, hook) and overrides(part, hook, base):
-                raise NotCompiledError(f"{type(part).__name__}.{hook}", "it sees each step")
-
-
-def _blocks(module: Any, optimizer: Optimizer, batch: Any) -> Iterator[Block]:
-    """Yield the optimizer's parameters that have a gradient, in blocks that are updated alike."""
-    names = {p: name for name, p in Loss(module).named_parameters()}
-    gradients = _gradients(module, batch)
-    for group in optimizer.param_groups:
-        update = UPDATES[type(optimizer)](group)
-        moving = [p for p in group["params"] if gradients.get(names.get(p, "")) is not None]
-        joined = sum(p.numel() for p in moving) <= JOINED
-        parts: dict[Any, list[nn.Parameter]] = {}
-        for p in moving:
-            _check_parameter(p, gradients[names[p]], names[p])
-            state = optimizer.state.get(p, {})
-            uninitialized = any(state.get(name) is None for name in update.state_names)
-            alike = p.dtype, uninitialized, float(state.get("step", 0)), "" if joined else names[p]
-            parts.setdefault(alike, []).append(p)
-        for (_, uninitialized, *_), parameters in parts.items():
-            yield Block(group, [names[p] for p in parameters], parameters, update, uninitialized)
-
-
-def _gradients(module: Any, batch: Any) -> dict[str, Tensor | None]:
-    """Return the gradient of each parameter, None for one that the loss does not use."""
-    loss = Loss(module)
-    copies = {
-        name: p.detach().clone().requires_grad_(p.requires_grad)
-        for name, p in loss.named_parameters()
-    }
-    buffers = {name: buffer.clone() for name, buffer in loss.named_buffers()}
-    wanted = {name: p for name, p in copies.items() if p.requires_grad}
-    with torch.random.fork_rng(), torch.enable_grad():
-        value = functional_call(loss, {**copies, **buffers}, (batch,))
-        gradients = torch.autograd.grad(value, list(wanted.values()), allow_unused=True)
-    return dict(zip(wanted, gradients, strict=True))
-
-
-def _check_parameter(p: nn.Parameter, gradient: Tensor | None, name: str) -> None:
-    """Refuse a parameter that cannot be compiled.
-
-    Raises:
-        NotCompiledError: it is complex, has a sparse gradient, or a hook.
-    """
-    if p.is_complex():
-        raise NotCompiledError(name, "it is complex")
-    if gradient is not None and gradient.layout != torch.strided:
-        raise NotCompiledError(name, "its gradient is sparse")
-    # torch has no public name for either.
-    if p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None):
-        raise NotCompiledError(name, "a hook sees its gradient")
 
 
 def _reason(error: Exception) -> str:

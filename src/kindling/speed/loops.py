@@ -23,8 +23,9 @@ from lightning.pytorch.trainer import call
 from src.kindling.process import signals
 from src.kindling.process.seeding import Seeding
 from src.kindling.speed import honored
+from src.kindling.speed.blocks import NotCompiledError, check
 from src.kindling.speed.call_plan import CallPlan
-from src.kindling.speed.compiled import CompiledSteps, NotCompiledError, check
+from src.kindling.speed.compiled import CompiledSteps
 from src.kindling.speed.hooks import preparations
 from src.kindling.speed.steps import CallOutputs, EagerSteps
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from lightning.pytorch import callbacks
 
-from src.kindling.speed import compiled, honored
+from src.kindling.speed import blocks, honored
 from src.kindling.speed.hooks import AFTER, BEFORE, MOVE
 from tests.kindling.speed.small import Net, Rows, differing, fit, left, said
 
@@ -72,7 +72,7 @@ def test_the_table_holds_each_hook_of_lightning_once() -> None:
 def test_a_compiled_step_refuses_each_hook_that_looks_into_a_step() -> None:
     outside = {BEFORE, MOVE, AFTER}  # of the compiled function: batches come prepared
     traced = {"training_step", "forward"}  # of which the first is refused unless it is BaseModule's
-    assert set(EACH_STEP) - outside - traced == set(compiled.HOOKS)
+    assert set(EACH_STEP) - outside - traced == set(blocks.HOOKS)
 
 
 class Recorder:
