@@ -155,7 +155,7 @@ $(VENV)/.dev: $(VENV)/.base
 	@touch $@
 
 $(VENV)/.services: $(VENV)/.dev
-	@$(PIP) -e '.[dev,wandb,mlflow,study,export,serve,launchers]' scipy
+	@$(PIP) -e '.[dev,wandb,mlflow,dvclive,study,export,serve,launchers]' scipy
 	@touch $@
 
 # Debian's SLURM, unpacked where no PATH finds it: with an `srun`, Lightning expects a job.

@@ -548,7 +548,7 @@ def test_imports_nothing_that_a_refused_configuration_names(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("model", MODELS)
 def test_trusts_a_configuration_that_this_project_made(model):
-    whole = composed(f"model={model}", "logger=[tensorboard,csv,wandb,mlflow]")
+    whole = composed(f"model={model}", "logger=[tensorboard,csv,wandb,mlflow,dvclive]")
     assert untrusted.check(copy.deepcopy(whole), SOURCE_FILE) == whole
 
 

@@ -25,7 +25,8 @@ pytestmark = pytest.mark.usefixtures("own_models")
 
 GROUPS = ("optimizer", "scheduler", "callbacks", "debug", "logger")
 # Without checkpoints or history, with a service, or with minutes of compilation.
-LEFT_OUT = {"callbacks=none", "debug=fast", "logger=wandb", "logger=mlflow", "logger=none"}
+LEFT_OUT = {"callbacks=none", "debug=fast", "logger=none"}
+LEFT_OUT |= {f"logger={name}" for name in ("wandb", "mlflow", "dvclive")}
 KEYS = (
     *("trainer.accumulate_grad_batches=3", "trainer.gradient_clip_val=0.1", "model.dropout=0.2"),
     *(
