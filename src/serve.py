@@ -14,7 +14,7 @@ from src.kindling.files import run_directory
 def main(config: DictConfig) -> None:
     """Serve the checkpoint that `run=` names until a signal comes."""
     settings = composition.resolved(config)
-    if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("uvicorn") is None:
+    if not all(importlib.util.find_spec(name) for name in ("fastapi_offline", "uvicorn")):
         raise InputError("src.serve needs FastAPI and uvicorn; pip install -e '.[serve]'")
     run, log_dir = str(settings["run"]), settings["log_dir"]
     if not run.endswith(".ckpt"):

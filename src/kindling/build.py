@@ -203,7 +203,7 @@ def errors_from(group: str) -> Iterator[None]:
 
 
 def _missing_package(error: ModuleNotFoundError) -> str:
-    extra = next((name for name in ("wandb", "mlflow") if name in str(error)), None)
+    extra = next((name for name in ("wandb", "mlflow", "dvclive") if name in str(error)), None)
     if extra is None:
         return str(error)
     return f"{extra} is not installed; pip install -e '.[{extra}]' installs it"

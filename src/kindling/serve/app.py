@@ -96,7 +96,8 @@ class Service:
 
 def create_app(service: Service) -> Any:
     """Return the ASGI application of a service."""
-    from fastapi import FastAPI, Request, Response
+    from fastapi import Request, Response
+    from fastapi_offline import FastAPIOffline
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     def reply(status: int, content: Plain) -> Response:
@@ -109,7 +110,8 @@ def create_app(service: Service) -> Any:
         yield
         task.cancel()
 
-    app = FastAPI(title="Kindling", lifespan=lifespan)
+    # FastAPI with the scripts of its page in the package, where its own come from a CDN.
+    app = FastAPIOffline(title="Kindling", redoc_url=None, lifespan=lifespan)
     # Only for this machine: a page in its browser could otherwise ask through a name of its own.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)
     body = {"content": {"application/json": {"schema": schema(service.served)}}}

@@ -55,7 +55,7 @@ def serve(find: Callable[[], Path], settings: Plain) -> None:
         service = Service(find, {key: settings[key] for key in LIMITS})
         config = uvicorn.Config(
             create_app(service),
-            log_level="warning",
+            log_level="error",  # a warning per refused client would fill a disk
             access_log=False,
             limit_concurrency=settings["max_connections"],
         )
@@ -80,14 +80,35 @@ def listening(port: int) -> socket.socket:
         raise InputError(f"port={port}: {error.strerror}; port=0 takes a free one") from None
 
 
+def accept_waiting(server: Any, listener: socket.socket) -> list[Any]:
+    """Accept the connections that wait to be: they would be reset when the listener closes.
+
+    uvloop accepts one per turn of its loop, so that under load almost all clients wait there.
+    """
+    loop, config, state = asyncio.get_running_loop(), server.config, server.server_state
+
+    def protocol() -> Any:
+        return config.http_protocol_class(
+            config=config, server_state=state, app_state=server.lifespan.state
+        )
+
+    accepted = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            accepted.append(loop.connect_accepted_socket(protocol, listener.accept()[0]))
+    return accepted
+
+
 async def _until_signal(server: Any, listener: socket.socket, service: Service) -> None:
     """Serve until a signal; then close each connection after the answer that it waits for."""
     running = asyncio.create_task(server.serve(sockets=[listener]))
     while not signals.pending_signal() and not running.done():
         await asyncio.sleep(LOOK)
     service.stopping = True
+    accepted = accept_waiting(server, listener)
     for one in server.servers:
         one.close()  # new clients are refused; those that are here get an answer to what they ask
+    await asyncio.gather(*accepted)
     await asyncio.sleep(LEAVE)
     server.should_exit = True
     await running

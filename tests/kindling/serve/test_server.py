@@ -27,10 +27,11 @@ pytestmark = [
         reason="the command or the FizzBuzz classifier is not there",
     ),
 ]
-pytest.importorskip("fastapi")
+pytest.importorskip("fastapi_offline")
 pytest.importorskip("uvicorn")
 SECONDS = 6  # under load; a reload and a SIGTERM are in it
-CLIENTS = 16
+CLIENTS = 16  # that keep their connection
+FRESH = 100  # that open one per question: most of them wait to be accepted
 
 
 class Server:
@@ -102,7 +103,10 @@ def test_it_answers_as_predict_does_and_refuses_in_one_line(
     openapi = json.loads(server.ask("GET", "/openapi.json")[1])
     schema = openapi["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
     assert list(schema["schema"]["properties"]) == ["numbers"]
-    assert server.ask("GET", "/docs")[0] == 200
+    status, page = server.ask("GET", "/docs")
+    assert (status, re.findall(r"https?://[^\"']*", page)) == (200, [])
+    for script in re.findall(r'(?:src|href)="([^"]*\.(?:js|css))"', page):
+        assert server.ask("GET", script)[0] == 200
 
 
 def test_a_taken_port_is_one_line(server: Server, command: Command) -> None:
@@ -130,11 +134,12 @@ def replace(path: Path, content: bytes) -> None:
 
 
 class Client(threading.Thread):
-    """Asks over one connection, and counts what comes of each question that was sent whole."""
+    """Asks over one connection or several, and counts what comes of each question."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, fresh: bool) -> None:
         super().__init__()
         self.port, self.counts = port, Counter[str]()
+        self.headers = {"Connection": "close"} if fresh else {}
 
     def run(self) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
@@ -145,9 +150,10 @@ class Client(threading.Thread):
                 return  # it has stopped listening
             number = self.counts["answered"] % 900
             try:
-                connection.request("POST", "/predict", json.dumps({"numbers": number}))
-                reply = connection.getresponse()
-                [row] = json.loads(reply.read())["answers"]
+                asked = json.dumps({"numbers": number})
+                connection.request("POST", "/predict", asked, self.headers)
+                with connection.getresponse() as reply:
+                    [row] = json.loads(reply.read())["answers"]
             except (OSError, http.client.HTTPException):
                 self.counts["lost"] += 1
                 connection.close()
@@ -158,7 +164,7 @@ class Client(threading.Thread):
 def test_nothing_is_lost_under_load_with_a_reload_and_a_sigterm(
     server: Server, command: Command
 ) -> None:
-    clients = [Client(server.port) for _ in range(CLIENTS)]
+    clients = [Client(server.port, fresh=i >= CLIENTS) for i in range(CLIENTS + FRESH)]
     for client in clients:
         client.start()
     time.sleep(SECONDS / 2)
