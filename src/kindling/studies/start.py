@@ -31,18 +31,9 @@ def run(settings: Plain, words: list[str], arguments: list[str]) -> tuple[Path, 
         InputError: a setting is wrong.
         TooManyFailuresError, WorkerFailedError: trial after trial has failed, or a worker.
     """
-    told = settings["study"]
-    recipe = checked_recipe(told, words)
-    from hydra.utils import instantiate
-
-    if told["pruner"]["_target_"].endswith("WilcoxonPruner"):
-        need_scipy("study/pruner=wilcoxon")
+    opened = _opened(settings, words)
     from src.kindling.studies import processes, summary
-    from src.kindling.studies.study import open_study, quiet_optuna
 
-    quiet_optuna()  # the pruner that is made here may say that it is experimental
-    log_dir = str(settings["log_dir"])
-    opened = open_study(instantiate(told, _convert_="all"), recipe, log_dir)
     is_one_of_several = processes.WORKER in os.environ
     try:
         if opened.settings.workers > 1 and opened.settings.trials:
@@ -52,13 +43,12 @@ def run(settings: Plain, words: list[str], arguments: list[str]) -> tuple[Path, 
             opened.worker().work()
     except SystemExit:
         if not is_one_of_several:
-            print(
-                f"stopped; to continue:\n  {printable(_continuing(opened, settings))}", flush=True
-            )
+            command = printable(_continuing(opened, settings))
+            print(f"stopped; to continue:\n  {command}", flush=True)
         raise
     finally:
         if not is_one_of_several:
-            for line in summary.lines(opened.study, opened.definition, opened.recipe, log_dir):
+            for line in summary.lines(opened, str(settings["log_dir"])):
                 print(printable(line), flush=True)
     if is_one_of_several or not opened.settings.confirm:
         return None
@@ -66,6 +56,19 @@ def run(settings: Plain, words: list[str], arguments: list[str]) -> tuple[Path, 
 
     by = {"metric": opened.definition.metrics[0], "mode": opened.definition.modes[0]}
     return confirm(opened), by
+
+
+def _opened(settings: Plain, words: list[str]) -> "OpenStudy":
+    told = settings["study"]
+    recipe = checked_recipe(told, words)
+    if told["pruner"]["_target_"].endswith("WilcoxonPruner"):
+        need_scipy("study/pruner=wilcoxon")
+    from hydra.utils import instantiate
+
+    from src.kindling.studies.study import open_study, quiet_optuna
+
+    quiet_optuna()  # the pruner that is made here may say that it is experimental
+    return open_study(instantiate(told, _convert_="all"), recipe, str(settings["log_dir"]))
 
 
 def _continuing(opened: "OpenStudy", settings: Plain) -> str:

@@ -13,12 +13,14 @@ from src.kindling import layout
 from src.kindling.studies import space, trials
 from src.kindling.studies.definition import Definition
 from src.kindling.studies.recipe import Recipe
+from src.kindling.studies.study import OpenStudy
 
 SHOWN = 5  # of the best trials
 
 
-def lines(study: Study, definition: Definition, recipe: Recipe, log_dir: str) -> list[str]:
+def lines(opened: OpenStudy, log_dir: str) -> list[str]:
     """Return a summary of a study in a few lines."""
+    study, definition = opened.study, opened.definition
     latest = trials.latest(study)
     found = [f"study {study.study_name}: {counts(latest)}"]
     best = ranked(study, definition)
@@ -28,7 +30,7 @@ def lines(study: Study, definition: Definition, recipe: Recipe, log_dir: str) ->
     if shares := importances(study, definition):
         shown = ", ".join(f"{key} {value:.0%}" for key, value in shares.items())
         found.append(f"importance for {definition.metrics[0]}: {shown}")
-    longer = command(best[0][1], best[0][0], recipe, definition, log_dir)
+    longer = command(best[0][1], best[0][0], opened.recipe, definition, log_dir)
     return [*found, "to train the best for longer:", f"  {longer}"]
 
 
