@@ -7,8 +7,7 @@ from omegaconf import DictConfig
 
 from src.kindling.cli import command, composition
 from src.kindling.errors import printable
-from src.kindling.files.atomic_write import write_atomically
-from src.kindling.files.output import checked_output
+from src.kindling.files.output import checked_output, write_output
 from src.kindling.results.comparison import compare
 from src.kindling.results.comparison_text import as_file, as_text
 from src.kindling.results.runs import select
@@ -32,7 +31,7 @@ def main(config: DictConfig) -> None:
     text = "\n".join(["\n\n".join(as_text(one, width) for one in compared), *skipped])
     print(encodable(text, sys.stdout.encoding))
     if output is not None:
-        write_atomically(output, as_file(output.suffix, compared, skipped).encode())
+        write_output(output, as_file(output.suffix, compared, skipped).encode())
         print(printable(f"written to {output}"))
 
 

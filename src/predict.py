@@ -5,8 +5,7 @@ from omegaconf import DictConfig
 from src.kindling.cli import command, composition, run_question
 from src.kindling.errors import InputError, printable
 from src.kindling.files import run_directory
-from src.kindling.files.atomic_write import write_atomically
-from src.kindling.files.output import checked_output, rows_as
+from src.kindling.files.output import checked_output, rows_as, write_output
 
 
 @command.command("predict", asks=True)
@@ -30,7 +29,7 @@ def main(settings: DictConfig) -> None:
     if output is not None:
         binary = output.suffix == ".pt"
         text = prediction.as_tensors(rows) if binary else rows_as(output.suffix, rows).encode()
-        write_atomically(output, text)
+        write_output(output, text)
         print(printable(f"{len(rows)} rows written to {output}"))
 
 

@@ -7,8 +7,7 @@ from omegaconf import DictConfig
 
 from src.kindling.cli import command, composition
 from src.kindling.errors import InputError, printable
-from src.kindling.files.atomic_write import write_atomically
-from src.kindling.files.output import checked_output
+from src.kindling.files.output import checked_output, write_output
 from src.kindling.layout import Plain
 from src.kindling.results import runs
 from src.kindling.results.page import RUNS, page, study_page
@@ -21,15 +20,8 @@ def main(config: DictConfig) -> None:
     output = checked_output(settings["output"], [".html"])
     content, folder, told = (_of_study if settings["study"] else _of_runs)(settings)
     path = output or folder / "report.html"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A path that is not UTF-8 stays the bytes that it is.
-        write_atomically(path, content.encode(errors="surrogateescape"))
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(
-            f"output: {path} cannot be written ({reason}); use output=FILE.html"
-        ) from None
+    # A path that is not UTF-8 stays the bytes that it is.
+    write_output(path, content.encode(errors="surrogateescape"))
     print(f"report of {told}: {printable(str(path))}")
 
 

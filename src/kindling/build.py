@@ -143,9 +143,7 @@ def build_trainer(settings: Plain, run: Path) -> pl.Trainer:
         nodes = settings["callbacks"].items()
         named = {name: instantiate(node, _convert_="all") for name, node in nodes}
     with errors_from("trainer"):
-        check_device(
-            *(options[key] for key in ("accelerator", "devices", "precision", "num_nodes"))
-        )
+        check_device(*(options[key] for key in ("accelerator", "devices", "precision")))
         trainer: pl.Trainer = instantiate(
             options,
             default_root_dir=str(run),

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from src.kindling.errors import InputError
 from src.kindling.files.checkpoint import read_with_hparams
 from src.kindling.loader import EpochSampler, TensorLoader
 
@@ -111,7 +112,7 @@ class BaseData(pl.LightningDataModule):
         parts = [splits[stage] for stage in ("train", "val") if stage in splits]
         inputs, targets = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         if len(inputs) < self.folds:
-            raise ValueError(f"folds={self.folds}: must not exceed the {len(inputs)} rows")
+            raise InputError(f"data.folds={self.folds}: must not exceed the {len(inputs)} rows")
         order = np.random.default_rng([self.seed, self.folds]).permutation(len(inputs))
         held_out = torch.zeros(len(inputs), dtype=torch.bool)
         held_out[torch.from_numpy(order[self.fold :: self.folds])] = True

@@ -128,9 +128,11 @@ def start(name: str) -> list[str]:
 
 def command_line(name: str, **settings: str) -> str:
     """Return a command line with these settings, quoted for Hydra and for a shell."""
-    words = start(name)
-    for key, value in settings.items():
-        if not re.fullmatch(r"[\w./@%+-]+", value, re.ASCII):
-            value = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-        words.append(f"{key}={value}")
-    return shlex.join(words)
+    return shlex.join([*start(name), *(setting(*item) for item in settings.items())])
+
+
+def setting(key: str, value: str) -> str:
+    """Return key=value, the value quoted for Hydra where it needs to be."""
+    if not re.fullmatch(r"[\w./@%+-]+", value, re.ASCII):
+        value = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return f"{key}={value}"

@@ -1,5 +1,6 @@
 """From a checkpoint back to its configuration, data and model."""
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -68,7 +69,8 @@ def _content(checkpoint: Path) -> dict[str, Any]:
     for name in (layout.BEST, layout.LAST, layout.PREVIOUS):
         with suppress(OSError, ValueError):
             load_checkpoint(checkpoint.with_name(name))
-            line += f"; whole is run={checkpoint.with_name(name)}"
+            other = layout.setting("run", str(checkpoint.with_name(name)))
+            line += f"; whole is {shlex.quote(other)}"
             break
     raise InputError(line)
 
@@ -129,7 +131,7 @@ def build_tester(settings: Plain, accelerator: str, run: Path) -> pl.Trainer:
     """
     precision = settings["trainer"]["precision"]
     with errors_from("trainer"):
-        if runs_on_cpu(accelerator) and str(precision) in FOR_GPUS:
+        if runs_on_cpu(accelerator, "accelerator") and str(precision) in FOR_GPUS:
             line = f"trained with precision={precision}, which needs a GPU: tested with 32-true"
             print(printable(line))
             precision = "32-true"

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from src.kindling.errors import InputError, first_line
+from src.kindling.errors import InputError, first_line, printable
 from src.kindling.files.bounded import read_json
 from src.kindling.process import signals
 
@@ -95,7 +95,7 @@ def _forgiven(call: Callable[..., Any], name: str, failed: list[str]) -> Callabl
             if not failed:
                 failed.append(name)
                 line = f"warning: {name}: {first_line(error)}; this run is no longer logged there"
-                print(line, file=sys.stderr)
+                print(printable(line), file=sys.stderr)
             return None
 
     return tried

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from src.kindling.data import BaseData, Split
+from src.kindling.errors import InputError
 
 
 class Numbered(BaseData):
@@ -53,5 +54,5 @@ def test_a_fold_that_is_not_there_is_refused(options: dict[str, int]) -> None:
 
 
 def test_more_folds_than_rows_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"^folds=18: must not exceed the 17 rows"):
+    with pytest.raises(InputError, match=r"^data.folds=18: must not exceed the 17 rows"):
         Numbered(folds=18).split("val")

@@ -104,7 +104,7 @@ class RangeTest(Callback):
         at = steepest(self.rates, self.losses)
         self._draw(path, at)
         if at is None:
-            print("lr_find: the loss never falls: no suggestion")
+            print(f"lr_find: the loss never falls in {len(self.rates)} steps: no suggestion")
         else:
             taken = getattr(pl_module, "optimizer_factory", None) is not None
             key = "optimizer.lr=" if taken else "a learning rate of "

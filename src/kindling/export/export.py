@@ -17,7 +17,7 @@ from src.kindling.errors import InputError, nearest
 from src.kindling.export import formats
 from src.kindling.export.calls import Answers, Call, differences, names, parameters, record
 from src.kindling.export.program import Flat, fits, shapes, trace
-from src.kindling.files.atomic_write import write_atomically
+from src.kindling.files.output import write_output
 from src.kindling.layout import Plain
 from src.kindling.training import summary
 from src.kindling.training.stages import has_stage
@@ -92,7 +92,7 @@ def export(checkpoint: Path, output: Path, options: Plain) -> list[str]:
         model.forward = _in_place_of_forward(calls[0], written.run)
         after = _metrics(settings, data, model, path.parent) if changes else {}
         lines += [f"{name}: {before[name]:.6g} -> {value:.6g}" for name, value in after.items()]
-        write_atomically(output, path.read_bytes())
+        write_output(output, path.read_bytes())
     return lines
 
 

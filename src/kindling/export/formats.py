@@ -59,6 +59,11 @@ def write_onnx(program: ExportedProgram, path: Path, signature: Signature, optio
         )
     )
     model = exported.model_proto
+    version = next(used.version for used in model.opset_import if not used.domain)
+    if options["opset"] not in (None, version):  # torch falls back to its own without an error
+        raise InputError(
+            f"opset={options['opset']}: torch cannot write this model with it; use opset={version}"
+        )
     _name_batch(model)
     for key, text in signature.metadata.items():
         model.metadata_props.add(key=key, value=text)

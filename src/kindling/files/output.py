@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from src.kindling.errors import InputError
+from src.kindling.files.atomic_write import write_atomically
+from src.kindling.files.bounded import reason
 from src.kindling.files.run_record import json_safe
 from src.kindling.layout import Plain
 
@@ -35,6 +37,21 @@ def checked_output(output: Any, endings: Sequence[str]) -> Path | None:
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"output={output}: the folder {path.parent} is read-only")
     return path
+
+
+def write_output(path: Path, content: bytes | memoryview) -> None:
+    """Write the file of a command, as `write_atomically` does.
+
+    Raises:
+        InputError: it cannot be written; the line names `output=`.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+    except OSError as error:
+        raise InputError(
+            f"output: {path} cannot be written ({reason(error)}); use output=FILE{path.suffix}"
+        ) from None
 
 
 def rows_as(ending: str, rows: Sequence[Plain]) -> str:

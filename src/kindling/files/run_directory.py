@@ -21,6 +21,7 @@ from src.kindling.layout import BEST, LAST, Plain, command_line
 from src.kindling.process import ranks
 
 FOLDERS = ("checkpoints", "figures", "tensorboard")
+FILES = ("config.yaml", "run.json", "run.log", "metrics.csv", "metrics.json", ".lock", BEST, LAST)
 Recorded = Callable[..., AbstractContextManager[Plain]]
 
 
@@ -126,7 +127,7 @@ def copy(run: Path, target: Path) -> None:
 
 
 def check_parts(run: Path) -> None:
-    """Refuse a run directory that has a link, pipe, or device among its files.
+    """Refuse a run directory that has a link, pipe, device, or folder among its files.
 
     A run writes none of these. Through a link, a command would read or write outside the directory.
 
@@ -143,7 +144,7 @@ def check_parts(run: Path) -> None:
                 f"{path} is a link, and links in here are not followed; `cp -rL` copies a directory"
                 " that you trust without them"
             )
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        if not (stat.S_ISREG(mode) or (stat.S_ISDIR(mode) and path.name not in FILES)):
             raise InputError(f"{path} is not a regular file, and is not opened")
 
 

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import threading
@@ -182,8 +183,6 @@ def is_finished(run: Path) -> bool:
 def folders_advice(source: Path) -> str:
     """Say how to add the folders that a run was trained with, as its run.json names them.
 
-    A run.json from elsewhere is not a reason to trust a folder; none inside the run is named.
-
     Args:
         source: the run's config.yaml, or a checkpoint of it.
 
@@ -191,12 +190,21 @@ def folders_advice(source: Path) -> str:
         The end of an error line; empty if there are none.
     """
     for run in (source.parent, source.parent.parent):
-        held = bounded.record_or_nothing(run).get("config_dirs")
-        given = [f for f in held if isinstance(f, str)] if isinstance(held, list) else []
-        if folders := [f for f in given if not Path(f).resolve().is_relative_to(run.resolve())]:
-            words = " ".join(layout.folder_arguments(folders))
+        if words := folder_words(run):
             return f"; if that folder is yours, add {words}, which the run was trained with"
     return ""
+
+
+def folder_words(run: Path) -> str:
+    """Return the arguments that add the folders that a run was trained with, quoted for a shell.
+
+    A run.json from elsewhere is not a reason to trust a folder; none inside the run is named.
+    """
+    held = bounded.record_or_nothing(run).get("config_dirs")
+    listed = held if isinstance(held, list) else []
+    given = [folder for folder in listed if isinstance(folder, str) and folder.isprintable()]
+    folders = [f for f in given if not Path(f).resolve().is_relative_to(run.resolve())]
+    return shlex.join(layout.folder_arguments(folders))
 
 
 def started(run: Path) -> tuple[float, str]:

@@ -12,7 +12,7 @@ from urllib.request import urlopen
 from lightning.pytorch.loggers import MLFlowLogger as LightningMLFlowLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from src.kindling.errors import InputError, first_line
+from src.kindling.errors import InputError, first_line, printable
 from src.kindling.tracking import Tracker
 
 STATUS = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED", "pruned": "KILLED"}
@@ -105,7 +105,7 @@ class MLFlowLogger(Tracker, LightningMLFlowLogger):
             if key in logged and str(value)[:250] != logged[key]:
                 client.set_tag(run_id, f"changed.{key}", value)
         client.log_artifact(run_id, str(self.run / "config.yaml"))
-        print(f"mlflow: {self.uri}, run {run_id}", flush=True)
+        print(printable(f"mlflow: {self.uri}, run {run_id}"), flush=True)
 
     @rank_zero_only
     def log_picture(self, name: str, png: bytes, title: str, step: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from src.kindling.errors import InputError, first_line
+from src.kindling.errors import InputError, first_line, printable
 from src.kindling.files.bounded import read_config
 from src.kindling.tracking import Tracker
 
@@ -84,7 +84,7 @@ class WandbLogger(Tracker, LightningWandbLogger):
         self.experiment.config.update(read_config(self.run / "config.yaml"), allow_val_change=True)
         self.write_state()
         where = self.experiment.url if self.online else f"{self.run}/wandb (offline)"
-        print(f"wandb: {where}", flush=True)
+        print(printable(f"wandb: {where}"), flush=True)
 
     @rank_zero_only
     def log_picture(self, name: str, png: bytes, title: str, step: int) -> None:

@@ -15,6 +15,7 @@ import yaml
 
 from src.kindling import layout
 from src.kindling.errors import printable
+from src.kindling.files import run_record
 from src.kindling.layout import Plain
 from src.kindling.results import comparison, tables
 from src.kindling.results.comparison import Comparison
@@ -212,6 +213,8 @@ def commands(run: Run) -> Iterator[tuple[str, str]]:
     yield "test it", layout.command_line("evaluate", run=path)
     yield "query it", layout.command_line("predict", run=path)
     yield "see its dashboards", f"tensorboard --logdir {shlex.quote(path)}"
+    if not layout.own_folders() and (words := run_record.folder_words(run.path)):
+        yield "use the folder that it was trained with, if that is yours, add to each", words
 
 
 def _reproducing(record: Plain) -> str | None:

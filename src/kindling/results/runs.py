@@ -123,8 +123,10 @@ def read(path: Path) -> Run:
     """Read a run directory.
 
     Raises:
-        InputError: its config.yaml, run.json or metrics.json is not what a run writes.
+        InputError: its config.yaml, run.json or metrics.json is not what a run writes, or it holds
+            a link, a pipe or a device.
     """
+    run_directory.check_parts(path)
     config = bounded.read_config(path / "config.yaml")
     if not isinstance(config.get("model"), dict):
         raise InputError(f"{path}/config.yaml is not the configuration of a run: it names no model")

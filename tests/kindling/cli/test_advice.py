@@ -7,9 +7,11 @@ command with it is followed up to the fit.
 import contextlib
 import importlib
 import io
+import json
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -262,9 +264,25 @@ def test_folders_that_a_run_was_trained_with_are_named_as_they_are_given(finishe
         with mock.patch("src.kindling.layout.own_folders", list):
             status, _, err = called(name, [f"{key}={finished}", log_dir])
         assert status == 2
-        added = re.search(r"add (--config-dir=\S+), which", err)
+        added = re.search(r"add (.*), which", err)
         assert added is not None, err
-        assert called(name, [added[1], f"{key}={finished}", log_dir])[0] == 0
+        assert called(name, [*shlex.split(added[1]), f"{key}={finished}", log_dir])[0] == 0
+
+
+def test_folders_are_named_as_a_shell_takes_them(finished: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    places = [tmp_path / "my own", tmp_path / "another one"]
+    shutil.copytree(examples.CONF, places[0])
+    places[1].mkdir()
+    record = json.loads((run / "run.json").read_text())
+    record["config_dirs"] = [str(place) for place in places]
+    (run / "run.json").write_text(json.dumps(record))
+    with mock.patch("src.kindling.layout.own_folders", list):
+        _, _, err = called("evaluate", [f"run={run}", f"log_dir={tmp_path}"])
+    added = re.search(r"add (.*), which", err)
+    assert added is not None, err
+    words = [*shlex.split(added[1]), f"run={run}", f"log_dir={tmp_path}"]
+    assert called("evaluate", words)[0] == 0
 
 
 def test_a_target_goes_into_a_yaml_as_the_line_says(tmp_path: Path, command: Command) -> None:
@@ -294,6 +312,85 @@ def test_a_run_with_links_is_copied_as_the_line_says(
     shutil.copytree(run, tmp_path / "copy", symlinks=False)  # as cp -rL does
     words = (f"resume={tmp_path / 'copy'}", "trainer.max_epochs=3")
     assert called("train", command.words("train", *words))[0] == 0
+
+
+OTHERS = [
+    # the command and its words, the advice in the line, the words that follow it
+    (f"evaluate run={RUN} accelerator=mps", r"use (accelerator=cpu) or auto", f"run={RUN} {{1}}"),
+    (f"predict run={RUN} output=OUT/x", r"ends in (\.csv)", "{0}{1}"),
+    (f"predict run={RUN} output=OUT/x", r"or (\.pt)", "{0}{1}"),
+    (f"compare {RUN} mode=smallest", r"choose (min) or max", f"{RUN} mode={{1}}"),
+    (f"compare {RUN} output=OUT/x", r"or (\.md)", "{0}{1}"),
+    (f"compare {RUN} runs={RUN}", r"use (runs=) for all of them", f"{{1}}{RUN}"),
+    (f"compare {RUN} metric=train/los", r"mean '(\S+)'", f"{RUN} metric={{1}}"),
+    (f"report run={RUN} output=OUT/x.pdf", r"ends in (\.html)", f"run={RUN} output=OUT/x{{1}}"),
+    (f"export run={RUN} format=pt", r"mean '(\w+)'", f"run={RUN} format={{1}}"),
+    (f"export run={RUN} format=pt2 output=OUT/x", r"ends in (\.pt2)", "{0}{1}"),
+    (f"export run={RUN} opset=99", r"use (opset=\d+)", f"run={RUN} {{1}}"),
+    (f"export run={RUN} opset=18 format=pt2", r"only (format=onnx) takes", f"run={RUN} {{1}}"),
+]
+
+
+@pytest.mark.parametrize(("typed", "advice", "then"), OTHERS, ids=[row[0] for row in OTHERS])
+def test_what_the_other_commands_advise_works(
+    typed: str, advice: str, then: str, finished: Path, command: Command, tmp_path: Path
+) -> None:
+    name, _, rest = typed.partition(" ")
+    if not has_command(name):
+        pytest.skip("the command is deleted")
+    if "opset" in typed:
+        pytest.importorskip("onnxscript")
+        pytest.importorskip("onnxruntime")
+
+    def words(text: str) -> list[str]:
+        text = text.replace(RUN, str(finished)).replace("OUT", str(tmp_path))
+        return command.words(name, *text.split())
+
+    status, out, err = called(name, words(rest))
+    found = re.search(advice, err.rstrip("\n"))
+    assert (status, err.count("\n"), bool(found)) == (2, 1, True), f"{out}\n{err}"
+    assert found is not None
+    status, out, err = called(name, words(then.format(rest, *found.groups())))
+    assert status == 0, f"{out}\n{err}"
+
+
+def test_a_damaged_checkpoint_names_a_whole_one(
+    finished: Path, tmp_path: Path, command: Command
+) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "a run"))
+    best, content = run / "checkpoints" / "best.ckpt", b"PK" + bytes(100)
+    best.unlink()  # it may have last.ckpt as its second name
+    best.write_bytes(content)
+    status, _, err = called("evaluate", command.words("evaluate", f"run={run}"))
+    assert status == 2
+    whole = shlex.split(err.partition("whole is ")[2])
+    status, out, err = called("evaluate", command.words("evaluate", *whole))
+    assert status == 0, f"{out}\n{err}"
+
+
+@pytest.mark.parametrize("words", [["seed=3\r"], ["seed=3", "\r"], ["-m\r", "seed=3"]], ids=repr)
+def test_a_script_with_the_line_ends_of_windows_is_mended_by_the_line(
+    words: list[str], tmp_path: Path, command: Command
+) -> None:
+    status, _, err = called("train", [*words, f"log_dir={command.log_dir}"])
+    assert (status, err.count("\n"), command.log_dir.exists()) == (2, 1, False)
+    advised = re.search(r"(sed .*) removes them", err)
+    assert advised is not None, err
+    script = tmp_path / "script"
+    script.write_bytes(b"a\r\nb\r\n")
+    subprocess.run(advised[1].replace("SCRIPT", str(script)), shell=True, check=True)
+    assert script.read_bytes() == b"a\nb\n"
+
+
+def test_a_yaml_with_the_line_ends_of_windows_is_read(tmp_path: Path, command: Command) -> None:
+    folder = Path(shutil.copytree(examples.CONF, tmp_path / "conf"))
+    for path in folder.rglob("*.yaml"):
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    words = [f"--config-dir={folder}", *LINE, f"log_dir={command.log_dir}"]
+    with without_fits():
+        status, _, err = called("train", words)
+    assert status == 0, err
+    assert b"\r" not in (command.latest / "config.yaml").read_bytes()
 
 
 SEARCHED = [

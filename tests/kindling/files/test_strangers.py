@@ -4,15 +4,19 @@ import os
 import shutil
 import signal
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from src.kindling.errors import InputError
 from src.kindling.files import bounded, run_directory, run_lock, run_record
+from tests.conftest import has_command
 from tests.kindling.conftest import Command
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows lets few make links")
+USES = ("train resume", "evaluate run", "predict run", "train init_from")
+USES += ("export run format=pt2", "serve run port=0")
 FILES = ("run.log", "run.json", ".lock", "metrics.csv", "metrics.json", "checkpoints/last.ckpt")
 
 
@@ -43,6 +47,12 @@ def replaced(path, act):
     act(path)
 
 
+def skip_if_missing(use):
+    name = use.partition(" ")[0]
+    if not has_command(name) or (name == "serve" and find_spec("fastapi") is None):
+        pytest.skip("the command, or what it needs, is not there")
+
+
 def refusal(capsys, command, name, *arguments):
     with pytest.raises(SystemExit) as stop:
         command.here(name, *arguments)
@@ -66,15 +76,42 @@ def test_a_pipe_is_not_waited_for(name, run, command, capsys):
     assert f"{run / name} is not a regular file" in line
 
 
+@pytest.mark.parametrize("name", run_directory.FILES)
+def test_a_folder_in_place_of_a_file_is_refused(name, run):
+    path = run / "checkpoints" / name if name.endswith(".ckpt") else run / name
+    path.unlink(missing_ok=True)
+    path.mkdir()
+    with pytest.raises(InputError, match=rf"{path.name} is not a regular file"):
+        run_directory.find(str(run), "logs")
+
+
 @pytest.mark.parametrize("name", run_directory.FOLDERS)
-@pytest.mark.parametrize("use", ["train resume", "evaluate run", "predict run", "train init_from"])
+@pytest.mark.parametrize("use", USES)
 def test_a_folder_that_is_a_link_is_not_entered(use, name, run, tmp_path, command, capsys):
+    skip_if_missing(use)
     (tmp_path / "elsewhere").mkdir()
     if (run / name).exists():
         (run / name).rename(tmp_path / "elsewhere" / name)
     (run / name).symlink_to(tmp_path / "elsewhere" / name)
-    door, key = use.split()
-    assert f"{run / name} is a link" in refusal(capsys, command, door, f"{key}={run}")
+    door, key, *more = use.split()
+    assert f"{run / name} is a link" in refusal(capsys, command, door, f"{key}={run}", *more)
+    if key == "run":  # a checkpoint is part of its run
+        best = run / "checkpoints" / "best.ckpt"
+        assert "is a link" in refusal(capsys, command, door, f"run={best}", *more)
+
+
+@pytest.mark.parametrize("use", ["export run format=pt2", "serve run port=0"])
+@pytest.mark.parametrize("name", ["config.yaml", "run.json"])
+def test_export_and_serve_wait_for_no_pipe_and_follow_no_link(
+    name, use, run, mine, command, capsys
+):
+    skip_if_missing(use)
+    door, key, *more = use.split()
+    replaced(run / name, os.mkfifo)
+    line = refusal(capsys, command, door, f"{key}={run}", *more)
+    assert f"{run / name} is not a regular file" in line
+    replaced(run / name, lambda path: path.symlink_to(mine))
+    assert f"{run / name} is a link" in refusal(capsys, command, door, f"{key}={run}", *more)
 
 
 def test_a_checkpoint_named_by_its_path_is_part_of_its_run(run, mine):

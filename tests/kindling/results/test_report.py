@@ -9,10 +9,12 @@ import struct
 import sys
 import zlib
 from html.parser import HTMLParser
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
+from src.kindling import layout
 from src.kindling.files import bounded, run_directory, run_record
 from src.kindling.results import charts, runs
 from src.kindling.results import page as page_module
@@ -310,6 +312,18 @@ def test_a_command_that_could_build_what_it_names_is_not_offered(run, word):
     assert offered["reproduce it"] == "python -m src.train seed=3 -m"
 
 
+def test_folders_that_a_run_was_trained_with_are_named_and_not_used(run):
+    folders = ["/my own/conf", str(run / "conf"), "a\0b", "\x1b[2J", 3]
+    run_record.write_json(run / "run.json", {"config_dirs": folders, "status": "finished"})
+    with layout.added_folders([]):
+        offered = dict(commands(runs.read(run)))
+    [what] = [what for what in offered if "if that is yours" in what]
+    assert offered.pop(what) == "'--config-dir=/my own/conf'"
+    assert "conf" not in "".join(offered.values())
+    with layout.added_folders([Path("/my own/conf")]):  # given to the report: in each command
+        assert what not in dict(commands(runs.read(run)))
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"GIF89a", b"<svg onload='alert(1)'/>", b"\x89PNG", PNG + b"\xff" * 40],
@@ -330,8 +344,18 @@ def test_a_figure_that_is_too_large_or_no_file_is_left_out(run, monkeypatch):
     assert figures(run) == ([], names)
     monkeypatch.setattr(page_module, "MOST", 1)
     assert sorted(figures(run)[1]) == names
+    (run / "figures" / "pipe.png").unlink()
     page = page_module.page([runs.read(run)])
-    assert "or too many): first_weights.png, pipe.png, board.png." in page
+    assert "or too many): first_weights.png, board.png." in page
+
+
+def test_a_run_among_others_is_not_read_through_its_links(reported, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "private.png").write_bytes(png())
+    run = plant(tmp_path / "some" / "a")
+    (run / "figures").symlink_to(tmp_path / "mine")
+    planted(tmp_path / "some" / "b")
+    assert "figures is a link" in reported("some", status=2).err
 
 
 # Mistakes ---------------------------------------------------------------------------------------

@@ -237,7 +237,7 @@ def test_a_device_or_a_pipe_is_not_opened(tmp_path):
     (path / "run.json").unlink()
     os.mkfifo(path / "run.json")  # to open it would wait for a writer
     (path / "metrics.csv").symlink_to("/dev/zero")
-    with pytest.raises(InputError, match=r"run\.json cannot be read: is not a regular file"):
+    with pytest.raises(InputError, match=r"run\.json is not a regular file"):
         runs.read(path)
     with pytest.raises(InputError, match=r"metrics\.csv cannot be read: is a link"):
         read_history(path)
