@@ -76,24 +76,24 @@ def compositions(path: Path) -> list[list[str]]:
     An option is tried with every model; a project without models trains nothing. A command's own
     YAML needs no override.
     """
-    group, option = path.parent.relative_to(CONF).as_posix(), path.stem
+    folder, option = path.parent.relative_to(CONF).as_posix(), path.stem
     models = options("model")
-    if group == ".":
+    if folder == ".":
         return [[]] if models or path.stem != "train" else []
     if command_of(path) != "train":
-        return [[f"{group}={option}"]]
-    if group in ("model", "experiment") or (group == "data" and option in models):
-        return [[f"{'model' if group == 'data' else group}={option}"]]
-    if group.startswith("tuned/"):  # values for a pair, named MODEL_OPTION
+        return [[f"{folder}={option}"]]
+    if folder in ("model", "experiment") or (folder == "data" and option in models):
+        return [[f"{'model' if folder == 'data' else folder}={option}"]]
+    if folder.startswith("tuned/"):  # values for a pair, named MODEL_OPTION
         kind = path.parent.name
         pairs = [(model, other) for model in models for other in options(kind)]
         return [[f"model={m}", f"{kind}={o}"] for m, o in pairs if f"{m}_{o}" == option]
-    return [[f"model={model}", f"{group}={option}"] for model in models]
+    return [[f"model={model}", f"{folder}={option}"] for model in models]
 
 
-def options(group: str) -> list[str]:
-    """Return the options of a group, found on disk."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+def options(folder: str) -> list[str]:
+    """Return the options in a folder of conf/, found on disk."""
+    return sorted(path.stem for path in (CONF / folder).glob("*.yaml"))
 
 
 def command_of(path: Path) -> str:
@@ -161,10 +161,15 @@ def contents(path: Path) -> Plain:
     """Return the content of a YAML, nested under its group."""
     text = path.read_text(encoding="utf-8")
     content: Any = OmegaConf.to_container(OmegaConf.load(path))
-    parts = path.parent.relative_to(CONF).parts
-    for part in () if text.startswith(GLOBAL) else reversed(parts[parts[:1] == ("tuned",) :]):
+    for part in () if text.startswith(GLOBAL) else reversed(group(path)):
         content = {part: content}
     return cast(Plain, content)
+
+
+def group(path: Path) -> tuple[str, ...]:
+    """Return the keys above a YAML's content; those of conf/tuned/optimizer/ are `optimizer`."""
+    parts = path.parent.relative_to(CONF).parts
+    return parts[parts[:1] == ("tuned",) :]
 
 
 def unreadable(path: Path) -> Iterator[str]:

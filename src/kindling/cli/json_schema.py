@@ -6,8 +6,10 @@ one per constructor, and one per YAML that configures several. A comment in each
 
 import argparse
 import contextlib
+import functools
 import inspect
 import json
+import operator
 import os
 import re
 import textwrap
@@ -88,17 +90,19 @@ def generate() -> tuple[dict[Path, str], dict[str, Plain]]:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         for path in check.yaml_files():
             if config := composition(path):
-                named[path], schema = of_yaml(path, config)
-                schemas |= {named[path]: schema, **of_targets(config)}
+                with contextlib.suppress(ImportError):  # of a package that is not installed
+                    named[path], schema = of_yaml(path, config)
+                    schemas[named[path]] = schema
+                schemas |= of_targets(config)
     return named, dict(sorted(schemas.items()))
 
 
 def composition(path: Path) -> Plain | None:
-    """Return the configuration of a training run that includes a YAML; None if there is none."""
+    """Return a configuration that includes a YAML: of a training run, or of its own command."""
     for overrides in check.compositions(path):
         with contextlib.suppress(OmegaConfBaseException):  # data and model that do not match
             config = check.composed(path, overrides)
-            return config if "trainer" in config else None
+            return config if "trainer" in config or path.parent != CONF else None
     return None
 
 
@@ -110,10 +114,10 @@ def of_yaml(path: Path, config: Plain) -> tuple[str, Plain]:
     name = ".".join(path.relative_to(CONF).with_suffix(".json").parts)
     if path.parent == CONF or path.read_text(encoding="utf-8").startswith(check.GLOBAL):
         return name, of_run(config)
-    group = config[path.parent.name]
-    if "_target_" in group:
-        return f"{group['_target_']}.json", of_target(group)
-    return name, SHARED | of_group(group, defaults=DEFAULTS)
+    node = functools.reduce(operator.getitem, check.group(path), config)
+    if "_target_" in node:
+        return f"{node['_target_']}.json", of_target(node)
+    return name, SHARED | of_group(node, defaults=DEFAULTS)
 
 
 def of_run(config: Plain) -> Plain:
@@ -135,7 +139,9 @@ def of_group(group: Plain, **more: Plain) -> Plain:
 
 def of_targets(node: Any) -> dict[str, Plain]:
     """Return the schemas of all constructors in a configuration, by name."""
-    found = {f"{node['_target_']}.json": of_target(node)} if "_target_" in node else {}
+    found: dict[str, Plain] = {}
+    with contextlib.suppress(ImportError):  # of a package that is not installed
+        found = {f"{node['_target_']}.json": of_target(node)} if "_target_" in node else {}
     for child in node.values():
         found |= of_targets(child) if isinstance(child, dict) else {}
     return found
