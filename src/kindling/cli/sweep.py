@@ -14,6 +14,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
@@ -72,12 +73,33 @@ def check(name: str, arguments: list[str]) -> set[str]:
         swept = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
         loader = GlobalHydra.instance().config_loader()  # resolves glob(*)
         parsed = OverridesParser.create(loader).parse_overrides([*swept, *overrides])
+        _check_values(parsed, parsed[len(swept) :])
         for [*job] in BasicSweeper.split_arguments(parsed, None)[0]:  # as Hydra itself does
             settings = composition.resolved(hydra.compose(name, job))
             log_dirs.add(str(settings["log_dir"]))
             if "trainer" in settings and settings["resume"] is None:
                 _check_job(settings, job)
     return log_dirs
+
+
+def _check_values(sweeps: list[Override], typed: list[Override]) -> None:
+    """Refuse a sweep without values, and one of several for a key, of which Hydra takes the last.
+
+    Raises:
+        InputError: naming the override.
+    """
+    keys = [override.get_key_element() for override in typed]
+    for override, key in zip(typed, keys, strict=True):
+        if override.is_sweep_override() and keys.count(key) > 1:
+            raise InputError(f"{override.input_line}: give the values of {key} at once, {key}=A,B")
+    for override in sweeps:
+        if override.is_interval_sweep():
+            raise InputError(
+                f"{override.input_line}: --multirun takes choice(...) and range(...); src.study"
+                " draws from an interval"
+            )
+        if override.is_discrete_sweep() and not [*override.sweep_string_iterator()]:
+            raise InputError(f"{override.input_line}: no option matches")
 
 
 def _check_job(settings: Plain, job: list[str]) -> None:

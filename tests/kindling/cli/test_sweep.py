@@ -12,9 +12,11 @@ import pytest
 from hydra.types import RunMode
 
 from src.kindling.cli import sweep
+from src.kindling.errors import InputError
 from src.kindling.files import run_directory, sweep_links
 from src.kindling.training.run import _run_of_job
 from tests.forked import Forked
+from tests.kindling import examples
 
 
 @pytest.fixture
@@ -63,6 +65,21 @@ def test_bad_input_in_the_sweeps_own_process_ends_it_at_once() -> None:
 
 def test_without_failures_nothing_ends() -> None:
     sweep.Failures().exit()
+
+
+REFUSED = {
+    "seed=glob(*)": r"no option matches",
+    "optimizer=glob(none_of_them*)": r"no option matches",
+    "seed=1,2 seed=3": r"^seed=1,2: give the values of seed at once",
+    "seed=1 seed=2,3": r"^seed=2,3: give the values of seed at once",
+    "optimizer.lr=interval(0.1,1)": r"--multirun takes choice\(...\) and range\(...\); src.study",
+}
+
+
+@pytest.mark.parametrize("typed", REFUSED)
+def test_a_sweep_that_would_train_nothing_or_less_than_it_says_is_refused(typed: str) -> None:
+    with pytest.raises(InputError, match=REFUSED[typed]):
+        sweep.check("train", ["-m", f"--config-dir={examples.CONF}", "model=line", *typed.split()])
 
 
 @pytest.mark.parametrize(
