@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from src.kindling.cli import command, composition
+from src.kindling.cli import arguments, command, composition
 from src.kindling.errors import InputError
 from src.kindling.layout import Plain
 from src.kindling.studies import command_line
@@ -44,6 +44,7 @@ def main() -> None:
     """Run the command; Hydra sees the study's own settings alone."""
     _arguments[:] = sys.argv[1:]
     with command.one_line_errors():
+        arguments.check_flags(sys.argv[1:])
         sys.argv[1:], _training[:] = command_line.split(sys.argv[1:])
     _study()
 

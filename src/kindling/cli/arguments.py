@@ -37,7 +37,8 @@ def check_flags(arguments: list[str]) -> None:
         flag, _, value = argument.partition("=")
         if not flag.startswith("-") or flag in flags or re.fullmatch(r"-\d.*", flag):
             continue
-        value = value or next(iter(arguments[position + 1 :]), "VALUE")
+        after = [word for word in arguments[position + 1 :][:1] if "=" not in word]
+        value = value or next(iter(after), "VALUE")
         raise InputError(
             f"{flag}: there is no such flag; settings are key=value: {flag.strip('-')}={value}"
         )

@@ -99,6 +99,11 @@ def _opened(
 ) -> OpenStudy:
     recipe = Recipe(known.overrides, known.dimensions)
     _check_seeds(settings, known.seeds, recipe)
+    if settings.guesses and settings.trials:
+        _check_guesses(settings, recipe)
+        with storage.locked(url, folder):
+            for guess in settings.guesses:
+                trials.add_guess(study, guess)
     study.sampler, study.pruner = _sampler(settings, known.seed, recipe), settings.pruner
     return OpenStudy(settings, study, known, recipe, url, folder)
 
@@ -167,8 +172,7 @@ def _start(name: str, url: str, folder: Path, settings: StudySettings, recipe: R
         study = definition.find(name, place)
         if study is None:
             study = definition.create(name, place, new)
-            for guess in [recipe.own_values(), *settings.guesses]:
-                trials.add_guess(study, guess)
+            trials.add_guess(study, recipe.own_values())
     if (kind := storage.remote_file_system(folder)) and settings.storage is None:
         print(
             f"warning: {folder} is on {kind}, where SQLite is safe for the workers of one machine"

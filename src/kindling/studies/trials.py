@@ -110,5 +110,6 @@ def requeue(study: Study, trial: FrozenTrial, died: bool) -> None:
 
 
 def add_guess(study: Study, guess: dict[str, Value]) -> None:
-    """Queue a trial with these settings; the recipe's own are an empty space's."""
-    study.enqueue_trial(dict(guess), user_attrs={GUESS: list(guess)})
+    """Queue a trial with these settings, unless the study has one; the recipe's may be empty."""
+    if guess not in [trial.user_attrs.get(GUESS) for trial in study.get_trials(deepcopy=False)]:
+        study.enqueue_trial(dict(guess), user_attrs={GUESS: dict(guess)})

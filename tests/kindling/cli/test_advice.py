@@ -173,6 +173,7 @@ ADVICE = [
     ("optimizer=adm", r"did you mean '(\S+)'\?", "optimizer={1}"),
     ("debug=profil", r"did you mean '(\S+)'\?", "debug={1}"),
     ("--seed 3", r"settings are key=value: (\S+)", "{1}"),
+    ("--verbose seed=3", r"key=value: verbose=VALUE$", "seed=3"),
     ("optimizer.lr= 0.1", r"without spaces: (\S+)", "{1}"),
     ("optimizer.lr =0.1", r"without spaces: (\S+)", "{1}"),
     ("optimizer.lr = 0.1", r"without spaces: (\S+)", "{1}"),

@@ -307,6 +307,15 @@ def test_guesses_and_a_space_in_settings_come_after_the_recipe(command: Command,
         "study.guesses=[{optimizer.lr: 0.25}]",
     )  # fmt: skip
     assert [t.params["optimizer.lr"] for t in load("y").trials[:2]] == [0.1, 0.25]
+    words = (
+        "study.name=y",
+        "study.trials=4",
+        "study.guesses=[{optimizer.lr:0.25},{optimizer.lr:0.5}]",
+    )
+    command.here("study", *words)  # a later guess is tried, and an earlier one not twice
+    assert load("y").trials[3].params["optimizer.lr"] == 0.5
+    command.here("study", *words)
+    assert len(load("y").trials) == 4
 
 
 def test_a_failing_trial_is_recorded_with_its_line_and_the_study_goes_on(
