@@ -121,6 +121,11 @@ def program(name: str) -> list[str]:
     return ["python", "-m", f"src.{name}"]
 
 
+def as_started(text: str) -> str:
+    """Return a text with its commands in the form in which the user started this one."""
+    return re.sub(r"python -m src\.(\w+)", lambda found: " ".join(program(found[1])), text)
+
+
 def start(name: str) -> list[str]:
     """Return the first words of a command line: the command, and the folders added to conf/."""
     return [*program(name), *folder_arguments([str(folder) for folder in _own_folders])]

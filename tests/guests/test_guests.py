@@ -6,12 +6,13 @@ A guest is a folder here with the files that a user would write: src/models, src
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.conftest import ROOT, environment
+from tests.conftest import ROOT, environment, has_command
 from tests.warm import PYTHON
 
 HERE = Path(__file__).parent
@@ -143,6 +144,7 @@ def test_a_guest_goes_through_the_commands(project: Project) -> None:
     answers = f"{project.guest}.csv"
     project.run("predict", f"output={answers}")
     assert (project.clone.folder / answers).stat().st_size
+    export(project)
     project.clone.run("src.notebook", str(project.latest / "checkpoints" / "last.ckpt"))
     assert (project.clone.folder / project.run("report").split()[-1]).stat().st_size
     interruption = f"+callbacks.interruption.{TARGET.replace(': ', '=')}"
@@ -150,6 +152,24 @@ def test_a_guest_goes_through_the_commands(project: Project) -> None:
     assert not same(whole, project.weights())
     project.run("train", "resume=latest")
     assert same(whole, project.weights())
+
+
+def export(project: Project) -> None:
+    """Export in the formats whose packages are here: the file's answers are compared."""
+    if not has_command("export"):
+        return
+    for kind, package in (
+        ("pt2", "torch"),
+        ("onnx", "onnxruntime"),
+        ("safetensors", "safetensors"),
+    ):
+        if find_spec(package) is None:
+            continue
+        if project.guest == "folds":  # it has no `forward`
+            refused = project.run("export", f"format={kind}", status=2)
+            assert "passes no tensor to forward" in refused
+        else:
+            assert "largest difference" in project.run("export", f"format={kind}")
 
 
 def test_a_guest_runs_in_other_modes(project: Project) -> None:

@@ -74,10 +74,12 @@ def test_the_scripts_run_from_an_empty_folder_and_name_each_other(
     installed: Path, tmp_path: Path
 ) -> None:
     for script in SCRIPTS:
-        assert "key=value" in run([str(installed / script), "--help"], tmp_path)
+        shown = run([str(installed / script), "--help"], tmp_path)
+        assert f"{script} [" in shown or f"{script} study.name=" in shown
+        assert "python -m" not in shown
     train = str(installed / f"{NAME}-train")
     refused = run([str(installed / f"{NAME}-predict")], tmp_path, status=2)
-    assert f"`{NAME}-train` makes one" in refused
+    assert f"`{NAME}-train log_dir=logs` makes one" in refused
     model = f"model={MODELS[0]}"
     printed = run([train, model, "trainer.max_epochs=2", "trainer.accelerator=cpu"], tmp_path)
     assert "python -m" not in printed

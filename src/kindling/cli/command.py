@@ -1,11 +1,12 @@
 """Run a command: compose its configuration, and report an error in one line."""
 
 import functools
+import io
 import os
 import sys
 import typing
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from src.kindling.cli import arguments, composition, run_question, sweep
 from src.kindling.errors import InputError, first_line, printable
 from src.kindling.files import sweep_links
-from src.kindling.layout import CONF, Plain, added_folders
+from src.kindling.layout import CONF, Plain, added_folders, as_started
 from src.kindling.process import garbage, ranks
 
 Task = Callable[[DictConfig], Any]
@@ -86,6 +87,8 @@ class Command:
             during.enter_context(_environment("HYDRA_FULL_ERROR", "1"))
             during.enter_context(_command_line(words))
             during.enter_context(self.failed)
+            if {"-h", "--help"} & set(words):
+                during.enter_context(_help_as_started())
             main = hydra.main(config_path=str(CONF), config_name=self.name, version_base="1.3")
             main(self.run_job)()
         if not self.failed.statuses:
@@ -179,6 +182,17 @@ def _command_line(words: list[str]) -> Iterator[None]:
         yield
     finally:
         sys.argv[1:] = before
+
+
+@contextmanager
+def _help_as_started() -> Iterator[None]:
+    """Print Hydra's help with the commands in the form in which the user started this one."""
+    text = io.StringIO()
+    try:
+        with redirect_stdout(text):
+            yield
+    finally:  # Hydra exits after its help
+        print(as_started(text.getvalue()), end="")
 
 
 def _check_text(config: DictConfig, words: str | None) -> None:

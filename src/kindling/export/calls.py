@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 import torch
@@ -46,12 +46,14 @@ def record(data: Any, model: Any) -> list[Call]:
     that of the example is compared too.
 
     Raises:
-        InputError: the model has nothing to answer, or does so without `forward`.
+        InputError: the model has nothing to answer, does so without `forward`, or answers the same
+            input differently each time.
     """
     found: list[Any] = []
 
     def keep(module: Any, args: Any, kwargs: Any) -> None:
         if len(found) < MOST:
+            open_dataclasses((args, kwargs))
             found.append(pytree.tree_map(_copy, (args, kwargs)))
 
     hook = model.register_forward_pre_hook(keep, with_kwargs=True)
@@ -64,7 +66,22 @@ def record(data: Any, model: Any) -> list[Call]:
     batch = rows(tensors(found[0]))
     double = resized(found[0], batch, lambda tensor: torch.cat([tensor, tensor]))
     first = resized(found[0], batch, lambda tensor: tensor[:1])
-    return [Call(inputs, answer(model, inputs)) for inputs in [double, first, *found]]
+    calls = [Call(inputs, answer(model, inputs)) for inputs in [double, first, *found]]
+    again = differences(calls[:1], lambda inputs: tensors(answer(model, inputs)))
+    if any(difference > 1e-6 * largest for difference, largest in again):
+        raise InputError(
+            "model: its forward answers the same input differently each time: it draws random "
+            "numbers, or changes what it keeps"
+        )
+    return calls
+
+
+def open_dataclasses(tree: Any) -> None:
+    """Make dataclasses in a nested structure part of it, instead of leaves."""
+    for leaf in pytree.tree_leaves(tree):
+        if is_dataclass(leaf):
+            torch.export.register_dataclass(type(leaf))
+            open_dataclasses(leaf)
 
 
 def _copy(leaf: Any) -> Any:
@@ -142,13 +159,19 @@ def differences(calls: list[Call], run: Callable[[Any], Answers]) -> Iterator[tu
     Args:
         calls: what the checkpoint answered.
         run: the file, as a function of (args, kwargs).
+
+    Raises:
+        InputError: an answer has another shape.
     """
     for call in calls:
         for expected, found in zip(tensors(call.answer), run(call.inputs), strict=True):
             one, other = expected.double(), found.double()
             if one.shape != other.shape:
-                yield float("inf"), 0.0
-            elif one.numel():
+                raise InputError(
+                    f"model: answers {list(one.shape)}, and the file {list(other.shape)}: an "
+                    "operation fixes a size (len(x) does, x.shape[0] does not); nothing was written"
+                )
+            if one.numel():
                 same = (one == other) | (one.isnan() & other.isnan())
                 off = torch.where(same, 0.0, (one - other).abs()).nan_to_num(nan=torch.inf)
                 yield off.max().item(), one.abs().nan_to_num(0, 0, 0).max().item()

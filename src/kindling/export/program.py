@@ -91,7 +91,7 @@ def _traced(model: nn.Module, calls: list[Call], kept: list[int]) -> tuple[Flat,
 def _open_dimensions(place: int, tensor: Tensor, calls: list[Call], flat: Flat) -> dict[int, Any]:
     """Return the dimensions of an input that are not those of the example."""
     others = [flat.selected(call.inputs)[place].shape for call in calls]
-    varies = {i for i in range(1, tensor.dim()) if len({shape[i] for shape in others}) > 1}
+    varies = {i for i in range(tensor.dim()) if len({shape[i] for shape in others}) > 1}
     shapes: dict[int, Any] = dict.fromkeys(varies, Dim.AUTO)
     if tensor.dim() and len(tensor) == rows(calls[0].tensors):
         shapes[0] = Dim("batch")
@@ -111,13 +111,16 @@ def _is_dead(node: Any) -> bool:
 
 
 def shapes(program: ExportedProgram) -> list[list[int | str]]:
-    """Return the shapes of the inputs; an open dimension is `batch`, or its symbol."""
+    """Return the shapes of the inputs; the first open dimension is `batch`, others symbols."""
     nodes = {node.name: node for node in program.graph.nodes}
     found = [nodes[str(name)].meta["val"].shape for name in program.graph_signature.user_inputs]
-    return [
-        [size if isinstance(size, int) else str(size) if i else "batch" for i, size in enumerate(s)]
-        for s in found
-    ]
+    first = next((str(s[0]) for s in found if s and not str(s[0]).isdecimal()), "")
+    return [[_size(str(size), first) for size in shape] for shape in found]
+
+
+def _size(size: str, first: str) -> int | str:
+    """Return a size, or the name of one that is open; a symbol may be fixed at a number."""
+    return int(size) if size.isdecimal() else "batch" if size == first else size
 
 
 def fits(tensors: list[Tensor], shapes: list[list[int | str]]) -> bool:

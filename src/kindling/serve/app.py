@@ -118,7 +118,7 @@ def create_app(service: Service) -> Any:
 
     @app.post("/predict", openapi_extra={"requestBody": body}, responses={422: {}, 503: {}})
     async def predict(request: Request) -> Response:
-        """Answer a question; its keys are those of `python -m src.predict`."""
+        """Answer a question; its keys are those of the command `predict`."""
         return reply(*await answered(service, request))
 
     @app.get("/health")

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,8 @@ def test_a_difference_is_seen_in_values_shapes_and_nans() -> None:
     call = Call(((torch.ones(2),), {}), torch.tensor([1.0, torch.nan]))
     assert list(differences([call], lambda _: [torch.tensor([1.5, torch.nan])])) == [(0.5, 1.0)]
     assert list(differences([call], lambda _: [torch.tensor([1.0, 1.0])])) == [(torch.inf, 1.0)]
-    assert list(differences([call], lambda _: [torch.ones(3)])) == [(torch.inf, 0.0)]
+    with pytest.raises(InputError, match=r"answers \[2\], and the file \[3\]: an operation fixes"):
+        list(differences([call], lambda _: [torch.ones(3)]))
 
 
 class Branches(nn.Module):
@@ -117,6 +119,39 @@ class FixedBatch(Branches):
         return torch.cat([x, torch.zeros(6, 2)], dim=1) if len(x) == 6 else x
 
 
+class Noisy(Branches):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 1e-3 * torch.rand_like(x)
+
+
+@dataclass
+class Points:
+    """Points [M, 2] of several sets, and the names of the sets [B]."""
+
+    points: Tensor
+    sets: Tensor
+
+
+class Sets(nn.Module):
+    """Takes a dataclass with two dimensions that vary."""
+
+    def forward(self, batch: Points) -> Tensor:
+        return batch.points.sum(0) * batch.sets[:, None]
+
+    def predict_step(self, sizes: Any, batch_idx: int) -> Any:
+        return [self(Points(torch.ones(size, 2), torch.ones(size - 2))) for size in sizes]
+
+
+def test_a_dataclass_is_taken_apart_and_its_open_dimensions_named_apart() -> None:
+    model = Sets().eval()
+    calls = record(Asked(5, 7), model)
+    assert names(calls[0].inputs, "inputs", ["batch"]) == ["points", "sets"]
+    flat, program = trace(model, calls)
+    [[points, _], [sets]] = shapes(program)
+    assert points == "batch" != sets
+    assert max(d for d, _ in differences(calls, lambda x: list(flat(*flat.selected(x))))) == 0
+
+
 class Silent(Branches):
     def predict_step(self, batch: Any, batch_idx: int) -> Any:
         return batch
@@ -127,6 +162,7 @@ class Silent(Branches):
     [
         (Branches(), r"cannot be exported: .*data-dependent.*test_export.py:\d+: return x \* 2"),
         (FixedBatch(), "an operation fixes the batch size at 6"),
+        (Noisy(), "answers the same input differently each time: it draws random numbers"),
         (Silent(), "passes no tensor to forward"),
     ],
 )

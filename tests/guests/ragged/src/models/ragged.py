@@ -43,7 +43,7 @@ class Ragged(BaseModule):
     def forward(self, sets: Any) -> Tensor:
         """Map sets, a `Sets` of the data, to logits [B, L]."""
         features = self.point(sets.points).relu()  # [M, D]
-        sums = features.new_zeros(len(sets.labels), features.shape[1])
+        sums = features.new_zeros(sets.labels.shape[0], features.shape[1])
         logits: Tensor = self.head(sums.index_add(0, sets.owners, features))
         return logits
 
