@@ -123,6 +123,8 @@ def explain(error: Exception, name: str | None, arguments: list[str]) -> str:
             f"{found.group(1)}: missing, but the configuration refers to it;"
             " the model and the data do not match"
         )
+    if found := re.search(r"An item is already at '([^']+)'", str(error)):
+        return f"{found.group(1)}: the configuration has this key: leave out the +"
     if "specify 'model'" in str(error):
         models = option_names("model")
         return f"model is missing{nearest('', models) if models else NO_MODEL}"
@@ -185,7 +187,8 @@ def unknown(name: str, arguments: list[str]) -> list[str]:
     except (HydraException, OmegaConfBaseException):  # reported by itself
         return problems
     known = [*groups, *flat_keys(content)]
-    keys = {a: a.partition("=")[0] for a in arguments if "=" in a and a[0].isalpha()}
+    set_or_removed = [a for a in arguments if a[:1] == "~" or ("=" in a and a[0].isalpha())]
+    keys = {a: a.removeprefix("~").partition("=")[0] for a in set_or_removed}
     unknown = [a for a, key in keys.items() if key not in known and not key.startswith("hydra")]
     problems += [f"{keys[a]}: there is no such key{nearest(keys[a], known)}" for a in unknown]
     rest = [a for a in keys if a not in unknown and not option_problems(name, a)]
