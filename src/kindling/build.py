@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from src.kindling import factories
 from src.kindling.callbacks.monitors import Monitors
 from src.kindling.config import masking
-from src.kindling.errors import InputError
+from src.kindling.errors import InputError, first_line
 from src.kindling.files.checkpoint import on_meta_device
 from src.kindling.files.stored_config import ConfiguredCheckpointIO
 from src.kindling.layout import Plain
@@ -195,8 +195,7 @@ def errors_from(group: str) -> Iterator[None]:
         cause = cause or error
         if isinstance(cause, ModuleNotFoundError):
             raise InputError(f"{group}: {_missing_package(cause)}") from error
-        lines = [line for line in str(cause).splitlines() if line.strip()]
-        reason = " ".join(lines[0].split()).strip("'\"`") if lines else repr(cause)
+        reason = " ".join(first_line(cause).split()).strip("'\"`")
         raise InputError(f"{group}: {reason}") from error
 
 

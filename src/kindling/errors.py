@@ -1,6 +1,7 @@
 """Error messages for users: one line without control characters, with the nearest valid choice."""
 
 import difflib
+import re
 import reprlib
 from typing import Any
 
@@ -35,6 +36,8 @@ def nearest(word: str, choices: list[str]) -> str:
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or its type if it has no message."""
+    if found := re.search(r"Environment variable '([^']+)' not found", str(error)):
+        return f"{found[1]}: there is no such environment variable"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 
