@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -113,10 +113,20 @@ def _check_job(settings: Plain, job: list[str]) -> None:
         raise InputError(f"{error} (in the job {' '.join(job)})") from error
 
 
-def continued(arguments: list[str], log_dirs: set[str]) -> AbstractContextManager[list[Path]]:
-    """Let the jobs find the runs that an interrupted sweep of this command line has made."""
+@contextmanager
+def continued(arguments: list[str], log_dirs: set[str]) -> Iterator[list[Path]]:
+    """Let the jobs find the runs that an interrupted sweep of this command line has made.
+
+    Raises:
+        KeyboardInterrupt: saying so, if one arrives between jobs, or in a launcher that waits.
+    """
     words = [word for word in arguments if not word.startswith("log_dir=")]
-    return sweep_links.kept(words, log_dirs)
+    try:
+        with sweep_links.kept(words, log_dirs) as links:
+            yield links
+    except KeyboardInterrupt as error:
+        line = "the sweep was interrupted; the same command continues it with what is missing"
+        raise KeyboardInterrupt(line) from error
 
 
 @contextmanager

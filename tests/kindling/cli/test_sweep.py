@@ -12,6 +12,7 @@ import pytest
 from hydra.types import RunMode
 
 from src.kindling.cli import sweep
+from src.kindling.cli.command import one_line_errors
 from src.kindling.errors import InputError
 from src.kindling.files import run_directory, sweep_links
 from src.kindling.training.run import _run_of_job
@@ -138,6 +139,16 @@ def test_the_same_command_completes_a_sweep_that_was_killed(tmp_path: Path) -> N
         ("finished", 0),
     ]
     assert not (killed.logs / "sweep").exists()  # the same command would start another one
+
+
+def test_an_interrupted_sweep_says_that_the_same_command_continues_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end, one_line_errors():
+        with sweep.continued(["seed=1,2"], {str(tmp_path)}):
+            raise KeyboardInterrupt
+    assert end.value.code == 130
+    assert "the same command continues it" in capsys.readouterr().err
 
 
 def test_a_job_with_other_settings_than_its_run_had_is_trained(
