@@ -144,9 +144,9 @@ def test_the_same_command_completes_a_sweep_that_was_killed(tmp_path: Path) -> N
 def test_an_interrupted_sweep_says_that_the_same_command_continues_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as end, one_line_errors():
-        with sweep.continued(["seed=1,2"], {str(tmp_path)}):
-            raise KeyboardInterrupt
+    interrupted = sweep.continued(["seed=1,2"], {str(tmp_path)})
+    with pytest.raises(SystemExit) as end, one_line_errors(), interrupted:
+        raise KeyboardInterrupt
     assert end.value.code == 130
     assert "the same command continues it" in capsys.readouterr().err
 
