@@ -33,6 +33,11 @@ class Recipe:
         self.overrides = overrides
         self.groups = [d for d in dimensions if d.is_group]
         self.values = [d for d in dimensions if not d.is_group]
+        # A model brings a whole recipe: where models are searched, the first one's is meant, not
+        # that of a model which happens to be the default of conf/train.yaml.
+        self._model: dict[str, Value] = {
+            d.key: d.samples[0] for d in self.groups if d.key == "model"
+        }
         self.fixes_seed = any(
             override.partition("=")[0] == "seed" for override in overrides
         ) or any(d.key == "seed" for d in dimensions)
@@ -52,7 +57,8 @@ class Recipe:
         """
         key = tuple(sorted(options.items()))
         if key not in self._composed:
-            words = [*self.overrides, *(f"{group}={option}" for group, option in options.items())]
+            groups = self._model | options
+            words = [*self.overrides, *(f"{group}={option}" for group, option in groups.items())]
             try:
                 composed = hydra.compose("train", words, return_hydra_config=True)
             except (HydraException, OmegaConfBaseException) as error:

@@ -45,6 +45,12 @@ def test_the_recipes_own_values_are_the_first_guess_where_they_can_be_drawn() ->
     assert made.own_values() == {"optimizer": "sgd", "optimizer.lr": 0.1}
 
 
+def test_where_models_are_searched_the_first_one_is_the_recipe() -> None:
+    made = Recipe(*space.split(["model=choice(teacher,line)"]))
+    assert made.own_values() == {"model": "teacher"}
+    assert made.settings({})["model"] == recipe(model="teacher").settings({})["model"]
+
+
 @pytest.mark.parametrize(
     ("word", "line"),
     [
