@@ -96,7 +96,7 @@ def test_the_commands_run_one_after_the_other(block: str, scratch: Path) -> None
 
 def test_a_model_is_added_with_the_four_files_of_the_text(scratch: Path) -> None:
     section = text_of(FRONT).partition("## Adding a model")[2].partition("\n## ")[0]
-    files = re.findall(r"^`(\S+)`:\n\n```\w+\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    files = re.findall(r"^`(\S+)`:\n+```\w+\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     assert [Path(name).stem for name, _ in files] == ["xor"] * 4
     for name, content in files:
         (scratch / name).write_text(content, encoding="utf-8")

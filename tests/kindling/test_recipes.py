@@ -12,7 +12,7 @@ from tests.kindling.test_readme import run
 
 TEXT = (ROOT / "src" / "kindling" / "RECIPES.md").read_text(encoding="utf-8")
 RECIPES = TEXT.split("\n## ")[1:]
-FILE = r"`(\S+/\S+)`:\n\n```\w+\n(.*?)^```"  # a block after the name of the file that it is for
+FILE = r"`(\S+/\S+)`:\n+```\w+\n(.*?)^```"  # a block after the name of the file that it is for
 
 
 def follow(recipe: str, project: Path) -> None:
