@@ -30,6 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 from src.kindling import build as building
 from src.kindling import layout
 from src.kindling.cli import composition
+from src.kindling.config.hydra_calls import BASE
 from src.kindling.config.settings import validate
 from tests import warm
 from tests.warm import PYTHON
@@ -76,7 +77,7 @@ def compose(*overrides: str) -> Plain:
 @functools.cache
 def with_options(folders: tuple[Path, ...], overrides: tuple[str, ...]) -> DictConfig:
     """Return what Hydra composes from conf/ and the user's own folders, in this order."""
-    with hydra.initialize_config_dir(str(folders[0]), version_base="1.3"):
+    with hydra.initialize_config_dir(str(folders[0]), **BASE):
         return hydra.compose("train", list(overrides))
 
 

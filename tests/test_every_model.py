@@ -7,9 +7,10 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class
 
 from src.kindling.build import Experiment
+from src.kindling.config.hydra_calls import instantiate
 from src.kindling.data import BaseData
 from src.kindling.model import BaseModule
 from src.kindling.training.prediction import cast
@@ -144,7 +145,7 @@ def test_one_seed_gives_one_result_and_another_seed_another(model: str, build: B
 def test_model_and_data_build_from_their_yaml_alone(model: str) -> None:
     settings = compose(f"model={model}")
     for group, kind in (("model", pl.LightningModule), ("data", pl.LightningDataModule)):
-        built = instantiate(settings[group], _convert_="all")
+        built = instantiate(settings[group])
         assert isinstance(built, kind)
         # The YAML states each argument: what a user may set stands there to be seen.
         stated = {key for key in settings[group] if not key.startswith("_")}

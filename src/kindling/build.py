@@ -14,12 +14,13 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import get_class, get_object, instantiate
+from hydra.utils import get_class, get_object
 from lightning.pytorch.callbacks import Checkpoint
 
 from src.kindling import factories
 from src.kindling.callbacks.monitors import Monitors
 from src.kindling.config import masking
+from src.kindling.config.hydra_calls import instantiate
 from src.kindling.errors import InputError, first_line
 from src.kindling.files.checkpoint import on_meta_device
 from src.kindling.files.stored_config import ConfiguredCheckpointIO
@@ -91,7 +92,7 @@ def _check_memory(settings: Plain) -> None:
 def build_data(settings: Plain) -> Any:
     """Build the DataModule."""
     with errors_from("data"):
-        data = instantiate(settings["data"], _convert_="all")
+        data = instantiate(settings["data"])
     shares = settings["trainer"].get("use_distributed_sampler", True)
     make_resumable(data, settings["seed"], shares)
     return data
@@ -101,8 +102,8 @@ def build_model(settings: Plain) -> Any:
     """Build the LightningModule; its constructor gets the factories that it has a parameter for."""
     with errors_from("model"):
         groups = factories.taken_by(get_class(settings["model"]["_target_"]))
-        made = {group: instantiate(settings[group], _convert_="all") for group in groups}
-        model = instantiate(settings["model"], **made, _convert_="all")
+        made = {group: instantiate(settings[group]) for group in groups}
+        model = instantiate(settings["model"], **made)
     _check_factories(model, made, settings["trainer"])
     return model
 
@@ -141,7 +142,7 @@ def build_trainer(settings: Plain, run: Path) -> pl.Trainer:
         loggers = [build_logger(node, run) for node in settings["logger"].values()]
     with errors_from("callbacks"):
         nodes = settings["callbacks"].items()
-        named = {name: instantiate(node, _convert_="all") for name, node in nodes}
+        named = {name: instantiate(node) for name, node in nodes}
     with errors_from("trainer"):
         check_device(*(options[key] for key in ("accelerator", "devices", "precision")))
         trainer: pl.Trainer = instantiate(
@@ -152,7 +153,6 @@ def build_trainer(settings: Plain, run: Path) -> pl.Trainer:
             plugins=[ConfiguredCheckpointIO(masking.masked(settings))],
             enable_progress_bar="progress" in settings["callbacks"],
             enable_checkpointing=any(isinstance(c, Checkpoint) for c in named.values()),
-            _convert_="all",
         )
     if settings["steps_per_execution"] > 1 or settings["compile"]:
         _speed_up(trainer, settings)
@@ -167,7 +167,7 @@ def build_logger(node: Plain, run: Path) -> Any:
     """
     takes = inspect.signature(get_object(node["_target_"])).parameters
     known = {"save_dir": str(run)} if "save_dir" in takes and "save_dir" not in node else {}
-    logger = forgiven(instantiate(node, **known, _convert_="all"))
+    logger = forgiven(instantiate(node, **known))
     if hasattr(logger, "check") and not ranks.is_launched():
         logger.check()
     return logger

@@ -16,11 +16,12 @@ import torch
 from src.data.fizzbuzz import GAME, encode, fizzbuzz
 from src.kindling import build, layout, restore
 from src.kindling.cli import composition
+from src.kindling.config.hydra_calls import BASE
 
 
 def played(overrides: list[str], seed: int, folder: Path) -> tuple[int, float]:
     """Train with a seed; return how many of 1..100 the best checkpoint gets right, and seconds."""
-    with hydra.initialize_config_dir(str(layout.CONF), version_base="1.3"):
+    with hydra.initialize_config_dir(str(layout.CONF), **BASE):
         fixed = ["trainer.accelerator=cpu", f"log_dir={folder}", f"seed={seed}"]
         settings = composition.resolved(hydra.compose("train", [*fixed, *overrides]))
     settings["callbacks"].pop("progress")

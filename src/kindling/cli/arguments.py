@@ -1,5 +1,6 @@
 """Parse a command line: flags, settings, and words that are not key=value."""
 
+import functools
 import os
 import re
 import typing
@@ -93,11 +94,16 @@ def split_resumed(name: str, arguments: list[str]) -> tuple[list[str], list[str]
         return arguments, []
     own = [w for w in words if w.lstrip("+~").partition("=")[0] not in COMMAND_KEYS]
     own = [word for word in own if not word.startswith(("hydra", "+hydra", "~hydra"))]
-    for group in ("model", "data"):
-        ConfigStore.instance().store(RESUMED_MODEL.removeprefix("model="), {}, group)
+    _store_resumed_model()
     at = arguments.index(resume[0])  # settings stand together, flags before or after them
     rest = [*arguments[:at], RESUMED_MODEL, *arguments[at:]]
     return [word for word in rest if word not in own], own
+
+
+@functools.cache  # Hydra 1.4 refuses to store it twice
+def _store_resumed_model() -> None:
+    for group in ("model", "data"):
+        ConfigStore.instance().store(RESUMED_MODEL.removeprefix("model="), {}, group)
 
 
 def check_settings(name: str, arguments: list[str]) -> None:

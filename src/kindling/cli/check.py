@@ -18,6 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from src.kindling.config.hydra_calls import BASE
 from src.kindling.config.settings import node_problems, problems
 from src.kindling.errors import InputError, first_line
 from src.kindling.layout import CONF, Plain
@@ -46,7 +47,7 @@ def check() -> tuple[int, list[str]]:
         return 0, problems  # nothing that includes an unreadable YAML composes
     count = 0
     found: dict[tuple[Path | None, str], str] = {}
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+    with hydra.initialize_config_dir(str(CONF), **BASE):
         for path in yaml_files():
             tried = [list(problems_of(path, overrides)) for overrides in compositions(path)]
             count += len(tried)

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.kindling.cli import arguments, composition, run_question, sweep
+from src.kindling.config.hydra_calls import BASE
 from src.kindling.errors import InputError, first_line, printable
 from src.kindling.files import sweep_links
 from src.kindling.layout import CONF, Plain, added_folders, as_started
@@ -89,7 +90,7 @@ class Command:
             during.enter_context(self.failed)
             if {"-h", "--help"} & set(words):
                 during.enter_context(_help_as_started())
-            main = hydra.main(config_path=str(CONF), config_name=self.name, version_base="1.3")
+            main = hydra.main(config_path=str(CONF), config_name=self.name, **BASE)
             main(self.run_job)()
         if not self.failed.statuses:
             sweep_links.remove(links)

@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.kindling import layout
+from src.kindling.config.hydra_calls import BASE
 from src.kindling.errors import InputError, first_line, nearest
 from src.kindling.layout import CONF, Plain, conf_folders
 
@@ -35,9 +36,7 @@ def initialized() -> AbstractContextManager[None]:
     """Let `hydra.compose` compose from conf/ and the user's own folders; in a command it can."""
     if GlobalHydra.instance().is_initialized():
         return nullcontext()
-    return typing.cast(
-        AbstractContextManager[None], hydra.initialize_config_dir(str(CONF), version_base="1.3")
-    )
+    return typing.cast(AbstractContextManager[None], hydra.initialize_config_dir(str(CONF), **BASE))
 
 
 def resolved(config: DictConfig) -> Plain:

@@ -22,6 +22,7 @@ from pydantic import PydanticUserError
 
 from src.kindling.cli import check
 from src.kindling.config import ranges, signatures
+from src.kindling.config.hydra_calls import BASE
 from src.kindling.config.settings import TrainSettings, adapter
 from src.kindling.layout import CONF, Plain
 
@@ -87,7 +88,7 @@ def generate() -> tuple[dict[Path, str], dict[str, Plain]]:
     """
     named: dict[Path, str] = {}
     schemas: dict[str, Plain] = {}
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+    with hydra.initialize_config_dir(str(CONF), **BASE):
         for path in check.yaml_files():
             if config := composition(path):
                 with contextlib.suppress(ImportError):  # of a package that is not installed

@@ -63,12 +63,11 @@ def _opened(settings: Plain, words: list[str]) -> "OpenStudy":
     recipe = checked_recipe(told, words)
     if told["pruner"]["_target_"].endswith("WilcoxonPruner"):
         need_scipy("study/pruner=wilcoxon")
-    from hydra.utils import instantiate
-
+    from src.kindling.config.hydra_calls import instantiate
     from src.kindling.studies.study import open_study, quiet_optuna
 
     quiet_optuna()  # the pruner that is made here may say that it is experimental
-    return open_study(instantiate(told, _convert_="all"), recipe, str(settings["log_dir"]))
+    return open_study(instantiate(told), recipe, str(settings["log_dir"]))
 
 
 def _continuing(opened: "OpenStudy", settings: Plain) -> str:

@@ -47,6 +47,7 @@ WRONG = {
     "data=line": "model=quadrants takes out_features 4, data=line gives 1",
     "logger=wandb": "pip install -e '.[wandb]'",
     "logger=mlflow": "pip install -e '.[mlflow]'",
+    "logger=dvclive": "pip install -e '.[dvclive]'",
     "model.hidden_features=[": "model.hidden_features=[: cannot be parsed as key=value",
     "log_dir='half": "cannot be parsed as key=value",
     "data={a:1": "cannot be parsed as key=value",
@@ -137,7 +138,7 @@ WRONG = {
     "--multirun optimizer.lr=interval(0,1)": "src.study draws from an interval",
     "--multirun hydra.sweep.dir=out seed=1,2": "log_dir= is the folder of runs",
 }
-NEEDS_PACKAGE = {"logger=wandb": "wandb", "logger=mlflow": "mlflow"}
+NEEDS_PACKAGE = {f"logger={name}": name for name in ("wandb", "mlflow", "dvclive")}
 
 
 class Typed:

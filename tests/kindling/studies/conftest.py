@@ -9,6 +9,7 @@ import hydra
 import pytest
 
 from src.kindling import layout
+from src.kindling.config.hydra_calls import BASE
 
 if importlib.util.find_spec("optuna") is None:  # the base install
     collect_ignore_glob = ["test_*.py"]
@@ -23,7 +24,7 @@ def pytest_report_header() -> str | None:
 @pytest.fixture
 def composing() -> Iterator[None]:
     """Let Hydra compose configurations, as in a command."""
-    with hydra.initialize_config_dir(str(layout.CONF), version_base="1.3"):
+    with hydra.initialize_config_dir(str(layout.CONF), **BASE):
         yield
 
 

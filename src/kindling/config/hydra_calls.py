@@ -1,0 +1,26 @@
+"""Call Hydra so that 1.3 and 1.4 do the same, without a warning."""
+
+import inspect
+from typing import Any
+
+import hydra.utils
+
+from src.kindling.config.targets import nodes
+from src.kindling.layout import Plain
+
+LISTED = "_execution_whitelist_"  # the `_target_`s that may be built: an argument since Hydra 1.4
+IS_NEW = LISTED in inspect.signature(hydra.utils.instantiate).parameters
+BASE: Plain = {} if IS_NEW else {"version_base": "1.3"}  # 1.4 deprecates the argument
+
+
+def instantiate(node: Plain, **known: Any) -> Any:
+    """Build what a configuration names; its `_target_`s have been compared with conf/ before.
+
+    Args:
+        node: the configuration of one object, with what it consists of.
+        known: arguments that it lacks.
+    """
+    if IS_NEW:
+        found = [value for place, value in nodes(node) if place and place[-1] == "_target_"]
+        known = {**known, LISTED: found}
+    return hydra.utils.instantiate(node, **known, _convert_="all")
