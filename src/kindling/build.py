@@ -16,8 +16,10 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, get_object
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from src.kindling import factories
+from src.kindling.callbacks.epoch_logs import EpochLogs
 from src.kindling.callbacks.monitors import Monitors
 from src.kindling.config import masking
 from src.kindling.config.hydra_calls import instantiate
@@ -29,9 +31,10 @@ from src.kindling.process import garbage, ranks
 from src.kindling.process.devices import check_device
 from src.kindling.process.memory import keep_freed_memory, total_memory
 from src.kindling.process.seeding import Seeding
-from src.kindling.resumable import make_resumable
+from src.kindling.resumable import make_repeatable, make_resumable
 from src.kindling.tracking import forgiven
 
+LOADERS = [f"{stage}_dataloader" for stage in ("train", "val", "test", "predict")]
 SPEED = f"{__package__}.speed"
 LARGE = 10_000  # the size of a layer from which on a model's memory is reckoned before it is made
 
@@ -56,13 +59,11 @@ def build(settings: Plain, run: Path) -> Experiment:
     """
     garbage.resume_gc()
     quiet_lightning()
-    pl.seed_everything(settings["seed"], workers=True, verbose=False)
     if settings["threads"]:
         torch.set_num_threads(settings["threads"])
     keep_freed_memory()
     _check_memory(settings)
-    data, model = build_data(settings), build_model(settings)
-    check_shapes(data, model)
+    data, model = build_pair(settings)
     trainer = build_trainer(settings, run)
     return Experiment(settings, data, model, trainer)
 
@@ -89,12 +90,24 @@ def _check_memory(settings: Plain) -> None:
         )
 
 
-def build_data(settings: Plain) -> Any:
-    """Build the DataModule."""
-    with errors_from("data"):
-        data = instantiate(settings["data"])
+def build_pair(settings: Plain) -> tuple[Any, Any]:
+    """Build the DataModule and the LightningModule, and check that they match."""
+    data, model = build_data(settings), build_model(settings)
+    check_shapes(data, model)
+    for name in LOADERS:  # Lightning asks the data alone
+        if is_overridden(name, model) and not is_overridden(name, data):
+            setattr(data, name, getattr(model, name))
     shares = settings["trainer"].get("use_distributed_sampler", True)
     make_resumable(data, settings["seed"], shares)
+    return data, model
+
+
+def build_data(settings: Plain) -> Any:
+    """Build the DataModule, whose constructor may draw random numbers, and seed all generators."""
+    pl.seed_everything(settings["seed"], workers=True, verbose=False)
+    with errors_from("data"):
+        data = instantiate(settings["data"])
+    make_repeatable(data, settings["seed"])
     return data
 
 
@@ -149,7 +162,7 @@ def build_trainer(settings: Plain, run: Path) -> pl.Trainer:
             options,
             default_root_dir=str(run),
             logger=loggers or False,
-            callbacks=[Monitors(named), *named.values(), Seeding(settings["seed"])],
+            callbacks=[Monitors(named), *named.values(), Seeding(settings["seed"]), EpochLogs()],
             plugins=[ConfiguredCheckpointIO(masking.masked(settings))],
             enable_progress_bar="progress" in settings["callbacks"],
             enable_checkpointing=any(isinstance(c, Checkpoint) for c in named.values()),

@@ -11,9 +11,8 @@ import lightning.pytorch as pl
 from src.kindling import layout
 from src.kindling.build import (
     Experiment,
-    build_data,
     build_model,
-    check_shapes,
+    build_pair,
     errors_from,
     quiet_lightning,
 )
@@ -44,12 +43,13 @@ def load(checkpoint: Path) -> tuple[Plain, Any, Any]:
     validate(settings)
     with _file_errors():
         check_size(lambda: build_model(settings), checkpoint)
-    data, model = build_data(settings), build_model(settings)
-    check_shapes(data, model)
+    data, model = build_pair(settings)
     try:
         model.configure_model()  # layers that a module makes there, as Lightning would before a fit
         model.on_load_checkpoint(content)
         model.load_state_dict(content["state_dict"], strict=model.strict_loading)
+        if (name := type(data).__qualname__) in content:  # what its `state_dict` gave
+            data.load_state_dict(content[name])
     except RuntimeError as error:
         line = " ".join(str(error).split())
         raise InputError(f"{checkpoint} does not fit its own configuration: {line}") from error

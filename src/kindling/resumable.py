@@ -244,6 +244,26 @@ def _isolated(bits: np.random.MT19937) -> Iterator[None]:
 # Data modules -------------------------------------------------------------------------------------
 
 
+def make_repeatable(data: "pl.LightningDataModule", seed: int) -> None:
+    """Let each call of `setup` and `splits` draw the same random numbers, on each rank.
+
+    A `random_split` is then one split for training, testing, resuming and evaluating.
+    """
+    for name in ("setup", "splits"):
+        if hasattr(data, name):
+            setattr(data, name, _seeded_method(getattr(data, name), splitmix64(seed) >> 32))
+
+
+def _seeded_method(method: Callable[..., Any], seed: int) -> Callable[..., Any]:
+    @wraps(method)
+    def seeded(*arguments: Any, **named: Any) -> Any:
+        with _isolated(np.random.MT19937(0)):
+            seed_all(seed)
+            return method(*arguments, **named)
+
+    return seeded
+
+
 def make_resumable(data: "pl.LightningDataModule", seed: int, shares: bool = True) -> None:
     """Make the training DataLoaders of a data module resume exactly, without changing its code.
 
@@ -270,7 +290,10 @@ def make_resumable(data: "pl.LightningDataModule", seed: int, shares: bool = Tru
 
 
 def _wrapped(loaders: Any, options: dict[str, Any]) -> Any:
-    """Wrap a loader, or those in a list or dictionary, where possible."""
+    """Wrap a loader, or those in a list, dictionary or CombinedLoader, where possible."""
+    if hasattr(loaders, "flattened"):  # Lightning's CombinedLoader
+        loaders.flattened = [_wrapped(loader, options) for loader in loaders.flattened]
+        return loaders
     if isinstance(loaders, list | tuple):
         return type(loaders)(_wrapped(loader, options) for loader in loaders)
     if isinstance(loaders, dict):

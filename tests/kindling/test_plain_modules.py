@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset, random_split
 
 from src.kindling import build, factories, restore
 from src.kindling.errors import InputError
@@ -96,14 +96,23 @@ def plain(tmp_path: Path) -> Build:
     """Return a builder of plain modules, with the trainer and callbacks of every run."""
 
     def built(model: type, *overrides: str, **arguments: Any) -> build.Experiment:
+        """Build a model; `data` is the class of its data."""
+        data = arguments.pop("data", PlainData)
         settings = compose("trainer.accelerator=cpu", "trainer.max_epochs=2", *overrides)
         settings["callbacks"] = {"checkpointing": settings["callbacks"]["checkpointing"]}
         settings |= {"logger": {}, "steps_per_execution": 1}
         settings["model"] = {"_target_": f"{__name__}.{model.__name__}"}
-        settings["data"] = {"_target_": f"{__name__}.PlainData", **arguments}
+        settings["data"] = {"_target_": f"{data.__module__}.{data.__name__}", **arguments}
         return build.build(settings, tmp_path)
 
     return built
+
+
+def restored(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any, Any]:
+    """Load a checkpoint of these classes, which stand in no YAML of conf/, as a user's do."""
+    monkeypatch.setattr(restore.untrusted, "check", lambda settings, *_: settings)
+    monkeypatch.setattr(restore, "validate", lambda settings: None)
+    return restore.load(checkpoint)
 
 
 @pytest.mark.parametrize("kind", [PlainModel, TakesOptimizer, LateLayers])
@@ -113,10 +122,7 @@ def test_a_plain_module_trains_and_comes_back_from_its_checkpoint(
     built = plain(kind, "scheduler=constant", features=["a", "b"])
     assert has_stage(built.model, built.data, "val")
     built.trainer.fit(built.model, datamodule=built.data)
-    # These classes stand in no YAML of conf/, as those of a user do.
-    monkeypatch.setattr(restore.untrusted, "check", lambda settings, *_: settings)
-    monkeypatch.setattr(restore, "validate", lambda settings: None)
-    settings, _, model = restore.load(tmp_path / "checkpoints" / "last.ckpt")
+    settings, _, model = restored(tmp_path / "checkpoints" / "last.ckpt", monkeypatch)
     assert settings == built.config
     assert torch.equal(model.layer.weight, built.model.layer.weight)
     if kind is PlainModel:
@@ -191,3 +197,63 @@ def test_shapes_are_compared_where_both_sides_declare_them(
     else:
         with pytest.raises(InputError, match=r"takes in_features 2, .* gives 3"):
             build.check_shapes(rows, model)
+
+
+class DrawnData(PlainData):
+    """Rows drawn in the constructor, a split drawn in each `setup`, and a state that is fitted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        rows = torch.randn(20, 3)
+        self.rows, self.mean = TensorDataset(rows, rows.sum(1, keepdim=True)), 0.0
+
+    def setup(self, stage: str) -> None:
+        self.parts = random_split(self.rows, [15, 5])
+        if stage == "fit":
+            self.mean = float(self.rows.tensors[0][self.parts[0].indices].mean())
+
+    def state_dict(self) -> dict[str, float]:
+        return {"mean": self.mean}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.mean = state["mean"]
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(self.parts[0], 5)
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(self.parts[1], 5)
+
+    test_dataloader = val_dataloader
+
+
+def test_random_splits_and_states_of_data_come_back_with_a_checkpoint(
+    plain: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = plain(PlainModel, data=DrawnData)
+    trained.trainer.fit(trained.model, datamodule=trained.data)
+    split = trained.data.parts[1].indices
+    [tested] = trained.trainer.test(trained.model, datamodule=trained.data, verbose=False)
+    assert trained.data.parts[1].indices == split  # nothing that was trained on is tested
+    settings, data, model = restored(tmp_path / "checkpoints" / "last.ckpt", monkeypatch)
+    assert data.mean == trained.data.mean != 0.0
+    tester = restore.build_tester(settings, "cpu", tmp_path)
+    assert tester.test(model, datamodule=data, verbose=False) == [tested]
+    other = plain(PlainModel, "seed=1", data=DrawnData).data
+    other.setup("fit")
+    assert other.parts[1].indices != split
+
+
+class OwnLoaders(PlainModel):
+    """Brings its loaders itself."""
+
+    train_dataloader = val_dataloader = PlainData.train_dataloader
+
+
+def test_a_module_may_bring_its_loaders_itself(plain: Build) -> None:
+    experiment = plain(OwnLoaders, "trainer.check_val_every_n_epoch=1", data=pl.LightningDataModule)
+    assert has_stage(experiment.model, experiment.data, "val")
+    assert not has_stage(experiment.model, experiment.data, "test")
+    experiment.trainer.fit(experiment.model, datamodule=experiment.data)
+    assert "val/loss" in experiment.trainer.callback_metrics
+    assert hasattr(experiment.trainer.train_dataloader, "load_state_dict")

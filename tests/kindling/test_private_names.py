@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.strategies.launchers import subprocess_script
+from torchmetrics import MeanMetric
 
 from tests.conftest import ROOT
 
@@ -21,6 +22,12 @@ LISTED = [
     ),
     ("callbacks/checkpointing.py", "_batches_that_stepped", "loop", "the step of these metrics"),
     ("callbacks/checkpointing.py", "_iteration_based_training", "fit_loop", "resuming max_steps"),
+    ("callbacks/epoch_logs.py", "_results", "loop", "sums of self.log, which no checkpoint holds"),
+    (
+        *("callbacks/epoch_logs.py", "_ResultCollection"),
+        *("lightning.pytorch.trainer.connectors.logger_connector.result", "the same"),
+    ),
+    ("callbacks/epoch_logs.py", "_update_count", "metric", "a state that is read without updates"),
     ("callbacks/signals.py", "_signal_connector", "trainer", "Lightning's own signal handlers"),
     ("callbacks/signals.py", "_broadcast_sigterm_tensor", "loop", "the same, at each step"),
     ("callbacks/signals.py", "_should_check_val_fx", "loop", "whether a validation follows"),
@@ -81,6 +88,7 @@ def objects() -> dict[str, object]:
         "fit_loop": trainer.fit_loop,
         "loop": trainer.fit_loop.epoch_loop,
         "parameter": parameter,
+        "metric": MeanMetric(),
         "optimizer": torch.optim.SGD([parameter], 0.1),
         "checkpoint": pl.callbacks.ModelCheckpoint(),
         "strategy": pl.strategies.DDPStrategy,

@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import (
     DataLoader,
     DistributedSampler,
@@ -256,12 +257,15 @@ def wrapped(returned: Any, **trainer: Any) -> Any:
     return data.train_dataloader()
 
 
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*is deprecated")  # Lightning's, of torch
 def test_a_users_loaders_are_wrapped_wherever_they_are() -> None:
     plain = DataLoader(Noisy(), 4, shuffle=True)
     assert read(wrapped(plain), 1) == read(loader(), 1)
     assert [type(each) for each in wrapped([plain, 5])] == [ResumableLoader, int]
     assert type(wrapped({"a": plain})["a"]) is ResumableLoader
     assert wrapped(plain).dataset is plain.dataset
+    combined = wrapped(CombinedLoader({"a": plain, "b": [plain, 5]}, "min_size"))
+    assert [type(each) for each in combined.flattened] == [ResumableLoader, ResumableLoader, int]
 
 
 def test_what_the_trainer_says_of_ranks_and_overfitting_reaches_the_loader() -> None:

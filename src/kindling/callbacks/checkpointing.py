@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import CombinedLoader
 from pydantic import PositiveInt
 
 from src.kindling.callbacks.averaging import ends_with_average
@@ -69,6 +70,7 @@ class Checkpointing(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save if this epoch was validated, is due, or is the last."""
         _log_epoch(trainer)
+        _step_plateaus(trainer)
         validates = sum(trainer.num_val_batches) > 0
         turn = not validates and (trainer.current_epoch + 1) % self.every_n_epochs == 0
         if self._validated or turn or is_last_epoch(trainer):
@@ -196,12 +198,7 @@ class Checkpointing(Checkpoint):
             if name in self._gradients:
                 parameter.grad = self._gradients[name].to(parameter.device)
         self._gradients = {}
-        if self._resumed and not hasattr(trainer.train_dataloader, "load_state_dict"):
-            print(
-                "warning: the training loader cannot resume at its position: this run differs from"
-                " one that was never interrupted (OrderedLoader of src/kindling/loader.py can)",
-                file=sys.stderr,
-            )
+        _announce_inexact(trainer, self._resumed)
         trainer.should_stop = trainer.should_stop or has_stopped_early(trainer)
 
 
@@ -232,13 +229,32 @@ def _save_as(trainer: Any, names: list[str], lost: list[str]) -> None:
                 writer.name_checkpoint(path, first)
 
 
+def _announce_inexact(trainer: Any, resumed: bool) -> None:
+    """Say, when a run starts, that a stop would change it; and say it of one that was stopped."""
+    loaders = CombinedLoader(trainer.train_dataloader).flattened
+    exact = all(hasattr(loader, "load_state_dict") for loader in loaders)
+    if exact or not trainer.is_global_zero or trainer.fast_dev_run:
+        return
+    runs = "this run differs" if resumed else "if this run is interrupted, it will differ"
+    print(
+        "warning: the training loader cannot resume at its position (a stream cannot; torchdata's"
+        f" StatefulDataLoader can): {runs} from one that was never interrupted",
+        file=sys.stderr,
+    )
+
+
 def _accumulates(trainer: Any) -> bool:
-    """Return whether the gradients wait for more batches of their step."""
+    """Return whether the gradients wait for more batches of their step; if not known, True."""
+    if not trainer.lightning_module.automatic_optimization:
+        return True
+    batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    return not has_ended(trainer) and bool(batches % trainer.accumulate_grad_batches)
+
+
+def has_ended(trainer: Any) -> bool:
+    """Return whether the epoch's last batch has been trained on."""
     progress = trainer.fit_loop.epoch_loop.batch_progress
-    batches = progress.current.ready
-    if progress.is_last_batch or batches == trainer.num_training_batches:
-        return False
-    return bool(batches % trainer.accumulate_grad_batches)
+    return bool(progress.is_last_batch or progress.current.ready == trainer.num_training_batches)
 
 
 def _plain(value: torch.Tensor) -> float | torch.Tensor:
@@ -267,6 +283,26 @@ def _log_epoch(trainer: Any) -> None:
     loop._batches_that_stepped -= 1
     trainer._logger_connector.update_train_epoch_metrics()  # leaves nothing for that one
     loop._batches_that_stepped += 1
+
+
+def _step_plateaus(trainer: Any) -> None:
+    """Step the plateau schedules that read a metric per epoch, so that the checkpoint counts it.
+
+    Lightning does so after the checkpoint: a run that is resumed from there would lack it.
+    """
+    loop, epoch = trainer.fit_loop.epoch_loop, trainer.current_epoch
+    plateaus = [c for c in trainer.lr_scheduler_configs if c.reduce_on_plateau]
+    if not any(c.interval == "epoch" for c in plateaus) or not has_ended(trainer):
+        return
+    update = type(loop).update_lr_schedulers
+    update(loop, "epoch", update_plateau_schedulers=True)
+
+    def update_others(interval: str, update_plateau_schedulers: bool) -> None:
+        stepped = interval == "epoch" and update_plateau_schedulers
+        if not stepped or trainer.current_epoch != epoch:
+            update(loop, interval, update_plateau_schedulers)
+
+    loop.update_lr_schedulers = update_others
 
 
 def history(trainer: Any) -> dict[str, Any]:

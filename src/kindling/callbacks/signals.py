@@ -49,28 +49,30 @@ class StopOnSignal(Checkpoint):
         connector.register_signal_handlers = lambda: None
         loop: Any = trainer.fit_loop.epoch_loop
         loop._broadcast_sigterm_tensor = lambda: None  # at each step, about a signal it cannot see
+        # No hook comes after a batch's last one, which is the module's: state that it changes
+        # (an average, a target network) belongs to the checkpoint.
+        ended = type(loop).on_advance_end
+
+        def on_advance_end(data_fetcher: Any) -> None:
+            ended(loop, data_fetcher)
+            self._batch_ended(trainer, data_fetcher)
+
+        loop.on_advance_end = on_advance_end
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """From now on a signal waits for the end of the step."""
         self._countdown, self._apart, self._asked = 1, 1, time.monotonic()
         self._stepping.enter_context(signals.defer_signals())
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Stop here, unless the epoch ends or a validation begins now: then after that.
+    def _batch_ended(self, trainer: pl.Trainer, data_fetcher: Any) -> None:
+        """Stop here, unless the epoch ends or a validation has begun: then after that.
 
         A run resumed from before a validation would skip it.
         """
         loop: Any = trainer.fit_loop.epoch_loop
         last = loop.batch_progress.is_last_batch
         # No public name tells whether a validation follows.
-        if not last and not loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+        if not last and not loop._should_check_val_fx(data_fetcher):
             self._stop_if_pending(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -100,10 +102,6 @@ class StopOnSignal(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop at the end of an epoch."""
         self._stop_if_pending(trainer)
-
-    def steps_until_next(self, trainer: pl.Trainer) -> float:
-        """Need no call between steps: a call takes about 0.05 s."""
-        return float("inf")
 
     def epochs_until_next(self, trainer: pl.Trainer, steps: int) -> float:
         """Need no epoch end: a call stops after the epoch in which a signal arrives."""

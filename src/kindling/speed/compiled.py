@@ -80,14 +80,13 @@ class CompiledSteps:
         return None if losses is None else list(losses.unbind())
 
     def _take(self, microbatches: list[list[Any]]) -> Tensor | None:
-        optimizer = self.trainer.optimizers[0]
+        optimizer, shapes = self.trainer.optimizers[0], _shapes(microbatches)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         if optimizer is not self.optimizer or len(parameters) != self._count:
             check(self.trainer)
             self.blocks = list(blocks_of(self.module, optimizer, microbatches[0][0]))
             self._parameters = [block.parameters for block in self.blocks]
             self.optimizer, self._count, self._functions = optimizer, len(parameters), {}
-        shapes = _shapes(microbatches)
         if shapes in self._functions:
             function = self._functions[shapes]
             return None if function is None else self._call(function, microbatches)
@@ -196,11 +195,19 @@ class CompiledSteps:
 
 
 def _shapes(microbatches: list[list[Any]]) -> Any:
-    """Return what a function is compiled for: the batches of each step, and all tensors' shapes."""
+    """Return what a function is compiled for: the batches of each step, and all tensors' shapes.
+
+    Raises:
+        NotCompiledError: a batch holds something else than tensors.
+    """
     batches = [batch for group in microbatches for batch in group]
     # Pairs of tensors, as most batches are, without torch's general and slow way through them.
     leaves = [leaf for batch in batches for leaf in batch] if all(map(_is_flat, batches)) else None
-    leaves = tree_leaves(batches) if leaves is None else leaves
+    if leaves is None:
+        leaves = tree_leaves(batches)
+        for leaf in leaves:
+            if not isinstance(leaf, Tensor):
+                raise NotCompiledError(f"a batch with a {type(leaf).__name__}", "only tensors are")
     sizes = [len(group) for group in microbatches]
     return (*sizes, *[leaf.shape for leaf in leaves], *[leaf.dtype for leaf in leaves])
 

@@ -10,20 +10,24 @@ typed arguments are the keys of the command, and what it returns is the batch fo
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from src.kindling.config.question import METHOD, check, from_object
-from src.kindling.errors import InputError, printable
+from src.kindling.errors import InputError, first_line, printable
 from src.kindling.layout import Plain
 
 SHOWN = 10  # rows on the terminal; a file gets all
+HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 LONGEST = 100_000  # characters of a line
 Rows = list[dict[str, Any]]
 
@@ -52,10 +56,27 @@ def predict(data: Any, model: Any, asked: Plain) -> Rows:
     return as_rows(data, model, inputs, ask(model, inputs))
 
 
-def ask(model: Any, inputs: Any) -> Any:
-    """Return what `predict_step` answers to a batch on the CPU."""
-    with torch.inference_mode():
-        return model.predict_step(cast(inputs, model), 0)
+def ask(model: Any, inputs: Any, *place: int) -> Any:
+    """Return what `predict_step` answers to a batch on the CPU.
+
+    Args:
+        model: the LightningModule.
+        inputs: the batch.
+        place: its index, and that of its loader where there are several.
+
+    Raises:
+        InputError: there is no `predict_step`, and Lightning's cannot pass the batch to `forward`.
+    """
+    try:
+        with torch.inference_mode():
+            return model.predict_step(cast(inputs, model), *(place or (0,)))
+    except Exception as error:
+        if is_overridden("predict_step", model):
+            raise
+        raise InputError(
+            f"{type(model).__name__} defines no predict_step, and Lightning's passes the whole"
+            f" batch to forward: {type(error).__name__}: {first_line(error)}"
+        ) from error
 
 
 def as_rows(data: Any, model: Any, inputs: Any, answers: Any) -> Rows:
@@ -92,44 +113,95 @@ def cast(batch: Any, model: pl.LightningModule) -> Any:
 
 
 def answers_to_test_rows(data: Any, model: pl.LightningModule) -> list[Any]:
-    """Return what `predict_step` returns for each batch of the test rows.
+    """Return what `predict_step` returns for each batch of `predict_dataloader`, or else the test.
 
     Raises:
-        InputError: the data has no test rows.
+        InputError: the data has neither.
     """
-    data.prepare_data()
-    data.setup("test")
-    loaders = data.test_dataloader() if hasattr(data, "test_dataloader") else []
-    with torch.inference_mode():
-        answers = [model.predict_step(cast(b, model), i) for i, b in enumerate(loaders)]
+    stage = next((s for s in ("predict", "test") if is_overridden(f"{s}_dataloader", data)), None)
+    answers: list[Any] = []
+    if stage is not None:
+        with _attached(data, model):
+            data.prepare_data()
+            data.setup(stage)
+            loaders = getattr(data, f"{stage}_dataloader")()
+            answers = list(_answers(data, model, getattr(loaders, "flattened", loaders)))
     if not answers:
         raise InputError("this data has no prediction_inputs and no test rows: nothing to answer")
     return answers
 
 
-def rows_of(answers: list[Any]) -> Rows:
-    """Return answers, one per batch, as rows: one per sample where a batch is a tensor.
+def _answers(data: Any, model: Any, loaders: Any) -> Iterator[Any]:
+    """Yield the answers to the batches of a loader, or of several in a list or dictionary."""
+    several = list(loaders.values()) if isinstance(loaders, dict) else loaders
+    several = several if isinstance(several, list | tuple) else [several]
+    for number, loader in enumerate(several):
+        place = (number,) if len(several) > 1 else ()
+        for index, batch in enumerate(loader):
+            yield ask(model, _transferred(batch, number, data, model), index, *place)
 
-    A dictionary of tensors gives a column per key; anything else is one row per batch.
+
+def _transferred(batch: Any, number: int, data: Any, model: Any) -> Any:
+    """Return a batch after the hooks around its transfer to a device, which may normalize it."""
+    for hook in HOOKS:
+        owners = [owner for owner in (data, model) if is_overridden(hook, owner)]
+        device = (torch.device("cpu"),) if hook == "transfer_batch_to_device" else ()
+        for owner in owners[:1]:  # Lightning prefers the data's
+            batch = getattr(owner, hook)(batch, *device, number)
+    return batch
+
+
+@contextmanager
+def _attached(data: Any, model: Any) -> Iterator[None]:
+    """Attach a Trainer where there is none: hooks may ask whether it is training."""
+    if data.trainer is not None:
+        yield
+        return
+    options: Any = {"logger": False, "barebones": True}
+    trainer: Any = pl.Trainer(accelerator="cpu", devices=1, **options)
+    trainer.datamodule, trainer.predicting = data, True
+    data.trainer = model.trainer = trainer
+    try:
+        yield
+    finally:
+        data.trainer = model.trainer = None
+
+
+def rows_of(answers: list[Any]) -> Rows:
+    """Return answers, one per batch, as rows: one per sample where a batch is a tensor or a list.
+
+    A dictionary of tensors or lists gives a column per key, a tuple numbered ones; a dictionary in
+    a list is a row. Anything else is one row per batch.
     """
-    rows: Rows = []
-    for answer in answers:
-        columns = answer if isinstance(answer, dict) else {"answer": answer}
-        if all(isinstance(value, Tensor) and value.dim() for value in columns.values()):
-            lists = [value.tolist() for value in columns.values()]
-            rows += [dict(zip(columns, values, strict=True)) for values in zip(*lists, strict=True)]
-        else:
-            rows.append({key: _plain(value) for key, value in columns.items()})
-    return rows
+    return [row for answer in answers for row in _rows(answer)]
+
+
+def _rows(answer: Any) -> Rows:
+    if hasattr(answer, "_asdict"):  # a named tuple
+        answer = answer._asdict()
+    if isinstance(answer, list):
+        return [e if isinstance(e, dict) else {"answer": e} for e in map(_plain, answer)]
+    if isinstance(answer, tuple):
+        answer = {f"answer_{number}": value for number, value in enumerate(answer)}
+    columns = answer if isinstance(answer, dict) else {"answer": answer}
+    columns = {key: _plain(value) for key, value in columns.items()}
+    tensors = answer.values() if isinstance(answer, dict) else [answer]
+    sizes = {len(v) if isinstance(v, list) else None for v in columns.values()}
+    if len(sizes) > 1 or None in sizes or not any(isinstance(v, Tensor) for v in tensors):
+        return [columns]
+    return [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
 
 
 def as_tensors(rows: Rows) -> bytes:
     """Return rows as a file for `torch.load(..., weights_only=True)`: a column per key."""
-    columns: dict[str, Any] = {key: [row[key] for row in rows] for key in rows[0]} if rows else {}
+    keys = dict.fromkeys(key for row in rows for key in row)
+    columns: dict[str, Any] = {key: [row.get(key) for row in rows] for key in keys}
     for key, values in columns.items():
         try:
             columns[key] = torch.tensor(values)
-        except (TypeError, ValueError):  # text, or lists of different lengths
+        except (TypeError, ValueError, RuntimeError):  # text, or lists of different lengths
             continue
     content = io.BytesIO()
     torch.save(columns, content)
@@ -137,7 +209,7 @@ def as_tensors(rows: Rows) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, Tensor) else value
+    return apply_to_collection(value, (Tensor, np.ndarray), lambda array: array.tolist())
 
 
 def _short(value: Any) -> str:

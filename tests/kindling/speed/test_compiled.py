@@ -253,6 +253,22 @@ def test_what_is_not_compiled_runs_eagerly_and_one_line_says_why(
     assert said == [f"warning: compile=true: {line}; these steps run eagerly"]
 
 
+def test_a_batch_with_more_than_tensors_runs_eagerly(
+    build: Build, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment = build(
+        *SHORT, "trainer.max_epochs=1", "trainer.limit_val_batches=0", "compile=true"
+    )
+    loss, model = experiment.model.training_loss, experiment.model
+    model.on_before_batch_transfer = lambda batch, _: {"rows": batch, "name": "x"}
+    model.training_loss = lambda batch: loss(batch["rows"])
+    experiment.trainer.fit(model, datamodule=experiment.data)
+    assert experiment.trainer.global_step > 0
+    said = capsys.readouterr().err.splitlines()
+    line = "a batch with a str is not compiled: only tensors are"
+    assert said == [f"warning: compile=true: {line}; these steps run eagerly"]
+
+
 # With the compiler ---------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam, Optimizer
 from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics import MeanMetric
 
 
 class Rows(pl.LightningDataModule):
@@ -124,3 +125,46 @@ class Unfreeze(BaseFinetuning):
     def finetune_function(self, pl_module: Any, epoch: int, optimizer: Optimizer) -> None:
         if epoch == self.epoch:
             self.unfreeze_and_add_param_group(pl_module.backbone, optimizer, initial_denom_lr=2.0)
+
+
+class Averaged(Body):
+    """A head whose average follows each batch, in the module's last hook; a plateau per epoch."""
+
+    def __init__(self, width: int = 8, groups: int = 2) -> None:
+        super().__init__(width, groups)
+        self.average = nn.Linear(width, 1).requires_grad_(False)
+        self.seen = MeanMetric()
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        loss = self.error(batch)
+        self.log("train_loss", loss, on_step=True, on_epoch=True)
+        self.seen(batch[0])
+        self.log("seen", self.seen, on_step=False, on_epoch=True)
+        return loss
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        for mean, weight in zip(self.average.parameters(), self.head.parameters(), strict=True):
+            mean.data.lerp_(weight.data, 0.1)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = SGD(self.parameters(), 0.01)
+        schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, threshold=1.0)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "monitor": "val/loss"},
+        }
+
+
+class Accumulating(Two):
+    """Steps after every third batch, by manual optimization; gradients wait across epochs."""
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        optimizer: Any = self.optimizers()
+        self.manual_backward(self.error(batch))
+        self.batches = getattr(self, "batches", self.trainer.fit_loop.total_batch_idx) + 1
+        if self.batches % 3 == 0:
+            optimizer.step()
+            optimizer.zero_grad()
+
+    def configure_optimizers(self) -> Any:
+        return Adam(self.parameters(), 0.01)

@@ -11,7 +11,7 @@ from tests.conftest import Command
 from tests.kills import differences
 
 HERE = "tests.kindling.training.own_optimizers"
-KINDS = ("Groups", "Two", "Gan", "Tuned")
+KINDS = ("Groups", "Two", "Gan", "Tuned", "Averaged", "Accumulating")
 TRAINED = ("trainer.accelerator=cpu", "trainer.max_epochs=5", "trainer.log_every_n_steps=1")
 
 

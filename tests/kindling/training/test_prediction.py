@@ -117,3 +117,59 @@ def test_rows_are_shown_and_written_as_tensors() -> None:
 
 def test_answers_that_are_no_tensors_are_a_row_per_batch() -> None:
     assert prediction.rows_of(["one", {"x": torch.tensor(1.0)}]) == [{"answer": "one"}, {"x": 1.0}]
+    assert prediction.rows_of([{"x": [1, 2]}, {"x": [1, 2, 3], "y": torch.zeros(2)}]) == [
+        {"x": [1, 2]}, {"x": [1, 2, 3], "y": [0.0, 0.0]},
+    ]  # fmt: skip
+
+
+def test_lists_and_tuples_of_answers_are_rows_and_columns() -> None:
+    ragged = [torch.tensor([1.0]), torch.tensor([2.0, 3.0])]
+    assert prediction.rows_of([ragged]) == [{"answer": [1.0]}, {"answer": [2.0, 3.0]}]
+    named = [{"name": "a", "value": torch.tensor(1)}, {"name": "b", "value": torch.tensor(2)}]
+    rows = [{"name": "a", "value": 1}, {"name": "b", "value": 2}]
+    assert prediction.rows_of([named]) == rows
+    assert prediction.rows_of([{"name": ["a", "b"], "value": torch.tensor([1, 2])}]) == rows
+    pair = (torch.tensor([1, 2]), torch.tensor([3, 4]))
+    assert prediction.rows_of([pair]) == [
+        {"answer_0": 1, "answer_1": 3},
+        {"answer_0": 2, "answer_1": 4},
+    ]
+    mixed = [{"a": {"b": 1}}, {"c": 2}]
+    content = torch.load(io.BytesIO(prediction.as_tensors(mixed)), weights_only=True)
+    assert content == {"a": [{"b": 1}, None], "c": [None, 2]}
+
+
+class Scaled(pl.LightningModule):
+    """Scales its batches in the hook that Lightning's documentation scales them in."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return rows.sum(1)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        assert not self.trainer.training
+        return batch * 10**dataloader_idx
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
+        return {"sum": self(batch), "of": torch.full((len(batch),), dataloader_idx)}
+
+
+class SeveralLoaders(pl.LightningDataModule):
+    def predict_dataloader(self) -> Any:
+        return [DataLoader(torch.ones(2, 3), 2), DataLoader(torch.ones(1, 3))]  # type: ignore[arg-type]
+
+
+def test_several_loaders_and_the_hooks_around_a_transfer_are_those_of_lightning() -> None:
+    data, model = SeveralLoaders(), Scaled()
+    assert prediction.predict(data, model, {}) == [
+        {"sum": 3.0, "of": 0}, {"sum": 3.0, "of": 0}, {"sum": 30.0, "of": 1},
+    ]  # fmt: skip
+    assert data.trainer is None
+
+
+def test_a_missing_predict_step_is_named() -> None:
+    class Forward(pl.LightningModule):
+        def forward(self, rows: Tensor) -> Tensor:
+            return rows.no_such_method()
+
+    with pytest.raises(InputError, match=r"^Forward defines no predict_step, and .*no_such_method"):
+        prediction.predict(SeveralLoaders(), Forward(), {})
