@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from src.kindling import layout
 from src.kindling.build import (
@@ -46,14 +47,41 @@ def load(checkpoint: Path) -> tuple[Plain, Any, Any]:
     data, model = build_pair(settings)
     try:
         model.configure_model()  # layers that a module makes there, as Lightning would before a fit
-        model.on_load_checkpoint(content)
-        model.load_state_dict(content["state_dict"], strict=model.strict_loading)
         if (name := type(data).__qualname__) in content:  # what its `state_dict` gave
             data.load_state_dict(content[name])
+        if makes_layers_in_setup(model, content):
+            with attached(data, model):
+                data.prepare_data()
+                data.setup("test")
+                model.setup("test")
+        model.on_load_checkpoint(content)
+        model.load_state_dict(content["state_dict"], strict=model.strict_loading)
     except RuntimeError as error:
         line = " ".join(str(error).split())
         raise InputError(f"{checkpoint} does not fit its own configuration: {line}") from error
     return settings, data, model.eval()
+
+
+def makes_layers_in_setup(model: Any, content: Any) -> bool:
+    """Return whether a checkpoint holds weights for layers that wait for the module's `setup`."""
+    waiting = content["state_dict"].keys() - model.state_dict().keys()
+    return bool(waiting) and is_overridden("setup", model)
+
+
+@contextmanager
+def attached(data: Any, model: Any) -> Iterator[None]:
+    """Attach a Trainer where there is none: hooks may ask it for the data, or what it does."""
+    if data.trainer is not None:
+        yield
+        return
+    options: Any = {"logger": False, "barebones": True}
+    trainer: Any = pl.Trainer(accelerator="cpu", devices=1, **options)
+    trainer.datamodule, trainer.predicting = data, True
+    data.trainer = model.trainer = trainer
+    try:
+        yield
+    finally:
+        data.trainer = model.trainer = None
 
 
 def _content(checkpoint: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset, random_split
 from src.kindling import build, factories, restore
 from src.kindling.errors import InputError
 from src.kindling.model import BaseModule
+from src.kindling.training import resume_fit
 from src.kindling.training.stages import has_stage
 from tests.kindling.conftest import compose
 
@@ -242,6 +243,30 @@ def test_random_splits_and_states_of_data_come_back_with_a_checkpoint(
     other = plain(PlainModel, "seed=1", data=DrawnData).data
     other.setup("fit")
     assert other.parts[1].indices != split
+
+
+class SetUp(LateLayers):
+    """Makes its layer in `setup`, as wide as the rows."""
+
+    def configure_model(self) -> None:
+        pass
+
+    def setup(self, stage: str) -> None:
+        if self.layer is None:
+            width = self.trainer.datamodule.rows.tensors[0].shape[1]  # type: ignore[attr-defined]
+            self.layer = nn.Linear(width, 1)
+
+
+def test_layers_that_are_made_in_setup_come_back_and_are_resumed(
+    plain: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = plain(SetUp, data=DrawnData)
+    trained.trainer.fit(trained.model, datamodule=trained.data)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    _, _, model = restored(last, monkeypatch)
+    assert torch.equal(model.layer.weight, trained.model.layer.weight)
+    longer, content = plain(SetUp, data=DrawnData), torch.load(last, weights_only=True)
+    resume_fit.check_fit(last, content, longer.model, longer.trainer)  # does not refuse it
 
 
 class OwnLoaders(PlainModel):

@@ -11,7 +11,6 @@ typed arguments are the keys of the command, and what it returns is the batch fo
 
 import io
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
@@ -25,6 +24,7 @@ from torch import Tensor
 from src.kindling.config.question import METHOD, check, from_object
 from src.kindling.errors import InputError, first_line, printable
 from src.kindling.layout import Plain
+from src.kindling.restore import attached
 
 SHOWN = 10  # rows on the terminal; a file gets all
 HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
@@ -121,7 +121,7 @@ def answers_to_test_rows(data: Any, model: pl.LightningModule) -> list[Any]:
     stage = next((s for s in ("predict", "test") if is_overridden(f"{s}_dataloader", data)), None)
     answers: list[Any] = []
     if stage is not None:
-        with _attached(data, model):
+        with attached(data, model):
             data.prepare_data()
             data.setup(stage)
             loaders = getattr(data, f"{stage}_dataloader")()
@@ -149,22 +149,6 @@ def _transferred(batch: Any, number: int, data: Any, model: Any) -> Any:
         for owner in owners[:1]:  # Lightning prefers the data's
             batch = getattr(owner, hook)(batch, *device, number)
     return batch
-
-
-@contextmanager
-def _attached(data: Any, model: Any) -> Iterator[None]:
-    """Attach a Trainer where there is none: hooks may ask whether it is training."""
-    if data.trainer is not None:
-        yield
-        return
-    options: Any = {"logger": False, "barebones": True}
-    trainer: Any = pl.Trainer(accelerator="cpu", devices=1, **options)
-    trainer.datamodule, trainer.predicting = data, True
-    data.trainer = model.trainer = trainer
-    try:
-        yield
-    finally:
-        data.trainer = model.trainer = None
 
 
 def rows_of(answers: list[Any]) -> Rows:

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from src.kindling.errors import InputError
 from src.kindling.model import BaseModule
+from src.kindling.restore import makes_layers_in_setup
 from src.kindling.training.resume_changes import state_of
 
 ERRORS = (RuntimeError, ValueError, LookupError, TypeError)  # of torch and Lightning for a misfit
@@ -21,7 +22,8 @@ def check_fit(
     """Load a checkpoint's weights and optimizer states as the fit will, on a copy of its content.
 
     A `configure_optimizers` that fails here, perhaps because it needs the data, leaves the
-    optimizers unchecked: the fit calls it again.
+    optimizers unchecked: the fit calls it again. Layers that wait for the data in the module's
+    `setup` leave all unchecked.
 
     Raises:
         InputError: naming what does not fit.
@@ -30,6 +32,8 @@ def check_fit(
     try:
         model.on_load_checkpoint(trial)
         model.configure_model()
+        if makes_layers_in_setup(model, trial):
+            return
         model.load_state_dict(trial["state_dict"], strict=model.strict_loading)
         _load_optimizers(trial, model, trainer)
     except ERRORS as error:
