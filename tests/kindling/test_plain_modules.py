@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset, random_split
 
 from src.kindling import build, factories, restore
+from src.kindling.config import untrusted
 from src.kindling.errors import InputError
 from src.kindling.model import BaseModule
 from src.kindling.training import resume_fit
@@ -282,3 +283,13 @@ def test_a_module_may_bring_its_loaders_itself(plain: Build) -> None:
     experiment.trainer.fit(experiment.model, datamodule=experiment.data)
     assert "val/loss" in experiment.trainer.callback_metrics
     assert hasattr(experiment.trainer.train_dataloader, "load_state_dict")
+
+
+def test_a_constructor_without_arguments_saves_none_and_comes_back() -> None:
+    class Nothing(BaseModule):
+        def __init__(self, optimizer: Any = None, scheduler: Any = None) -> None:
+            super().__init__(optimizer, scheduler)
+
+    assert untrusted.arguments(Nothing, None, Path("last.ckpt")) == {}
+    with pytest.raises(ValueError, match=r"^last.ckpt holds no arguments of a PlainModel"):
+        untrusted.arguments(PlainModel, None, Path("last.ckpt"))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pydantic import Field, PositiveFloat
 
 from src.kindling import layout
@@ -57,8 +57,14 @@ class RangeTest(Callback):
         self._mean = 0.0
         self.suggested = ""
 
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Leave out what waits for metrics of a validation, which a range test does not have."""
+        waiting = (EarlyStopping, ModelCheckpoint)
+        trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, waiting)]
+
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Refuse what cannot be tested."""
+        trainer.lr_scheduler_configs.clear()
         if not pl_module.automatic_optimization or len(trainer.optimizers) != 1:
             raise InputError(
                 f"debug=lr_find: {type(pl_module).__name__} steps several optimizers, or steps one"

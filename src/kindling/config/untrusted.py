@@ -72,9 +72,11 @@ def arguments(kind: type[Any], held: Any, source: Path) -> Plain:
     Raises:
         ValueError: naming the argument that does not match.
     """
+    expected = signatures.from_object(kind).parameters
+    if held is None and not expected.keys() - {"optimizer", "scheduler"}:
+        return {}  # a constructor without arguments saves none
     if not isinstance(held, dict):
         raise ValueError(f"{source} holds no arguments of a {kind.__name__}")
-    expected = signatures.from_object(kind).parameters
     for name, value in held.items():
         fits = adapter(expected[name].annotation if name in expected else Any)
         try:

@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -34,7 +35,8 @@ class Quadratic(pl.LightningModule):
         groups = [{"params": [self.w]}, {"params": [self.other], "lr": 0.2}]
         optimizer = torch.optim.SGD(groups, 0.1)
         others = [torch.optim.SGD([self.other], 0.1) for _ in range(self.count - 1)]
-        return [optimizer, *others]
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+        return [optimizer, *others], [{"scheduler": plateau, "monitor": "val/x"}]
 
 
 def fit(folder: Path, model: Quadratic, steps: int = 100) -> RangeTest:
@@ -43,10 +45,10 @@ def fit(folder: Path, model: Quadratic, steps: int = 100) -> RangeTest:
         accelerator="cpu",
         max_epochs=-1,
         max_steps=steps,
-        callbacks=[test],
+        # A range test has no validation, for whose metrics these wait.
+        callbacks=[EarlyStopping("val/x"), test, ModelCheckpoint(monitor="val/x")],
         default_root_dir=str(folder),
         logger=False,
-        enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )

@@ -12,7 +12,7 @@ import torch
 from src.kindling import layout
 from src.kindling.cli import composition
 from src.kindling.errors import InputError
-from tests.conftest import Command
+from tests.conftest import Command, compose
 from tests.kindling import examples
 from tests.kindling.cli.test_command import Typed, typed  # noqa: F401 - a fixture
 
@@ -34,6 +34,18 @@ def own(tmp_path: Path) -> Path:
     (folder / "optimizer").mkdir()
     (folder / "optimizer" / "nesterov.yaml").write_text(NADAM)
     return folder
+
+
+def test_a_recipe_may_choose_its_data_and_change_its_values(own: Path) -> None:
+    text = (own / "model" / "line.yaml").read_text()
+    assert text.count("defaults:\n") == 1
+    chosen = text.replace("defaults:\n", "defaults:\n  - override /data: line\n")
+    (own / "model" / "steep.yaml").write_text(f"{chosen}\ndata:\n  batch_size: 7\n")
+    with layout.added_folders([own]):
+        data = compose("model=steep")["data"]
+        assert data == compose("model=line")["data"] | {"batch_size": 7}
+        assert compose("model=steep", "data=quadrants")["data"]["_target_"].endswith("QuadrantsData")
+        assert compose("model=steep", "data.batch_size=9")["data"]["batch_size"] == 9
 
 
 @pytest.mark.parametrize("given", ["--config-dir={own}", "hydra.searchpath=[file://{own}]"])
