@@ -44,7 +44,8 @@ def test_a_recipe_may_choose_its_data_and_change_its_values(own: Path) -> None:
     with layout.added_folders([own]):
         data = compose("model=steep")["data"]
         assert data == compose("model=line")["data"] | {"batch_size": 7}
-        assert compose("model=steep", "data=quadrants")["data"]["_target_"].endswith("QuadrantsData")
+        other = compose("model=steep", "data=quadrants")["data"]
+        assert other["_target_"].endswith("QuadrantsData")
         assert compose("model=steep", "data.batch_size=9")["data"]["batch_size"] == 9
 
 
