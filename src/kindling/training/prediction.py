@@ -161,8 +161,6 @@ def rows_of(answers: list[Any]) -> Rows:
 
 
 def _rows(answer: Any) -> Rows:
-    if hasattr(answer, "_asdict"):  # a named tuple
-        answer = answer._asdict()
     if isinstance(answer, list):
         return [e if isinstance(e, dict) else {"answer": e} for e in map(_plain, answer)]
     if isinstance(answer, tuple):
