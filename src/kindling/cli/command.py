@@ -134,8 +134,8 @@ def one_line_errors(name: str | None = None) -> Iterator[None]:
         yield
     except BrokenPipeError:  # the reader of a pipe (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt as error:
-        _exit(str(error) or "interrupted before anything was saved", 130)
+    except KeyboardInterrupt:
+        _exit("interrupted before anything was saved", 130)
     except InputError as error:
         _exit(str(error), 2)
     except (HydraException, OmegaConfBaseException) as error:

@@ -1,7 +1,9 @@
 """Extend Hydra's `--multirun`: check all jobs before the first one starts, and isolate failures."""
 
+import multiprocessing
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +24,9 @@ from src.kindling.cli import composition
 from src.kindling.errors import InputError
 from src.kindling.files import sweep_links
 from src.kindling.layout import Plain, conf_folders
+from src.kindling.process import signals
 
+GRACE = 30.0  # seconds that a job may take to save
 HYDRAS_OWN = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
@@ -115,18 +119,26 @@ def _check_job(settings: Plain, job: list[str]) -> None:
 
 @contextmanager
 def continued(arguments: list[str], log_dirs: set[str]) -> Iterator[list[Path]]:
-    """Let the jobs find the runs that an interrupted sweep of this command line has made.
-
-    Raises:
-        KeyboardInterrupt: saying so, if one arrives between jobs, or in a launcher that waits.
-    """
+    """Let the jobs find the runs that an interrupted sweep of this command line has made."""
     words = [word for word in arguments if not word.startswith("log_dir=")]
-    try:
-        with sweep_links.kept(words, log_dirs) as links:
-            yield links
-    except KeyboardInterrupt as error:
-        line = "the sweep was interrupted; the same command continues it with what is missing"
-        raise KeyboardInterrupt(line) from error
+    with signals.at_exit(_end_jobs), sweep_links.kept(words, log_dirs) as links:
+        yield links
+
+
+def _end_jobs(failure: str | None) -> bool:
+    """End a launcher's processes, each after its step, and say how the sweep is continued.
+
+    joblib's would otherwise wait for ever, each with the memory of a run.
+    """
+    end = time.monotonic() + GRACE
+    while (processes := multiprocessing.active_children()) and time.monotonic() < end:
+        for process in processes:
+            process.terminate()  # in training, it finishes the step and saves
+        time.sleep(0.2)
+    for process in processes:
+        process.kill()
+    line = "error: the sweep was interrupted; the same command continues it with what is missing"
+    return failure is None and signals.say(line, sys.__stderr__)
 
 
 @contextmanager

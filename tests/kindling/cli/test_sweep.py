@@ -1,9 +1,12 @@
 """A sweep counts its failed jobs, in whatever process, and is completed after it was killed."""
 
 import json
+import multiprocessing
 import os
 import pickle
 import signal
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,9 +15,9 @@ import pytest
 from hydra.types import RunMode
 
 from src.kindling.cli import sweep
-from src.kindling.cli.command import one_line_errors
 from src.kindling.errors import InputError
 from src.kindling.files import run_directory, sweep_links
+from src.kindling.process import signals
 from src.kindling.training.run import _run_of_job
 from tests.forked import Forked
 from tests.kindling import examples
@@ -141,14 +144,19 @@ def test_the_same_command_completes_a_sweep_that_was_killed(tmp_path: Path) -> N
     assert not (killed.logs / "sweep").exists()  # the same command would start another one
 
 
-def test_an_interrupted_sweep_says_that_the_same_command_continues_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_sweep_that_is_interrupted_ends_its_processes_and_says_how_it_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    interrupted = sweep.continued(["seed=1,2"], {str(tmp_path)})
-    with pytest.raises(SystemExit) as end, one_line_errors(), interrupted:
-        raise KeyboardInterrupt
-    assert end.value.code == 130
-    assert "the same command continues it" in capsys.readouterr().err
+    monkeypatch.setattr(signals, "_state", signals._State())
+    monkeypatch.setattr(os, "_exit", lambda code: pytest.fail(f"exit {code}"))
+    monkeypatch.setattr(sys, "__stderr__", sys.stderr)
+    job = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    job.start()
+    sweeping = sweep.continued(["seed=1,2"], {str(tmp_path)})
+    with sweeping, pytest.raises(pytest.fail.Exception, match="exit 130"):
+        signals.exit_for_signal(signal.SIGINT)
+    assert job.exitcode == -signal.SIGTERM
+    assert "the same command continues it" in capfd.readouterr().err
 
 
 def test_a_job_with_other_settings_than_its_run_had_is_trained(

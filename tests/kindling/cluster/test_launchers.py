@@ -1,8 +1,11 @@
 """Sweeps through Hydra's launchers: joblib and submitit, in processes here and on a real SLURM."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,17 @@ def statuses(log_dir: Path) -> list[str]:
     return sorted(record["status"] for record in records)
 
 
+def has_ended(group: int) -> bool:
+    """Return whether a process group has no processes, at the latest after ten seconds."""
+    for _ in range(100):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
 def check_one_of_three_has_failed(
     command: Command, launcher: str, variables: dict[str, str], *words: str
 ) -> None:
@@ -51,6 +65,28 @@ def test_a_job_fails_in_another_process_and_the_others_are_trained(
     command: Command, launcher: str
 ) -> None:
     check_one_of_three_has_failed(command, launcher, environment())
+
+
+def test_ctrl_c_ends_all_processes_of_a_sweep_and_the_same_command_completes_it(
+    command: Command, tmp_path: Path
+) -> None:
+    epochs = "trainer.max_epochs=3000"
+    words = ("hydra.launcher.n_jobs=2", *QUICK[:2], epochs, *QUICK[3:], "seed=1,2,3,4")
+    swept = line(command, "joblib", *words)
+    said = tmp_path / "said"
+    with said.open("w") as out:
+        done: Any = subprocess.Popen(
+            swept, cwd=ROOT, env=environment(), stdout=out, stderr=out, start_new_session=True
+        )
+    deadline = time.monotonic() + 200
+    while "finished" not in statuses(command.log_dir) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(done.pid, signal.SIGINT)
+    assert done.wait(60) == 130
+    assert "the same command continues it" in said.read_text()
+    assert has_ended(done.pid)
+    subprocess.run(swept, cwd=ROOT, env=environment(), check=True, timeout=300)
+    assert statuses(command.log_dir) == ["finished"] * 4  # none was begun a second time
 
 
 def test_a_sweep_on_slurm_is_one_job_per_run(command: Command, cluster: Cluster) -> None:
