@@ -70,7 +70,7 @@ def makes_layers_in_setup(model: Any, content: Any) -> bool:
 
 @contextmanager
 def attached(data: Any, model: Any) -> Iterator[None]:
-    """Attach a Trainer where there is none: hooks may ask it for the data, or what it does."""
+    """Attach a Trainer if the model has none: its hooks may read the data and the stage from it."""
     if data.trainer is not None:
         yield
         return

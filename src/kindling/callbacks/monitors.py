@@ -42,9 +42,9 @@ class Monitors(Callback):
         self._validated = self._checked = False
 
     def on_train_start(self, trainer: Any, pl_module: pl.LightningModule) -> None:
-        """Count the batches of validation: what is due by epoch depends on whether there are any.
+        """Count the validation batches: whether there are any decides what is saved after an epoch.
 
-        Lightning counts them at the first validation, which may come much later in a resumed run.
+        Lightning counts them at the first validation, which a resumed run may reach much later.
         """
         if trainer.enable_validation:
             trainer.fit_loop.epoch_loop.val_loop.setup_data()

@@ -37,7 +37,7 @@ def main() -> None:
         print(f"error: {problem}", file=sys.stderr)
     print(f"checked {count} compositions")
     if not options("model"):
-        print("no training run was checked: there is no model yet; `make new` writes one")
+        print("no training run was checked: there are no models yet; `make new` writes one")
     sys.exit(2 if problems else 0)
 
 

@@ -128,7 +128,7 @@ def continued(arguments: list[str], log_dirs: set[str]) -> Iterator[list[Path]]:
 def _end_jobs(failure: str | None) -> bool:
     """End a launcher's processes, each after its step, and say how the sweep is continued.
 
-    joblib's would otherwise wait for ever, each with the memory of a run.
+    Those of joblib would otherwise never end, each holding the memory of a run.
     """
     end = time.monotonic() + GRACE
     while (processes := multiprocessing.active_children()) and time.monotonic() < end:
@@ -137,7 +137,7 @@ def _end_jobs(failure: str | None) -> bool:
         time.sleep(0.2)
     for process in processes:
         process.kill()
-    line = "error: the sweep was interrupted; the same command continues it with what is missing"
+    line = "error: the sweep was interrupted; the same command continues it"
     return failure is None and signals.say(line, sys.__stderr__)
 
 

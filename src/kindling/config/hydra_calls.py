@@ -17,8 +17,8 @@ def instantiate(node: Plain, **known: Any) -> Any:
     """Build what a configuration names; its `_target_`s have been compared with conf/ before.
 
     Args:
-        node: the configuration of one object, with what it consists of.
-        known: arguments that it lacks.
+        node: the configuration of one object, and of the objects that it is built from.
+        known: arguments that the configuration lacks.
     """
     if IS_NEW:
         found = [value for place, value in nodes(node) if place and place[-1] == "_target_"]

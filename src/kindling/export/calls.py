@@ -71,7 +71,7 @@ def record(data: Any, model: Any) -> list[Call]:
     if any(difference > 1e-6 * largest for difference, largest in again):
         raise InputError(
             "model: its forward answers the same input differently each time: it draws random "
-            "numbers, or changes what it keeps"
+            "numbers, or updates its own state"
         )
     return calls
 

@@ -78,7 +78,7 @@ def test_a_project_without_models_passes_and_says_how_to_add_one(scratch: Path) 
     assert (done.returncode, done.stderr) == (0, "")
     first, second = done.stdout.splitlines()
     assert re.fullmatch(r"checked [1-9]\d* compositions", first)
-    assert second == "no training run was checked: there is no model yet; `make new` writes one"
+    assert second == "no training run was checked: there are no models yet; `make new` writes one"
 
 
 def test_each_fault_is_reported_once_with_its_yaml(scratch: Path) -> None:
