@@ -32,7 +32,7 @@ from src.kindling.process import garbage, ranks
 from src.kindling.process.devices import check_device
 from src.kindling.process.memory import keep_freed_memory, total_memory
 from src.kindling.process.seeding import Seeding
-from src.kindling.resumable import make_repeatable, make_resumable
+from src.kindling.repeatable import make_repeatable, make_resumable
 from src.kindling.tracking import forgiven
 
 LOADERS = [f"{stage}_dataloader" for stage in ("train", "val", "test", "predict")]

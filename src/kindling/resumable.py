@@ -8,10 +8,9 @@ matter which process reads it or how that process was started.
 
 import random
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,15 +19,11 @@ from torch.utils.data import (
     DataLoader,
     Dataset,
     DistributedSampler,
-    IterableDataset,
     SequentialSampler,
     Subset,
 )
 
 from src.kindling.process.randomness import seed_all, splitmix64
-
-if TYPE_CHECKING:  # a spawned worker imports this file, and needs no Lightning
-    import lightning.pytorch as pl
 
 # Arguments of a DataLoader, except the data set and the sampler.
 OPTIONS = (
@@ -90,7 +85,7 @@ class ResumableLoader:
         self._generator.manual_seed(self.sampler.start_pass() >> 1)
         batches = iter(self._seeded)
         while True:
-            with _isolated(self._numpy) if self._seeded.num_workers == 0 else nullcontext():
+            with isolated(self._numpy) if self._seeded.num_workers == 0 else nullcontext():
                 batch = next(batches, batches)
             if batch is batches:
                 return
@@ -169,7 +164,7 @@ class _EpochOrder(SequentialSampler):
 
     def _items(self) -> list[Any]:
         """Return this rank's share of the epoch: batches of indices, or indices."""
-        with _isolated(np.random.MT19937(0)):
+        with isolated(np.random.MT19937(0)):
             seed_all(self._stream >> 32)
             self._generator.manual_seed(splitmix64(self._stream + self._initial) >> 1)
             items = list(self._source)
@@ -221,7 +216,7 @@ def _sample_seed(stream: int, index: Any) -> int:
 
 
 @contextmanager
-def _isolated(bits: np.random.MT19937) -> Iterator[None]:
+def isolated(bits: np.random.MT19937) -> Iterator[None]:
     """Restore the CPU generators afterwards, so that training is not affected.
 
     NumPy gets another generator meanwhile, since copying its state back and forth takes 120 us; a
@@ -239,73 +234,3 @@ def _isolated(bits: np.random.MT19937) -> Iterator[None]:
         random.setstate(states[0])
         numpy.set_bit_generator(states[1])
         torch.set_rng_state(states[2])
-
-
-# Data modules -------------------------------------------------------------------------------------
-
-
-def make_repeatable(data: "pl.LightningDataModule", seed: int) -> None:
-    """Let each call of `setup` and `splits` draw the same random numbers, on each rank.
-
-    A `random_split` is then one split for training, testing, resuming and evaluating.
-    """
-    for name in ("setup", "splits"):
-        if hasattr(data, name):
-            setattr(data, name, _seeded_method(getattr(data, name), splitmix64(seed) >> 32))
-
-
-def _seeded_method(method: Callable[..., Any], seed: int) -> Callable[..., Any]:
-    @wraps(method)
-    def seeded(*arguments: Any, **named: Any) -> Any:
-        with _isolated(np.random.MT19937(0)):
-            seed_all(seed)
-            return method(*arguments, **named)
-
-    return seeded
-
-
-def make_resumable(data: "pl.LightningDataModule", seed: int, shares: bool = True) -> None:
-    """Make the training DataLoaders of a data module resume exactly, without changing its code.
-
-    Left unchanged: streams (IterableDataset), samplers without a length, loaders with an `__iter__`
-    of their own (which may define a `state_dict`), and the in-memory loader.
-
-    Args:
-        data: any LightningDataModule.
-        seed: seed of the run.
-        shares: whether to split the samples among ranks, as with `use_distributed_sampler`.
-    """
-    original: Callable[..., Any] = data.train_dataloader
-
-    @wraps(original)
-    def train_dataloader(*arguments: Any, **named: Any) -> Any:  # the module may call it itself
-        trainer, options = data.trainer, {"seed": seed}
-        if trainer is not None:
-            options["in_order"] = bool(getattr(trainer, "overfit_batches", 0))
-            if shares:
-                options |= {"rank": trainer.global_rank, "world_size": trainer.world_size}
-        return _wrapped(original(*arguments, **named), options)
-
-    data.train_dataloader = train_dataloader  # type: ignore[method-assign]
-
-
-def _wrapped(loaders: Any, options: dict[str, Any]) -> Any:
-    """Wrap a loader, or those in a list, dictionary or CombinedLoader, where possible."""
-    if hasattr(loaders, "flattened"):  # Lightning's CombinedLoader
-        loaders.flattened = [_wrapped(loader, options) for loader in loaders.flattened]
-        return loaders
-    if isinstance(loaders, list | tuple):
-        return type(loaders)(_wrapped(loader, options) for loader in loaders)
-    if isinstance(loaders, dict):
-        return {name: _wrapped(loader, options) for name, loader in loaders.items()}
-    return ResumableLoader(loaders, **options) if _can_be_wrapped(loaders) else loaders
-
-
-def _can_be_wrapped(loader: Any) -> bool:
-    if not isinstance(loader, DataLoader) or type(loader).__iter__ is not DataLoader.__iter__:
-        return False
-    try:
-        len(loader)
-    except (TypeError, NotImplementedError):
-        return False
-    return not isinstance(loader.dataset, IterableDataset)

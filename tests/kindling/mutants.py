@@ -154,7 +154,6 @@ MUTATIONS = [
         "src/kindling/callbacks/checkpointing.py",
         "tests/kindling/training/test_own_optimizers.py -k same_bits",
         ("freeze_only(pl_module, self._frozen)", "pass"),
-        ('loop.load_state_dict(checkpoint["loops"]["fit_loop"])', "pass"),
     ),
     *_of(
         "src/kindling/training/resume_fit.py",

@@ -17,21 +17,20 @@ ENGINE = ROOT / "src" / "kindling"
 # Outside of speed/: the file, the name, the object that has it, and why there is no public way.
 LISTED = [
     (
-        *("callbacks/checkpointing.py", "_logger_connector", "trainer"),
+        *("callbacks/loop.py", "_logger_connector", "trainer"),
         "an epoch's metrics are in the history before its checkpoint; Lightning logs them after it",
     ),
-    ("callbacks/checkpointing.py", "_batches_that_stepped", "loop", "the step of these metrics"),
-    ("callbacks/checkpointing.py", "_iteration_based_training", "fit_loop", "resuming max_steps"),
+    ("callbacks/loop.py", "_batches_that_stepped", "loop", "the step of these metrics"),
+    ("callbacks/loop.py", "_iteration_based_training", "fit_loop", "resuming max_steps"),
     ("callbacks/epoch_logs.py", "_results", "loop", "sums of self.log, which no checkpoint holds"),
     (
         *("callbacks/epoch_logs.py", "_ResultCollection"),
         *("lightning.pytorch.trainer.connectors.logger_connector.result", "the same"),
     ),
     ("callbacks/epoch_logs.py", "_update_count", "metric", "a state that is read without updates"),
-    ("callbacks/signals.py", "_signal_connector", "trainer", "Lightning's own signal handlers"),
-    ("callbacks/signals.py", "_broadcast_sigterm_tensor", "loop", "the same, at each step"),
-    ("callbacks/signals.py", "_should_check_val_fx", "loop", "whether a validation follows"),
-    ("callbacks/signals.py", "_data_fetcher", "fit_loop", "the argument of the one before"),
+    ("callbacks/loop.py", "_signal_connector", "trainer", "Lightning's own signal handlers"),
+    ("callbacks/loop.py", "_broadcast_sigterm_tensor", "loop", "the same, at each step"),
+    ("callbacks/loop.py", "_should_check_val_fx", "loop", "whether a validation follows"),
     ("loggers/tensorboard.py", "_get_file_writer", "writer", "where the event file is"),
     ("loggers/records.py", "_pytorch_graph", "torch.utils.tensorboard", "how a graph is drawn"),
     ("loggers/csv.py", "_check_log_dir_exists", "csv writer", "a resumed run appends to its file"),
@@ -130,3 +129,8 @@ def test_no_file_outside_of_speed_uses_a_private_name_that_is_not_listed() -> No
         own = set(re.findall(r"(?:def |^|\n|self\.)(_[a-z]\w+)", text))
         found = {(at, name) for at, name in found if at != place or name not in own}
     assert found - {(place, name) for place, name, _, _ in LISTED} == set()
+
+
+@pytest.mark.parametrize(("file", "name"), [row[:2] for row in LISTED])
+def test_a_listed_name_is_used(file: str, name: str) -> None:
+    assert name in (ENGINE / file).read_text(encoding="utf-8")

@@ -21,7 +21,8 @@ from torch.utils.data import (
 )
 
 from src.kindling.process.randomness import splitmix64
-from src.kindling.resumable import ResumableLoader, make_resumable
+from src.kindling.repeatable import make_resumable
+from src.kindling.resumable import ResumableLoader
 from tests.kindling.noisy import ROWS, Noisy
 
 Epoch = list[list[Any]]

@@ -16,6 +16,13 @@ from pydantic import PositiveInt
 
 from src.kindling.callbacks.averaging import ends_with_average
 from src.kindling.callbacks.freezing import freeze_only, frozen
+from src.kindling.callbacks.loop import (
+    count_an_ended_epoch_once,
+    has_ended,
+    is_last_epoch,
+    log_epoch,
+    step_plateaus,
+)
 from src.kindling.files.checkpoint import AtomicCheckpointIO
 
 
@@ -69,8 +76,8 @@ class Checkpointing(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save if this epoch was validated, is due, or is the last."""
-        _log_epoch(trainer)
-        _step_plateaus(trainer)
+        log_epoch(trainer)
+        step_plateaus(trainer)
         validates = sum(trainer.num_val_batches) > 0
         turn = not validates and (trainer.current_epoch + 1) % self.every_n_epochs == 0
         if self._validated or turn or is_last_epoch(trainer):
@@ -159,16 +166,9 @@ class Checkpointing(Checkpoint):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Restore the loops' counters now, and the position of the training loader with them.
-
-        Lightning does so after `configure_optimizers`. Where that asks for
-        `estimated_stepping_batches`, the loader is set up by then, and would not be told.
-        """
+        """Prepare the loop for its counters, which Lightning loads later."""
         if trainer.state.fn == TrainerFn.FITTING:
-            loop: Any = trainer.fit_loop
-            # With max_steps, Lightning counts an epoch that had ended a second time.
-            loop._iteration_based_training = lambda: False
-            loop.load_state_dict(checkpoint["loops"]["fit_loop"])
+            count_an_ended_epoch_once(trainer)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best score of a resumed run, and what its next steps depend on."""
@@ -251,12 +251,6 @@ def _accumulates(trainer: Any) -> bool:
     return not has_ended(trainer) and bool(batches % trainer.accumulate_grad_batches)
 
 
-def has_ended(trainer: Any) -> bool:
-    """Return whether the epoch's last batch has been trained on."""
-    progress = trainer.fit_loop.epoch_loop.batch_progress
-    return bool(progress.is_last_batch or progress.current.ready == trainer.num_training_batches)
-
-
 def _plain(value: torch.Tensor) -> float | torch.Tensor:
     """Return a metric as a plain number if that is exact; it serializes 15 us faster."""
     exact = value.dtype in (torch.float32, torch.float64) and value.dim() == 0
@@ -272,39 +266,6 @@ def _tensor(value: float | torch.Tensor) -> torch.Tensor:
     return double if single.double() != double and double.isfinite() else single
 
 
-def _log_epoch(trainer: Any) -> None:
-    """Log what `self.log(..., on_epoch=True)` has gathered, so that the checkpoint counts it.
-
-    Lightning does so after the checkpoint: a run that is resumed from there would lack it.
-    """
-    loop: Any = trainer.fit_loop.epoch_loop
-    _ = trainer.callback_metrics  # looking at them keeps them, for monitors
-    # The step of the epoch's last batch, as in Lightning's own call.
-    loop._batches_that_stepped -= 1
-    trainer._logger_connector.update_train_epoch_metrics()  # leaves nothing for that one
-    loop._batches_that_stepped += 1
-
-
-def _step_plateaus(trainer: Any) -> None:
-    """Step the plateau schedules that read a metric per epoch, so that the checkpoint counts it.
-
-    Lightning does so after the checkpoint: a run that is resumed from there would lack it.
-    """
-    loop, epoch = trainer.fit_loop.epoch_loop, trainer.current_epoch
-    plateaus = [c for c in trainer.lr_scheduler_configs if c.reduce_on_plateau]
-    if not any(c.interval == "epoch" for c in plateaus) or not has_ended(trainer):
-        return
-    update = type(loop).update_lr_schedulers
-    update(loop, "epoch", update_plateau_schedulers=True)
-
-    def update_others(interval: str, update_plateau_schedulers: bool) -> None:
-        stepped = interval == "epoch" and update_plateau_schedulers
-        if not stepped or trainer.current_epoch != epoch:
-            update(loop, interval, update_plateau_schedulers)
-
-    loop.update_lr_schedulers = update_others
-
-
 def history(trainer: Any) -> dict[str, Any]:
     """Flush the history to disk; return the position of each logger that can be truncated to it."""
     loggers = [logger for logger in trainer.loggers if hasattr(logger, "position")]
@@ -315,16 +276,3 @@ def has_stopped_early(trainer: Any) -> bool:
     """Return whether early stopping has decided to end this run."""
     stoppers = [c for c in trainer.callbacks if isinstance(c, EarlyStopping)]
     return any(c.stopping_reason != EarlyStoppingReason.NOT_STOPPED for c in stoppers)
-
-
-def is_last_epoch(trainer: pl.Trainer) -> bool:
-    """Return, in `on_train_epoch_end`, whether training ends with this epoch."""
-    # Not `fit_loop.done`, which changes the loop's counters.
-    progress: Any = trainer.fit_loop.epoch_progress.current
-    epochs = progress.processed
-    ends = trainer.max_epochs is not None and trainer.max_epochs >= 0
-    return bool(
-        trainer.should_stop
-        or (ends and epochs >= (trainer.max_epochs or 0))
-        or (trainer.max_steps >= 0 and trainer.global_step >= trainer.max_steps)
-    )

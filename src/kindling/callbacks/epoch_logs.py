@@ -11,7 +11,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 from torchmetrics import Metric
 
-from src.kindling.callbacks.checkpointing import has_ended
+from src.kindling.callbacks.loop import has_ended
 
 State = dict[str, Any]
 

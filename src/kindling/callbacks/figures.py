@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import FSDPStrategy
 from pydantic import PositiveInt
 
-from src.kindling.callbacks.checkpointing import is_last_epoch
+from src.kindling.callbacks.loop import is_last_epoch
 from src.kindling.errors import first_line, printable
 
 ROOM = "src.kindling.figures"  # optional

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
+from src.kindling.callbacks.loop import after_each_batch, ignore_signals
 from src.kindling.process import signals
 
 LONGEST = 2.0  # seconds that a validation may continue after a signal
@@ -42,38 +43,14 @@ class StopOnSignal(Checkpoint):
         self._seen: float | None = None  # when a validation noticed a signal
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Keep Lightning's own handlers out."""
-        # There is no public way. Lightning's save in the middle of a step (its SLURM requeue), wait
-        # for other ranks inside the handler, and turn SIGTERM into exit status 0.
-        connector: Any = trainer._signal_connector
-        connector.register_signal_handlers = lambda: None
-        loop: Any = trainer.fit_loop.epoch_loop
-        loop._broadcast_sigterm_tensor = lambda: None  # at each step, about a signal it cannot see
-        # No hook comes after a batch's last one, which is the module's: state that it changes
-        # (an average, a target network) belongs to the checkpoint.
-        ended = type(loop).on_advance_end
-
-        def on_advance_end(data_fetcher: Any) -> None:
-            ended(loop, data_fetcher)
-            self._batch_ended(trainer, data_fetcher)
-
-        loop.on_advance_end = on_advance_end
+        """Replace Lightning's handlers, and stop after a batch's last hook."""
+        ignore_signals(trainer)
+        after_each_batch(trainer, lambda ends: None if ends else self._stop_if_pending(trainer))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """From now on a signal waits for the end of the step."""
         self._countdown, self._apart, self._asked = 1, 1, time.monotonic()
         self._stepping.enter_context(signals.defer_signals())
-
-    def _batch_ended(self, trainer: pl.Trainer, data_fetcher: Any) -> None:
-        """Stop here, unless the epoch ends or a validation has begun: then after that.
-
-        A run resumed from before a validation would skip it.
-        """
-        loop: Any = trainer.fit_loop.epoch_loop
-        last = loop.batch_progress.is_last_batch
-        # No public name tells whether a validation follows.
-        if not last and not loop._should_check_val_fx(data_fetcher):
-            self._stop_if_pending(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop after a validation in the middle of an epoch."""

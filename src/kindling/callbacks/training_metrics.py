@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from src.kindling.callbacks.checkpointing import is_last_epoch
+from src.kindling.callbacks.loop import is_last_epoch
 from src.kindling.callbacks.magnitudes import GradientNorms
 from src.kindling.schedulers import step_plateaus
 

@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 import optuna
 from lightning.pytorch.trainer.states import TrainerFn
 
-from src.kindling.callbacks.checkpointing import is_last_epoch
+from src.kindling.callbacks.loop import is_last_epoch
 
 
 class PrunedError(optuna.TrialPruned):

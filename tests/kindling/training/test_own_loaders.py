@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from src.kindling.build import Experiment
 from src.kindling.data import BaseData
 from src.kindling.loader import EpochSampler, OrderedLoader
-from src.kindling.resumable import make_resumable
+from src.kindling.repeatable import make_resumable
 from src.kindling.training.stages import has_stage
 from tests.kindling.examples.data.quadrants import draw
 from tests.kindling.process.test_randomness import StopAt, StoppedError
