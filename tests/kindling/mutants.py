@@ -229,6 +229,10 @@ MUTATIONS = [
         "src/kindling/speed/honored.py",
         "tests/kindling/speed/test_honored.py",
         ("not in PRECISIONS or _scales(trainer)", "not in PRECISIONS"),
+    ),
+    *_of(
+        "src/kindling/speed/honored.py",
+        "tests/kindling/speed/test_call_plan.py -k those_of_one_step",
         ("if not module.automatic_optimization:", "if False:"),
     ),
     *_of(

@@ -147,6 +147,18 @@ class Two(Net):
         return [torch.optim.SGD(part.parameters(), 0.1) for part in parts]
 
 
+class Manual(Net):
+    """Net that steps its one optimizer by itself."""
+
+    automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        self.manual_backward(super().training_step(batch, batch_idx))
+        if batch_idx % 2:
+            self.optimizers().step()
+            self.optimizers().zero_grad()
+
+
 class Skips(Net):
     """Net that leaves out every third batch."""
 
@@ -195,11 +207,13 @@ class Noisy:
 CASES: list[tuple[Any, Any, dict[str, Any], bool]] = [  # module, data, options, one step per call
     (Net, Rows, {}, False),
     (Logging, Rows, {"log_every_n_steps": 3}, False),
+    (Logging, Rows, {"limit_val_batches": 0}, False),
     (Logging, Rows, {"log_every_n_steps": 1, "accumulate_grad_batches": 2}, False),
     (Plateau, Rows, {}, False),
     (Plateau, Rows, {"check_val_every_n_epoch": 1, "accumulate_grad_batches": 2}, False),
     (Groups, Rows, {"gradient_clip_val": 0.1, "limit_train_batches": 5}, False),
     (Two, Rows, {"limit_val_batches": 0}, True),
+    (Manual, Rows, {"limit_val_batches": 0}, True),
     (Skips, Rows, {}, False),
     (Draws, Augmented, {"check_val_every_n_epoch": 3}, False),
     (One, Rows, {"check_val_every_n_epoch": 3}, False),
