@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_file_loader import (  # type: ig
     LegacyEventFileLoader,
 )
 from tensorboard.compat.proto import event_pb2  # type: ignore[import-untyped]
+from tensorboard.compat.proto.graph_pb2 import GraphDef  # type: ignore[import-untyped]
 from tensorboard.compat.proto.summary_pb2 import (  # type: ignore[import-untyped]
     Summary,
     SummaryMetadata,
@@ -163,14 +164,17 @@ def graph(net: nn.Module, inputs: Any) -> Any:
         Exception: anything that the network or the tracer raises.
     """
     modes = [(module, module.training) for module in net.modules()]
-    # Trace an uncompiled copy that shares the weights; torch's tracer warns that it is deprecated.
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with warnings.catch_warnings():  # torch's tracer warns that it is deprecated
         warnings.simplefilter("ignore")
         try:
-            return _pytorch_graph.graph(copy.copy(net), inputs)  # type: ignore[no-untyped-call]
+            # An uncompiled copy that shares the weights. torch keeps what it traces until the
+            # process ends; the check would trace and keep it several times.
+            traced = torch.jit.trace(copy.copy(net).eval(), inputs, check_trace=False)
         finally:
             for module, training in modes:
                 module.training = training
+    nodes = _pytorch_graph.parse(traced.inlined_graph, traced)  # type: ignore[no-untyped-call]
+    return GraphDef(node=nodes)
 
 
 def traceable(model: Any) -> tuple[nn.Module, Any] | None:

@@ -78,7 +78,8 @@ class TensorBoardLogger(LightningTensorBoardLogger):
             line = f"no graph of the network, which cannot be traced: {first_line(error)}"
             print(f"warning: {line}; logger.tensorboard.graph=false leaves it out", file=sys.stderr)
         else:
-            self.experiment._get_file_writer().add_graph(graph)
+            event = records.event_pb2.Event(graph_def=graph.SerializeToString())
+            self.experiment._get_file_writer().add_event(event)
 
     @rank_zero_only
     def log_histograms(self, model: Any, step: int) -> None:

@@ -202,7 +202,7 @@ class Dropping(nn.Module):
 def test_tracing_leaves_modes_and_random_numbers_alone() -> None:
     net, before = Dropping(), torch.get_rng_state()
     net.first.train()
-    graph, _ = records.graph(net, torch.zeros(1, 3))
+    graph = records.graph(net, torch.zeros(1, 3))
     assert any("batch_norm" in node.op for node in graph.node)
     assert [net.training, net.first.training, net.frozen.training] == [True, True, False]
     assert torch.equal(torch.get_rng_state(), before)
@@ -249,7 +249,7 @@ def test_the_graph_of_any_module_is_that_of_its_example_input_array(kind: type) 
     model.example_input_array = inputs if kind is dict else tuple(inputs.values())
     found = records.traceable(model)
     assert found is not None
-    graph, _ = records.graph(*found)
+    graph = records.graph(*found)
     assert any("embedding" in node.op for node in graph.node)
     assert any("head" in node.name for node in graph.node)
 
