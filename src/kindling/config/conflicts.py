@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import yaml
 
+from src.kindling.config.targets import LOADER
 from src.kindling.errors import InputError
 from src.kindling.layout import CONF, Plain
 
@@ -53,8 +54,7 @@ def _typed(trainer: Plain, overrides: Sequence[str]) -> list[tuple[str, str]]:
 
 def _without_effect(trainer: Plain) -> Iterator[tuple[str, str]]:
     """Yield pairs: a setting other than its default, and the one that leaves it without effect."""
-    text = (CONF / "trainer" / "default.yaml").read_text(encoding="utf-8")
-    default = yaml.safe_load(text)
+    default = trainer_defaults()
     for other, keys in IGNORED.items():
         if _ignores(other, trainer[other]):
             yield from ((key, other) for key in keys if trainer[key] != default[key])
@@ -62,6 +62,13 @@ def _without_effect(trainer: Plain) -> Iterator[tuple[str, str]]:
         least, most = trainer.get(f"min_{unit}"), trainer[f"max_{unit}"]
         if least is not None and most is not None and -1 < most < least:
             yield f"min_{unit}", f"max_{unit}"
+
+
+def trainer_defaults() -> Plain:
+    """Return the settings of conf/trainer/default.yaml, which has every key."""
+    text = (CONF / "trainer" / "default.yaml").read_text(encoding="utf-8")
+    held: Plain = yaml.load(text, Loader=LOADER)
+    return held
 
 
 def _ignores(key: str, value: object) -> bool:

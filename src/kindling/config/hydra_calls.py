@@ -20,7 +20,9 @@ def instantiate(node: Plain, **known: Any) -> Any:
         node: the configuration of one object, and of the objects that it is built from.
         known: arguments that the configuration lacks.
     """
+    listed = {}
     if IS_NEW:
         found = [value for place, value in nodes(node) if place and place[-1] == "_target_"]
-        known = {**known, LISTED: found}
-    return hydra.utils.instantiate(node, **known, _convert_="all")
+        listed = {LISTED: found}
+    # One node: Hydra merges arguments with what it is given, which takes as long as all the rest.
+    return hydra.utils.instantiate({**node, **known, "_convert_": "all"}, **listed)

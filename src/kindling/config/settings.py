@@ -14,9 +14,9 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
 
-from src.kindling.config import ranges, signatures, source, targets
+from src.kindling.config import conflicts, ranges, signatures, source, targets
 from src.kindling.errors import InputError, first_line, nearest
-from src.kindling.layout import CONF, Plain
+from src.kindling.layout import Plain
 
 Signature = Callable[[str, frozenset[str]], inspect.Signature]
 UNKNOWN = ""  # instead of a line: the source alone does not show whether there is a problem
@@ -109,7 +109,7 @@ def node_problems(where: str, node: Plain) -> list[str]:
 
 def _trainer_keys() -> set[str]:
     """Return the keys that every trainer needs, which a file from elsewhere may lack."""
-    return set(yaml.safe_load((CONF / "trainer" / "default.yaml").read_text(encoding="utf-8")))
+    return set(conflicts.trainer_defaults())
 
 
 def _top_level_problems(errors: list[Any]) -> list[str]:

@@ -1,5 +1,6 @@
 """Check `_target_`s: a run may use those in conf/ and in the folders that the user adds to it."""
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,16 +57,20 @@ def _instructions(pattern: str) -> Iterator[Instruction]:
             text = path.read_text(encoding="utf-8")
             parts = path.relative_to(folder).parts[:-1]
             tops = () if "@package _global_" in text else parts
-            for place, value in nodes(_content(text, path)):
-                if is_instruction(place) and isinstance(value, str | bool):
-                    yield tops, path, place, value
+            try:
+                yield from ((tops, path, *found) for found in _of_file(text))
+            except (yaml.YAMLError, ValueError) as error:
+                raise InputError(f"{path}: {first_line(error)}") from None
 
 
-def _content(text: str, path: Path) -> Any:
-    try:
-        return yaml.load(text, Loader=LOADER)
-    except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"{path}: {first_line(error)}") from None
+@functools.lru_cache(maxsize=1024)  # each run of a sweep or a study reads all of conf/
+def _of_file(text: str) -> list[tuple[tuple[Any, ...], Any]]:
+    """Return the instructions of a YAML: the keys that lead to each, and its value."""
+    return [
+        (place, value)
+        for place, value in nodes(yaml.load(text, Loader=LOADER))
+        if is_instruction(place) and isinstance(value, str | bool)
+    ]
 
 
 def is_instruction(place: tuple[Any, ...]) -> bool:

@@ -89,13 +89,18 @@ def _begun(device: str) -> dict[str, Any]:
         "config_dirs": [str(folder) for folder in layout.own_folders()],
         "git": git_state(),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": _versions(),
         "platform": platform.platform(),
         "device": device,
         "start": now(),
         "end": None,
         "status": "running",
     }
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in PACKAGES}
 
 
 def _ended_at_once(run: Path, record: dict[str, Any], log: TextIO, failure: str | None) -> bool:

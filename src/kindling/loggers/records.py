@@ -158,7 +158,7 @@ def picture(tag: str, png: bytes, description: str) -> Any:
 
 
 def graph(net: nn.Module, inputs: Any) -> Any:
-    """Return the graph of a network, traced with example inputs, without changing its modes.
+    """Return the record of a network's graph, traced with example inputs; its modes stay.
 
     Raises:
         Exception: anything that the network or the tracer raises.
@@ -169,12 +169,14 @@ def graph(net: nn.Module, inputs: Any) -> Any:
         try:
             # An uncompiled copy that shares the weights. torch keeps what it traces until the
             # process ends; the check would trace and keep it several times.
-            traced = torch.jit.trace(copy.copy(net).eval(), inputs, check_trace=False)
+            traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+                copy.copy(net).eval(), inputs, check_trace=False
+            )
         finally:
             for module, training in modes:
                 module.training = training
     nodes = _pytorch_graph.parse(traced.inlined_graph, traced)  # type: ignore[no-untyped-call]
-    return GraphDef(node=nodes)
+    return event_pb2.Event(graph_def=GraphDef(node=nodes).SerializeToString())
 
 
 def traceable(model: Any) -> tuple[nn.Module, Any] | None:

@@ -78,8 +78,7 @@ class TensorBoardLogger(LightningTensorBoardLogger):
             line = f"no graph of the network, which cannot be traced: {first_line(error)}"
             print(f"warning: {line}; logger.tensorboard.graph=false leaves it out", file=sys.stderr)
         else:
-            event = records.event_pb2.Event(graph_def=graph.SerializeToString())
-            self.experiment._get_file_writer().add_event(event)
+            self.experiment._get_file_writer().add_event(graph)
 
     @rank_zero_only
     def log_histograms(self, model: Any, step: int) -> None:

@@ -160,7 +160,7 @@ def _display(opened: OpenStudy) -> Iterator[Any]:
             print(line, flush=True)
         told_at, told = time.monotonic(), line
         bar.set_postfix_str(line, refresh=False)
-        bar.update(trials.progress(opened.study).done - bar.n)
+        bar.update(trials.progress(trials.latest(opened.study)).done - bar.n)
 
     with bar:
         yield show

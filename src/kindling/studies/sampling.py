@@ -33,6 +33,7 @@ class SeededSampler(BaseSampler):
     def __init__(self, make: Make, seed: int, number: Callable[[Study, FrozenTrial], int]) -> None:
         self._make, self._seed, self._number = make, seed, number
         self._sampler = self._made(0)
+        self.number = 0  # of the trial that it draws
 
     def _made(self, number: int) -> BaseSampler:
         [drawn] = np.random.SeedSequence([self._seed, number]).generate_state(1)
@@ -40,7 +41,8 @@ class SeededSampler(BaseSampler):
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Make the sampler of this trial."""
-        self._sampler = self._made(self._number(study, trial))
+        self.number = self._number(study, trial)
+        self._sampler = self._made(self.number)
         self._sampler.before_trial(study, trial)
 
     def infer_relative_search_space(

@@ -7,7 +7,7 @@ with the same settings, reported values and number. Everything here runs under t
 from dataclasses import dataclass
 
 import optuna
-from optuna import Study
+from optuna import Study, Trial
 from optuna.trial import FrozenTrial, TrialState
 
 from src.kindling.studies.space import Value
@@ -18,7 +18,7 @@ RUN, ERROR, GUESS = "run", "error", "guess"
 MOST_DEATHS = 3  # a trial whose workers die this often is given up
 
 
-def number(study: Study, trial: FrozenTrial) -> int:
+def number(study: Study, trial: FrozenTrial | Trial) -> int:
     """Return a trial's number, which counts first attempts alone: 0, 1, 2, ..."""
     if NUMBER in trial.user_attrs:
         return int(trial.user_attrs[NUMBER])
@@ -58,11 +58,10 @@ class Progress:
     error: str
 
 
-def progress(study: Study) -> Progress:
-    """Return the progress of a study."""
-    all_trials = list(latest(study).values())
-    states = [trial.state for trial in all_trials]
-    ended = [trial for trial in all_trials if trial.state.is_finished()]
+def progress(attempts: dict[int, FrozenTrial]) -> Progress:
+    """Return the progress of a study, from the latest attempt of each trial."""
+    states = [trial.state for trial in attempts.values()]
+    ended = [trial for trial in attempts.values() if trial.state.is_finished()]
     ended.sort(key=lambda trial: (trial.datetime_complete is not None, trial.datetime_complete))
     in_a_row = 0
     for trial in reversed(ended):
@@ -79,12 +78,14 @@ def progress(study: Study) -> Progress:
     )
 
 
-def take_up_lost(study: Study) -> None:
-    """Queue the trials again whose workers died."""
+def take_up_lost(study: Study) -> Progress:
+    """Queue the trials again whose workers died; return the progress of the study."""
     optuna.storages.fail_stale_trials(study)
-    for trial in latest(study).values():
-        if trial.state == TrialState.FAIL and ERROR not in trial.user_attrs:
-            requeue(study, trial, died=True)
+    found = latest(study)
+    lost = [t for t in found.values() if t.state == TrialState.FAIL and ERROR not in t.user_attrs]
+    for trial in lost:
+        requeue(study, trial, died=True)
+    return progress(latest(study) if lost else found)
 
 
 def requeue(study: Study, trial: FrozenTrial, died: bool) -> None:

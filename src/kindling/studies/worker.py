@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy
 from optuna import Study, Trial
 from optuna.exceptions import StorageInternalError
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from src.kindling.errors import InputError, first_line, printable
 from src.kindling.layout import Plain
@@ -83,8 +83,7 @@ class Worker:
         """Train one trial, or wait for those of others; say whether there may be more."""
         with contextlib.ExitStack() as until_drawn:
             until_drawn.enter_context(storage.locked(self.url, self.folder))
-            trials.take_up_lost(self.study)
-            progress = trials.progress(self.study)
+            progress = trials.take_up_lost(self.study)
             if progress.failed_in_a_row >= self.max_failures:
                 raise TooManyFailuresError(
                     f"the last {progress.failed_in_a_row} trials have failed: {progress.error}"
@@ -102,13 +101,12 @@ class Worker:
     def _objective(self, trial: Trial) -> Any:
         """Train a trial's run; return the values of its metrics."""
         self._trial = trial
-        number = trials.number(self.study, _frozen(self.study, trial))
+        number: int = self.study.sampler.number  # type: ignore[union-attr]
         with self._outcomes(trial, number):
             drawn = suggest(trial, self.recipe)
             run = self.folder / f"trial-{number:04d}"
-            for key, note in ((trials.NUMBER, number), (trials.RUN, run.name)):
-                if key not in trial.user_attrs:
-                    trial.set_user_attr(key, note)
+            if trials.RUN not in trial.user_attrs:
+                trial.set_user_attr(trials.RUN, run.name)
             self._release()
             return self._values(trial, self._trained(trial, number, drawn, run))
 
@@ -196,7 +194,7 @@ class Worker:
         if self._trial is None:
             return
         with storage.locked(self.url, self.folder):
-            trial = _frozen(self.study, self._trial)
+            trial = self.study.get_trials(deepcopy=False)[self._trial.number]
             if trial.state == TrialState.RUNNING:
                 self.study.tell(trial.number, state=TrialState.FAIL)
                 trials.requeue(self.study, trial, died=False)
@@ -209,10 +207,6 @@ def _say(line: str) -> None:
 def _is_of_the_machine(error: Exception) -> bool:
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     return full or isinstance(error, StorageInternalError | sqlalchemy.exc.SQLAlchemyError)
-
-
-def _frozen(study: Study, trial: Trial) -> FrozenTrial:
-    return study.get_trials(deepcopy=False)[trial.number]
 
 
 def suggest(trial: Trial, recipe: Recipe) -> dict[str, Value]:

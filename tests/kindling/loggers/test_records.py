@@ -16,6 +16,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.context import RequestContext
 from tensorboard.plugins.hparams import api_pb2, list_session_groups
 from tensorboard.plugins.hparams.backend_context import Context
@@ -202,7 +203,7 @@ class Dropping(nn.Module):
 def test_tracing_leaves_modes_and_random_numbers_alone() -> None:
     net, before = Dropping(), torch.get_rng_state()
     net.first.train()
-    graph = records.graph(net, torch.zeros(1, 3))
+    graph = GraphDef.FromString(records.graph(net, torch.zeros(1, 3)).graph_def)
     assert any("batch_norm" in node.op for node in graph.node)
     assert [net.training, net.first.training, net.frozen.training] == [True, True, False]
     assert torch.equal(torch.get_rng_state(), before)
@@ -249,7 +250,7 @@ def test_the_graph_of_any_module_is_that_of_its_example_input_array(kind: type) 
     model.example_input_array = inputs if kind is dict else tuple(inputs.values())
     found = records.traceable(model)
     assert found is not None
-    graph = records.graph(*found)
+    graph = GraphDef.FromString(records.graph(*found).graph_def)
     assert any("embedding" in node.op for node in graph.node)
     assert any("head" in node.name for node in graph.node)
 

@@ -75,7 +75,7 @@ def test_a_trial_that_ends_its_worker_again_and_again_is_given_up(study: optuna.
         attempt(study, TrialState.FAIL)
     trials.take_up_lost(study)
     trials.take_up_lost(study)
-    progress = trials.progress(study)
+    progress = trials.progress(trials.latest(study))
     assert (progress.done, progress.waiting) == (1, 0)
     assert progress.error == "its worker died 4 times"
 
@@ -85,7 +85,7 @@ def test_a_stop_is_not_a_death(study: optuna.Study) -> None:
         attempt(study, TrialState.FAIL, run="trial-0000")
         trials.requeue(study, study.trials[-1], died=False)
     trials.take_up_lost(study)
-    assert trials.progress(study).waiting == 1
+    assert trials.progress(trials.latest(study)).waiting == 1
 
 
 def test_progress_counts_failures_since_the_last_success(study: optuna.Study) -> None:
@@ -95,7 +95,7 @@ def test_progress_counts_failures_since_the_last_success(study: optuna.Study) ->
     attempt(study, TrialState.FAIL, error="third")
     study.ask()
     study.enqueue_trial({"x": 0.5})
-    assert trials.progress(study) == trials.Progress(4, 1, 1, 2, "third")
+    assert trials.progress(trials.latest(study)) == trials.Progress(4, 1, 1, 2, "third")
 
 
 def test_a_stream_without_a_length_reports_its_epochs() -> None:
