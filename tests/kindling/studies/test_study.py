@@ -1,13 +1,17 @@
 """A study from its command line to its end, in one process and with one worker."""
 
+import gc
 import importlib.util
 import json
 import re
 import shutil
+import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
 import yaml
@@ -104,6 +108,27 @@ def test_a_study_that_is_continued_is_the_same_as_one_that_never_stopped(
     command.here("study", "study.name=rates", *QUICK, RATES, "study.trials=2")
     command.here("study", "study.name=rates", "study.trials=6")  # knows the rest
     assert state(load("rates")) == state(load("rates", log_dir))[:6]
+
+
+def test_a_trial_leaves_nothing_in_the_memory_of_its_worker(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = []
+
+    def fit(*arguments: Any, **named: Any) -> None:
+        fit_of_lightning(*arguments, **named)
+        gc.collect()
+        kinds = [type(o) for o in gc.get_objects() if isinstance(o, type | re.Pattern | pl.Trainer)]
+        held.append((len(warnings.filters), Counter(kind.__name__ for kind in kinds)))
+
+    fit_of_lightning = pl.Trainer.fit
+    monkeypatch.setattr(pl.Trainer, "fit", fit)
+    words = ("model=line", "trainer.max_epochs=1", "~callbacks.figures", RATES, "study.trials=5")
+    command.here("study", "study.name=m", *words)
+    (filters, before), *_, (filters_later, after) = held[3:]
+    assert filters_later == filters
+    # torch keeps a class of each layer that it has traced for the Graphs tab.
+    assert after - before in (Counter(), Counter(type=len(held[4:])))
 
 
 def test_another_study_seed_draws_other_settings(done: Any, command: Command, load: Any) -> None:
