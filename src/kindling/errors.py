@@ -1,8 +1,10 @@
 """Error messages for users: one line without control characters, with the nearest valid choice."""
 
+import contextlib
 import difflib
 import re
 import reprlib
+from pathlib import Path
 from typing import Any
 
 _short = reprlib.Repr()  # values from files can be long, or contain themselves
@@ -32,6 +34,21 @@ def nearest(word: str, choices: list[str]) -> str:
     if close:
         return f": did you mean {close[0]!r}?"
     return f": choose from {', '.join(choices)}" if 0 < len(choices) <= 12 else ""
+
+
+def nearest_path(path: Path) -> str:
+    """Return `: did you mean 'x'?` for a path that is not there, if its folder has a close name."""
+    with contextlib.suppress(OSError):  # a name too long for any file, a folder that is not ours
+        first = next(part for part in [*reversed(path.parents), path] if not part.exists())
+        names = {_without_zeros(part.name): part for part in sorted(first.parent.iterdir())}
+        for close in difflib.get_close_matches(_without_zeros(first.name), names, n=1):
+            whole = names[close] / path.relative_to(first)
+            return f": did you mean {str(whole if whole.exists() else names[close])!r}?"
+    return ""
+
+
+def _without_zeros(name: str) -> str:
+    return re.sub(r"(?<!\d)0+(?=\d)", "", name)  # trial-0001: trial-1
 
 
 def first_line(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from src.kindling.errors import InputError, printable
+from src.kindling.errors import InputError, nearest_path, printable
 from src.kindling.files import bounded, run_lock, run_record
 from src.kindling.files.atomic_write import write_text
 from src.kindling.layout import BEST, LAST, Plain, command_line
@@ -168,7 +168,7 @@ def find(run: str, log_dir: str) -> Path:
         raise InputError(f"{run}: only runs and checkpoints on this machine are read")
     path = latest(Path(log_dir)) if run == "latest" else Path(run)
     if not exists(path):
-        raise InputError(f"{run}: there is no such run directory")
+        raise InputError(f"{run}: there is no such run directory{nearest_path(Path(run))}")
     if path.is_symlink():  # later messages should name the run itself
         path = target(path)
     if not (path / "config.yaml").exists():
@@ -215,7 +215,7 @@ def find_checkpoint(run: str, log_dir: str) -> Path:
     if run.endswith(".ckpt") and "://" not in run:
         path = Path(run)
         if not exists(path) or not path.is_file():
-            raise InputError(f"{run}: there is no such checkpoint file")
+            raise InputError(f"{run}: there is no such checkpoint file{nearest_path(path)}")
         if (owner := path.absolute().parent.parent / "config.yaml").exists():
             check_parts(owner.parent)
         return path

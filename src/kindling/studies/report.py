@@ -11,13 +11,13 @@ from optuna.trial import FrozenTrial
 
 from src.kindling import layout
 from src.kindling.chart import Chart
-from src.kindling.errors import InputError, nearest
+from src.kindling.errors import InputError
 from src.kindling.studies import definition, storage, summary, trials
 from src.kindling.studies.charts import charts
 from src.kindling.studies.definition import Definition
 from src.kindling.studies.recipe import Recipe
 from src.kindling.studies.settings import check_name
-from src.kindling.studies.study import existing, quiet_optuna
+from src.kindling.studies.study import existing, quiet_optuna, unknown
 
 MOST = 500  # trials in the table
 Table = tuple[str, list[str], list[list[Any]]]  # caption, header, rows
@@ -63,8 +63,7 @@ def read(name: str, log_dir: str, address: str | None = None) -> StudyReport:
     url = storage.url_of(address, folder, "storage")
     study = existing(name, url, folder)
     if study is None:
-        known = [path.name for path in folder.parent.glob("*/")]
-        raise InputError(f"study={name}: no such study in {folder.parent}{nearest(name, known)}")
+        raise unknown("study", folder)
     found = definition.of(study)
     return StudyReport(
         f"study {name}",

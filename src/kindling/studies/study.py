@@ -117,6 +117,13 @@ def existing(name: str, url: str, folder: Path, heartbeat: int = 10) -> Study | 
         return definition.find(name, storage.opened(url, folder, heartbeat))
 
 
+def unknown(key: str, folder: Path) -> InputError:
+    """Return the error of a study that is not there, with the nearest name."""
+    known = [path.name for path in folder.parent.glob("*/")]
+    near = nearest(folder.name, known)
+    return InputError(f"{key}={folder.name}: there is no such study in {folder.parent}{near}")
+
+
 def _check_parts(folder: Path) -> None:
     """Refuse a study whose directory holds links, pipes or devices, as that of a run.
 
@@ -150,7 +157,7 @@ def _given(settings: StudySettings, recipe: Recipe) -> Plain:
 def _start(name: str, url: str, folder: Path, settings: StudySettings, recipe: Recipe) -> OpenStudy:
     """Make a study, unless another worker has just made it."""
     if settings.trials == 0:
-        raise InputError(f"study.name={name}: there is no such study in {folder.parent}")
+        raise unknown("study.name", folder)
     _sampler(settings, settings.seed, recipe)
     _check_seeds(settings, settings.seeds, recipe)
     _check_guesses(settings, recipe)

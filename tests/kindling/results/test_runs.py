@@ -114,6 +114,29 @@ def test_runs_are_found_by_path_folder_pattern_and_latest(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("logs/study/z/trial-1", "'logs/study/z/trial-0001'?"),
+        ("logs/study/z/trial-11", "'logs/study/z/trial-0011'?"),
+        ("logs/study/zz/trial-0001", "'logs/study/z/trial-0001'?"),
+        ("lgos/study/elsewhere", "'logs'?"),
+        ("logs/study/z/trial-0001/checkpoints/lst.ckpt", "'{}/trial-0001/checkpoints/last.ckpt'?"),
+        ("logs/else/where", ""),
+    ],
+)
+def test_a_path_that_is_not_there_gets_the_nearest_that_is(tmp_path, monkeypatch, name, near):
+    monkeypatch.chdir(tmp_path)
+    for number in (0, 1, 11):
+        run = tmp_path / "logs" / "study" / "z" / f"trial-{number:04d}" / "checkpoints"
+        run.mkdir(parents=True)
+        (run / "last.ckpt").touch()
+    with pytest.raises(InputError, match="there is no such") as raised:
+        run_directory.find_checkpoint(name, "logs")
+    said = str(raised.value).partition(": did you mean ")[2]
+    assert said == near.format("logs/study/z")
+
+
+@pytest.mark.parametrize(
     ("name", "said"),
     [
         ("nothing", "there is no such run directory"),

@@ -112,7 +112,7 @@ def test_the_page_is_one_file_that_runs_nothing(log_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["study=kind"], "study=kind: no such study in {}/study: did you mean 'kinds'?"),
+        (["study=kind"], "study=kind: there is no such study in {}/study: did you mean 'kinds'?"),
         (["study=../../etc"], "study=../../etc: letters, digits, '-', '_' and '.' make a name"),
         (["study=kinds", "storage=mysql://x"], "storage=mysql://x: choose null (SQLite) or"),
     ],
