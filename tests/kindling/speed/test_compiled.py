@@ -302,7 +302,8 @@ def test_one_compilation_serves_all_epochs_and_resuming_repeats_them(
     whole = fit(build(*overrides, "compile=true"))
     assert counters["stats"]["unique_graphs"] == 1  # two full batches; the last one runs eagerly
     said = capsys.readouterr()
-    assert said.err == ""
+    # Torch built with CUDA says so where there is none.
+    assert [line for line in said.err.splitlines() if "No CUDA runtime" not in line] == []
     assert [line for line in said.out.splitlines() if "compiling" in line] == [
         "compiling 2 steps per call (once; cached on disk afterwards)",
     ]
