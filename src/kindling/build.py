@@ -16,12 +16,13 @@ import lightning.pytorch as pl
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, get_object
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from src.kindling import factories
 from src.kindling.callbacks.epoch_logs import EpochLogs
 from src.kindling.callbacks.monitors import Monitors
+from src.kindling.callbacks.own_checkpoints import OwnCheckpoints
 from src.kindling.config import masking
 from src.kindling.config.hydra_calls import instantiate
 from src.kindling.errors import InputError, first_line
@@ -165,7 +166,7 @@ def build_trainer(settings: Plain, run: Path) -> pl.Trainer:
             options,
             default_root_dir=str(run),
             logger=loggers or False,
-            callbacks=[Monitors(named), *named.values(), Seeding(settings["seed"]), EpochLogs()],
+            callbacks=[Monitors(named), *named.values(), *_installed(settings)],
             plugins=[ConfiguredCheckpointIO(masking.masked(settings))],
             enable_progress_bar="progress" in settings["callbacks"],
             enable_checkpointing=any(isinstance(c, Checkpoint) for c in named.values()),
@@ -173,6 +174,10 @@ def build_trainer(settings: Plain, run: Path) -> pl.Trainer:
     if settings["steps_per_execution"] > 1 or settings["compile"]:
         _speed_up(trainer, settings)
     return trainer
+
+
+def _installed(settings: Plain) -> list[Callback]:
+    return [Seeding(settings["seed"]), EpochLogs(), OwnCheckpoints()]
 
 
 def build_logger(node: Plain, run: Path) -> Any:

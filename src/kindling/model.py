@@ -132,7 +132,7 @@ class BaseModule(pl.LightningModule):
 
     def training_loss(self, batch: Any) -> Tensor:
         """Return the loss of one batch."""
-        inputs, targets = batch
+        inputs, targets = self._pair(batch, "training_loss")
         return self.loss(self(inputs), targets)
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
@@ -161,8 +161,20 @@ class BaseModule(pl.LightningModule):
         """Log `test/...` over all batches and ranks."""
         self._log_stage("test")
 
+    def _pair(self, batch: Any, method: str) -> tuple[Any, Any]:
+        """Return the inputs and targets of a batch, or name the method that other batches need."""
+        if isinstance(batch, tuple | list) and len(batch) == 2:
+            return batch[0], batch[1]
+        parts = f"a {type(batch).__name__}"
+        if isinstance(batch, tuple | list):
+            parts += f" of {len(batch)} parts"
+        name = type(self).__name__
+        raise TypeError(
+            f"{name}: a batch is {parts}, not (inputs, targets): define {name}.{method}"
+        )
+
     def _evaluation_step(self, stage: str, batch: Any) -> None:
-        inputs, targets = batch
+        inputs, targets = self._pair(batch, "validation_step" if stage == "val" else "test_step")
         outputs = self(inputs)
         loss = self.loss(outputs, targets)
         for name, metric in self.stage_metrics[stage].items(keep_base=True):

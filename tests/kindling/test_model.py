@@ -1,6 +1,7 @@
 """The module that models extend behaves as any LightningModule does."""
 
 import copy
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -55,7 +56,27 @@ def test_an_own_training_step_and_configure_optimizers_train(
     assert all(map(torch.equal, *weights))
     said = [line for line in capsys.readouterr().err.splitlines() if "compile=true" in line]
     assert len(said) == ("compile=true" in words)
-    assert all("Own.training_step is not compiled" in line for line in said)
+    line = (
+        "Own.training_step is not compiled: return the loss from training_loss(self, batch) instead"
+    )
+    assert all(line in warning for warning in said)
+
+
+@pytest.mark.parametrize(
+    ("batch", "what"),
+    [
+        ([torch.ones(2, 3)] * 3, "a list of 3 parts"),
+        ({"x": 1, "y": 2}, "a dict"),
+        (torch.ones(2), "a Tensor"),
+    ],
+)
+def test_a_batch_that_is_not_a_pair_names_the_method_to_define(batch: Any, what: str) -> None:
+    said = f"BaseModule: a batch is {what}, not (inputs, targets): define BaseModule.{{}}"
+    model = BaseModule()
+    with pytest.raises(TypeError, match=re.escape(said.format("training_loss"))):
+        model.training_step(batch, 0)
+    with pytest.raises(TypeError, match=re.escape(said.format("test_step"))):
+        model.test_step(batch, 0)
 
 
 def test_a_metric_that_is_no_number_is_refused_by_name(

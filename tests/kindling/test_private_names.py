@@ -18,15 +18,14 @@ ENGINE = ROOT / "src" / "kindling"
 LISTED = [
     (
         *("callbacks/loop.py", "_logger_connector", "trainer"),
-        "an epoch's metrics are in the history before its checkpoint; Lightning logs them after it",
+        "a checkpoint is written after an epoch's metrics are logged; no hook comes so late",
     ),
     ("callbacks/loop.py", "_batches_that_stepped", "loop", "the step of these metrics"),
     ("callbacks/loop.py", "_iteration_based_training", "fit_loop", "resuming max_steps"),
+    ("callbacks/loop.py", "_restarting", "fit_loop", "a resumed epoch ends as any other"),
+    ("callbacks/loop.py", "_first_loop_iter", "connector", "sums of self.log are kept on resuming"),
     ("callbacks/epoch_logs.py", "_results", "loop", "sums of self.log, which no checkpoint holds"),
-    (
-        *("callbacks/epoch_logs.py", "_ResultCollection"),
-        *("lightning.pytorch.trainer.connectors.logger_connector.result", "the same"),
-    ),
+    ("callbacks/epoch_logs.py", "_forward_cache", "metric", "the same"),
     ("callbacks/epoch_logs.py", "_update_count", "metric", "a state that is read without updates"),
     ("callbacks/loop.py", "_signal_connector", "trainer", "Lightning's own signal handlers"),
     ("callbacks/loop.py", "_broadcast_sigterm_tensor", "loop", "the same, at each step"),
@@ -41,6 +40,13 @@ LISTED = [
     ),
     ("process/ddp.py", "_call_children_scripts", "launcher", "the same"),
     ("process/seeding.py", "_combined_loader", "fit_loop", "a loader that is set up too early"),
+]
+LISTED += [
+    (
+        *("callbacks/epoch_logs.py", name),
+        *("lightning.pytorch.trainer.connectors.logger_connector.result", "sums of self.log"),
+    )
+    for name in ("_Metadata", "_ResultMetric", "_Sync")
 ]
 LISTED += [
     (file, "_pytree", "torch.utils", "nested inputs; torch has no public functions for trees")
@@ -86,6 +92,7 @@ def objects() -> dict[str, object]:
         "trainer": trainer,
         "fit_loop": trainer.fit_loop,
         "loop": trainer.fit_loop.epoch_loop,
+        "connector": trainer._logger_connector,
         "parameter": parameter,
         "metric": MeanMetric(),
         "optimizer": torch.optim.SGD([parameter], 0.1),

@@ -17,11 +17,10 @@ from pydantic import PositiveInt
 from src.kindling.callbacks.averaging import ends_with_average
 from src.kindling.callbacks.freezing import freeze_only, frozen
 from src.kindling.callbacks.loop import (
+    call_after_hooks,
     count_an_ended_epoch_once,
     has_ended,
     is_last_epoch,
-    log_epoch,
-    step_plateaus,
 )
 from src.kindling.files.checkpoint import AtomicCheckpointIO
 
@@ -30,8 +29,9 @@ class Checkpointing(Checkpoint):
     """Write `checkpoints/best.ckpt` and `checkpoints/last.ckpt` in the run directory.
 
     Both are written after each validation, or every `every_n_epochs` epochs if nothing is
-    validated, and at the end of training. A checkpoint at the end of an epoch is written after the
-    epoch has ended, never inside its last batch, so that a resumed run starts between epochs.
+    validated, and at the end of training: after all hooks, whoever wrote them. A checkpoint at the
+    end of an epoch is written after the epoch has ended, never inside its last batch, so that a
+    resumed run starts between epochs.
 
     In addition to Lightning's content, each checkpoint holds what the following steps depend on:
     the latest metrics (for monitors), gradients of an unfinished accumulation (on one process),
@@ -65,25 +65,28 @@ class Checkpointing(Checkpoint):
 
     # Saving -----------------------------------------------------------------------------------
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Save after all hooks."""
+        call_after_hooks(trainer)
+
+    def after_validation(self, trainer: pl.Trainer, ends: bool) -> None:
         """Save after a validation in the middle of an epoch; otherwise wait for the epoch's end."""
-        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
-            return
-        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        if ends:
             self._validated = True
         else:
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Raise what a write in the background has raised."""
+        if isinstance(writer := trainer.strategy.checkpoint_io, AtomicCheckpointIO):
+            writer.raise_failures()
+
+    def after_epoch(self, trainer: pl.Trainer) -> None:
         """Save if this epoch was validated, is due, or is the last."""
-        log_epoch(trainer)
-        step_plateaus(trainer)
         validates = sum(trainer.num_val_batches) > 0
         turn = not validates and (trainer.current_epoch + 1) % self.every_n_epochs == 0
         if self._validated or turn or is_last_epoch(trainer):
             self._save(trainer)
-        elif isinstance(writer := trainer.strategy.checkpoint_io, AtomicCheckpointIO):
-            writer.raise_failures()
         self._validated = False
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -1,10 +1,10 @@
 """Extend Lightning's training loop where it has no public hook: all of it is in this file.
 
-At the end of an epoch Lightning calls the callbacks, the one that saves last, then steps the
-schedules and logs the epoch's means; a checkpoint would lack both.
+What is saved after a batch, a validation or an epoch is saved here after its last hook, whoever
+wrote that. Lightning's own hook for saving is followed by those of other callbacks and the module,
+steps of schedules, and the means of the epoch: a resumed run would lack them.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 
@@ -19,23 +19,41 @@ def ignore_signals(trainer: Any) -> None:
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
 
 
-def after_each_batch(trainer: Any, call: Callable[[bool], None]) -> None:
-    """Call back after a batch's last hook, the module's `on_train_batch_end`.
+def call_after_hooks(trainer: Any) -> None:
+    """Let a fit call, after all hooks, these methods of the callbacks that define them.
 
-    State that this hook changes (an average, a target network) belongs to a checkpoint.
-
-    Args:
-        trainer: before its fit.
-        call: is told whether the epoch ends with this batch, or a validation follows.
+    - `after_batch(trainer)`: unless a validation follows or the epoch ends;
+    - `after_validation(trainer, ends)`: `ends` says whether the epoch ends with it;
+    - `after_epoch(trainer)`: its schedules have stepped, and its means are logged.
     """
-    loop: Any = trainer.fit_loop.epoch_loop
-    ended = type(loop).on_advance_end
+    loop, connector = trainer.fit_loop.epoch_loop, trainer._logger_connector
+    validation, progress = loop.val_loop, loop.batch_progress
+
+    def call(name: str, *arguments: Any) -> None:
+        for callback in trainer.callbacks:
+            if hasattr(callback, name):
+                getattr(callback, name)(trainer, *arguments)
 
     def on_advance_end(data_fetcher: Any) -> None:
-        ended(loop, data_fetcher)
-        call(loop.batch_progress.is_last_batch or loop._should_check_val_fx(data_fetcher))
+        trainer.fit_loop._restarting = False  # else a resumed epoch ends without plateau schedules
+        type(loop).on_advance_end(loop, data_fetcher)
+        if not progress.is_last_batch and not loop._should_check_val_fx(data_fetcher):
+            call("after_batch")
 
-    loop.on_advance_end = on_advance_end
+    def on_run_end() -> Any:
+        outputs = type(validation).on_run_end(validation)
+        if not trainer.sanity_checking:
+            call("after_validation", progress.is_last_batch)
+        return outputs
+
+    def update_train_epoch_metrics() -> None:
+        type(connector).update_train_epoch_metrics(connector)
+        loop._batches_that_stepped += 1  # one less for the logs of the epoch
+        call("after_epoch")
+        loop._batches_that_stepped -= 1
+
+    loop.on_advance_end, validation.on_run_end = on_advance_end, on_run_end
+    connector.update_train_epoch_metrics = update_train_epoch_metrics
 
 
 def count_an_ended_epoch_once(trainer: Any) -> None:
@@ -43,37 +61,9 @@ def count_an_ended_epoch_once(trainer: Any) -> None:
     trainer.fit_loop._iteration_based_training = lambda: False
 
 
-def log_epoch(trainer: Any) -> None:
-    """Log what `self.log(..., on_epoch=True)` has gathered, so that the checkpoint counts it.
-
-    Lightning does so after the checkpoint: a run that is resumed from there would lack it.
-    """
-    loop: Any = trainer.fit_loop.epoch_loop
-    _ = trainer.callback_metrics  # looking at them keeps them, for monitors
-    # The step of the epoch's last batch, as in Lightning's own call.
-    loop._batches_that_stepped -= 1
-    trainer._logger_connector.update_train_epoch_metrics()  # leaves nothing for that one
-    loop._batches_that_stepped += 1
-
-
-def step_plateaus(trainer: Any) -> None:
-    """Step the plateau schedules that read a metric per epoch, so that the checkpoint counts it.
-
-    Lightning does so after the checkpoint: a run that is resumed from there would lack it.
-    """
-    loop, epoch = trainer.fit_loop.epoch_loop, trainer.current_epoch
-    plateaus = [c for c in trainer.lr_scheduler_configs if c.reduce_on_plateau]
-    if not any(c.interval == "epoch" for c in plateaus) or not has_ended(trainer):
-        return
-    update = type(loop).update_lr_schedulers
-    update(loop, "epoch", update_plateau_schedulers=True)
-
-    def update_others(interval: str, update_plateau_schedulers: bool) -> None:
-        stepped = interval == "epoch" and update_plateau_schedulers
-        if not stepped or trainer.current_epoch != epoch:
-            update(loop, interval, update_plateau_schedulers)
-
-    loop.update_lr_schedulers = update_others
+def keep_results(trainer: Any) -> None:
+    """Keep the values of `self.log`, which Lightning resets at the first batch that it takes."""
+    trainer._logger_connector._first_loop_iter = True
 
 
 def has_ended(trainer: Any) -> bool:
@@ -83,7 +73,7 @@ def has_ended(trainer: Any) -> bool:
 
 
 def is_last_epoch(trainer: Any) -> bool:
-    """Return, in `on_train_epoch_end`, whether training ends with this epoch."""
+    """Return, at the end of an epoch, whether training ends with it."""
     # Not `fit_loop.done`, which changes the loop's counters.
     progress: Any = trainer.fit_loop.epoch_progress.current
     epochs = progress.processed

@@ -58,9 +58,15 @@ class RangeTest(Callback):
         self.suggested = ""
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Leave out what waits for metrics of a validation, which a range test does not have."""
-        waiting = (EarlyStopping, ModelCheckpoint)
-        trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, waiting)]
+        """Leave out what waits for a metric: of a validation, which a range test does not have."""
+        callbacks = trainer.callbacks
+        waiting = [
+            c for c in callbacks if isinstance(c, EarlyStopping | ModelCheckpoint) and c.monitor
+        ]
+        trainer.callbacks = [c for c in callbacks if c not in waiting]
+        if waiting and trainer.is_global_zero:
+            names = ", ".join(f"{type(c).__name__} ({c.monitor})" for c in waiting)
+            print(f"lr_find: left out, since a range test does not validate: {names}")
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Refuse what cannot be tested."""

@@ -7,9 +7,8 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.trainer.states import TrainerFn
 
-from src.kindling.callbacks.loop import after_each_batch, ignore_signals
+from src.kindling.callbacks.loop import call_after_hooks, ignore_signals
 from src.kindling.process import signals
 
 LONGEST = 2.0  # seconds that a validation may continue after a signal
@@ -29,8 +28,7 @@ class StopOnSignal(Checkpoint):
     checkpoint has its metrics; a longer one is abandoned without saving, which loses the steps
     since the last checkpoint.
 
-    It is a `Checkpoint` so that Lightning calls it last at the end of an epoch: after the schedule
-    has moved and the best checkpoint is written.
+    It is a `Checkpoint` so that it comes after the one that writes the best checkpoint.
 
     Raises:
         Stopped: with that status, out of `Trainer.fit`.
@@ -43,21 +41,27 @@ class StopOnSignal(Checkpoint):
         self._seen: float | None = None  # when a validation noticed a signal
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Replace Lightning's handlers, and stop after a batch's last hook."""
+        """Replace Lightning's handlers, and stop after all hooks."""
         ignore_signals(trainer)
-        after_each_batch(trainer, lambda ends: None if ends else self._stop_if_pending(trainer))
+        call_after_hooks(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """From now on a signal waits for the end of the step."""
         self._countdown, self._apart, self._asked = 1, 1, time.monotonic()
         self._stepping.enter_context(signals.defer_signals())
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def after_batch(self, trainer: pl.Trainer) -> None:
+        """Stop after a batch."""
+        self._stop_if_pending(trainer)
+
+    def after_validation(self, trainer: pl.Trainer, ends: bool) -> None:
         """Stop after a validation in the middle of an epoch."""
-        loop: Any = trainer.fit_loop.epoch_loop
-        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
-        if fitting and not loop.batch_progress.is_last_batch:
+        if not ends:
             self._stop_if_pending(trainer)
+
+    def after_epoch(self, trainer: pl.Trainer) -> None:
+        """Stop at the end of an epoch."""
+        self._stop_if_pending(trainer)
 
     def on_validation_batch_end(
         self,
@@ -75,14 +79,6 @@ class StopOnSignal(Checkpoint):
         if time.monotonic() - self._seen > LONGEST:
             how = f"stopped in the validation after step {trainer.global_step}, without saving"
             raise signals.Stopped(signals.pending_signal(), how)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop at the end of an epoch."""
-        self._stop_if_pending(trainer)
-
-    def epochs_until_next(self, trainer: pl.Trainer, steps: int) -> float:
-        """Need no epoch end: a call stops after the epoch in which a signal arrives."""
-        return float("inf")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop before the test; everything is saved."""

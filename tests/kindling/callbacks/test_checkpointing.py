@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from src.kindling.build import Experiment
 from src.kindling.callbacks.checkpointing import Checkpointing
@@ -169,6 +170,20 @@ def test_validations_amid_an_epoch_are_kept_too(
     named = saved_as(monkeypatch)
     experiment.trainer.fit(experiment.model, datamodule=experiment.data)
     assert [step for name, step in named if name == "last.ckpt"] == [2, 4]
+
+
+@pytest.mark.parametrize("logger", ["none", "csv", "tensorboard"])
+def test_a_model_checkpoint_of_ones_own_has_a_folder_of_its_own(
+    logger: str, build: Build, tmp_path: Path
+) -> None:
+    every = ("trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1")
+    experiment = build("model.hidden_features=8", *every, f"logger={logger}")
+    own = ModelCheckpoint(save_last=True, filename="best", enable_version_counter=False)
+    experiment.trainer.callbacks.append(own)
+    experiment.trainer.fit(experiment.model, datamodule=experiment.data)
+    names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.ckpt")}
+    folders = ("checkpoints", "checkpoints/ModelCheckpoint")
+    assert names == {f"{folder}/{name}.ckpt" for folder in folders for name in ("best", "last")}
 
 
 def test_the_best_score_survives_a_resume() -> None:

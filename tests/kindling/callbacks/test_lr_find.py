@@ -71,7 +71,9 @@ def test_rates_grow_by_one_factor_until_the_loss_diverges(
     at = steepest(test.rates, test.losses)
     assert at is not None
     assert 1e-3 < test.rates[at] < 1
-    assert f"try a learning rate of {test.rates[at]:.2g}," in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"try a learning rate of {test.rates[at]:.2g}," in said
+    assert "does not validate: EarlyStopping (val/x), ModelCheckpoint (val/x)\n" in said
     assert (tmp_path / "figures" / "lr_find.png").read_bytes()[:4] == b"\x89PNG"
 
 
