@@ -88,8 +88,8 @@ def check(trainer: Any) -> None:
     if torch.is_anomaly_enabled():
         raise NotCompiledError("detect_anomaly", "it watches each operation")
     if overrides(module, "training_step", BaseModule):
-        base = "" if isinstance(module, BaseModule) else ", and derive from BaseModule"
-        why = f"return the loss from training_loss(self, batch) instead{base}"
+        more = "" if isinstance(module, BaseModule) else ", and derive from BaseModule"
+        why = f"return the loss from training_loss(self, batch) instead{more}"
         raise NotCompiledError(f"{name}.training_step", why)
     if type(optimizer) not in UPDATES:
         raise NotCompiledError(type(optimizer).__name__, "its update is not written as a function")
