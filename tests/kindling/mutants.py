@@ -223,7 +223,7 @@ MUTATIONS = [
     *_of(
         "src/kindling/speed/hooks.py",
         "tests/kindling/speed/test_honored.py",
-        ("if hooks := self._hooks[name]:", "if hooks := []:"),
+        ("for hook in self._hooks[name]:", "for hook in []:"),
     ),
     *_of(
         "src/kindling/speed/honored.py",

@@ -104,20 +104,22 @@ class _Launcher(_SubprocessScriptLauncher):
     def _lost(self) -> str | None:
         """Return the rank that has exited or does not answer; None if all are running."""
         deadline = time.monotonic() + GRACE
+        waited: dict[int, str] = {}  # what ranks have said that lost another one themselves
         while (self.procs or ranks.number() == 0) and time.monotonic() < deadline:
             for rank in self._others() if ranks.number() == 0 else ():
-                line = ranks.reported_failure(rank)
-                if line and not line.startswith("ConnectionError"):  # that one lost another rank
-                    return f"rank {rank}: {line}"
+                if line := ranks.reported_failure(rank):
+                    if not line.startswith("ConnectionError"):
+                        return f"rank {rank}: {line}"
+                    waited[rank] = line.removeprefix("ConnectionError: ")
             for rank, process in enumerate(self.procs, start=ranks.number() + 1):
-                if status := process.poll():
+                if (status := process.poll()) and rank not in waited:
                     if line := ranks.reported_failure(rank):
                         return f"rank {rank}: {line}"
                     return f"rank {rank} {_ending(status)}, so the others ended too"
                 if _is_stopped(process.pid):
                     return f"rank {rank} is stopped and did not respond for {self.timeout:g} s"
             time.sleep(POLL)
-        return None
+        return next(iter(waited.values()), None)
 
     def _others(self) -> list[int]:
         return [r for r in range(self.num_processes * self.num_nodes) if r != ranks.number()]
@@ -136,7 +138,8 @@ class _Launcher(_SubprocessScriptLauncher):
             return None
         if re.search("timed out|timeout", error, re.IGNORECASE):
             wait = f"trainer.strategy.timeout={self.timeout:g}"
-            return f"{wait}: rank {me} had no answer from {who} in these seconds"
+            line = f"{wait}: rank {me} had no answer from {who} in these seconds"
+            return f"{line}; ranks wait for each other at each step: does each take as many?"
         if re.search("connection (closed|reset)|broken pipe", error, re.IGNORECASE):
             return f"rank {me} has lost its connection to {who}"
         return None

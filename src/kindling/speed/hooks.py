@@ -26,13 +26,15 @@ class Hooks:
 
     def __call__(self, name: str, *arguments: Any) -> None:
         """Call a hook wherever it is overridden."""
-        if hooks := self._hooks[name]:
-            # `self.log` asks in which hook it is. Past nn.Module's __setattr__, which takes 4 us.
-            attributes = self._attributes
-            before, attributes["_current_fx_name"] = attributes["_current_fx_name"], name
-            for hook in hooks:
-                hook(*arguments)
-            attributes["_current_fx_name"] = before
+        for hook in self._hooks[name]:
+            self.call(name, hook, *arguments)
+
+    def call(self, name: str, hook: Callable[..., Any], *arguments: Any, **named: Any) -> None:
+        """Call something as a hook of this name: `self.log` asks in which one it is."""
+        attributes = self._attributes  # past nn.Module's __setattr__, which takes 4 us
+        before, attributes["_current_fx_name"] = attributes["_current_fx_name"], name
+        hook(*arguments, **named)
+        attributes["_current_fx_name"] = before
 
     def _overridden(self, trainer: Any, name: str) -> list[Callable[..., Any]]:
         module = self._module

@@ -60,7 +60,9 @@ class EagerSteps:
             self.module.training_step, "batch_idx", min_args=2
         )
         self.clips = overrides(self.module, "configure_gradient_clipping", pl.LightningModule)
-        self.backward = self.module.backward
+        self.backward: Callable[..., Any] = partial(
+            self.hooks.call, "backward", self.module.backward
+        )
         if not overrides(self.module, "backward", pl.LightningModule):
             self.backward = _run_backward
         self.refresh()
@@ -154,9 +156,9 @@ class EagerSteps:
     def _clip(self) -> None:
         value, algorithm = self.trainer.gradient_clip_val, self.trainer.gradient_clip_algorithm
         if value is not None or self.clips:
-            self.module.configure_gradient_clipping(
-                self.optimizer, gradient_clip_val=value, gradient_clip_algorithm=algorithm
-            )
+            name = "configure_gradient_clipping"
+            values = {"gradient_clip_val": value, "gradient_clip_algorithm": algorithm}
+            self.hooks.call(name, getattr(self.module, name), self.optimizer, **values)
 
 
 def _step_of(made: Any) -> Callable[[Callable[[], Any]], Any]:

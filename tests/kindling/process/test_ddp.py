@@ -7,9 +7,11 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
+from src.kindling.process import ddp
 from tests.forked import Forked
 from tests.kindling.process.test_signals import LONG, assert_same
 
@@ -120,6 +122,22 @@ def test_a_rank_that_never_comes_is_named_with_the_setting(tmp_path: Path) -> No
     assert forked.wait(60) == 1
     assert "trainer.strategy.timeout=2: rank 1 did not join in these seconds" in forked.err
     assert forked.err.count("\n") == 1
+
+
+def test_ranks_that_wait_for_each_other_are_told_that_one_takes_more_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Manual optimization with as many steps as a batch has pieces, and other lengths per rank."""
+    launcher = ddp._Launcher(None, 2, 1, 20.0)
+    gloo = "[gloo/transport/tcp/buffer.cc:78] Timed out waiting 20000ms for recv"
+    said = launcher._silent(gloo) or ""
+    assert said.startswith("trainer.strategy.timeout=20: rank 0 had no answer from rank 1 in these")
+    assert said.endswith("; ranks wait for each other at each step: does each take as many?")
+    reports = iter([f"ConnectionError: {said}"])
+    launcher.procs = [mock.Mock(poll=lambda: 1)]
+    monkeypatch.setattr(ddp, "GRACE", 0.2)
+    monkeypatch.setattr(ddp.ranks, "reported_failure", lambda rank: next(reports, None))
+    assert launcher._lost() == said  # not: rank 1 ended with exit status 1
 
 
 def nan_on_rank_1() -> None:

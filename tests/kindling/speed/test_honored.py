@@ -76,7 +76,7 @@ def test_a_compiled_step_refuses_each_hook_that_looks_into_a_step() -> None:
 
 
 class Recorder:
-    """Record when a hook is called: the step, the counters, and a random number."""
+    """Record when a hook is called: the step, the counters, and what `self.log` takes it for."""
 
     def __init__(self) -> None:
         self.seen: list[Any] = []
@@ -90,7 +90,9 @@ class Recorder:
             if trainer is not None and trainer.state.fn == "fit":
                 loop = trainer.fit_loop
                 counts = loop.epoch_loop.batch_progress.state_dict()
-                where = (trainer.global_step, trainer.current_epoch, counts)
+                logs = name not in (BEFORE, MOVE, AFTER)  # there Lightning refuses self.log
+                place = getattr(trainer.lightning_module, "_current_fx_name", None) if logs else ""
+                where = (trainer.global_step, trainer.current_epoch, counts, place)
                 self.seen.append((name, *where, loop.epoch_loop._batches_that_stepped))
             return original(self_, *arguments, **named)
 
