@@ -1,5 +1,7 @@
 """Tell the settings of a study from those of src.train on one command line; without Optuna."""
 
+import re
+
 from src.kindling.errors import InputError
 
 OWN = (
@@ -28,6 +30,8 @@ def split(arguments: list[str]) -> tuple[list[str], list[str]]:
             or ("=" not in argument and argument[:1] not in "+~")
             or key.replace("/", ".").split(".")[0] in OWN
         ):
+            if re.match(r"[^=]+=\s*(choice|interval|range|glob|tag)\(", argument):
+                raise InputError(f"{argument}: only the settings of src.train are searched")
             own.append(argument)
         elif key in REFUSED:
             raise InputError(f"{key}: {REFUSED[key]}")

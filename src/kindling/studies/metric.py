@@ -23,16 +23,18 @@ ONE_STEP = {
 }
 
 
-def check_names(names: list[str]) -> None:
-    """Refuse metrics that are not of training or validation.
+def check_names(key: str, names: list[str]) -> None:
+    """Refuse metrics that are not of training or validation, and one that is named twice.
 
     Raises:
         InputError: naming the first.
     """
-    for name in names:
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise InputError(f"{key}: {name} is named twice")
         if not re.fullmatch("(train|val)/.+", name):
             raise InputError(
-                f"study.metric={name}: choose settings by a metric of train/... or val/..., such as"
+                f"{key}={name}: choose settings by a metric of train/... or val/..., such as"
                 " val/loss; test rows are for the end"
             )
 

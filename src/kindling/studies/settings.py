@@ -1,6 +1,7 @@
 """The settings of a study: the keys of conf/study/default.yaml."""
 
 import importlib.util
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,7 +54,9 @@ def check_name(key: str, name: str) -> None:
         InputError: naming the key.
     """
     if not re.fullmatch(r"\w[\w.-]{0,99}", name):
-        raise InputError(f"{key}={name}: letters, digits, '-', '_' and '.' make a name")
+        raise InputError(
+            f"{key}={name}: letters, digits, '-', '_' and '.' make a name, a letter or digit first"
+        )
 
 
 def need_scipy(choice: str) -> None:
@@ -77,6 +80,8 @@ def limits(constraints: list[str]) -> dict[str, float]:
         name, _, largest = constraint.partition("<=")
         try:
             found[name.strip()] = float(largest)
+            if math.isnan(found[name.strip()]):
+                raise ValueError
         except ValueError:
             raise InputError(
                 f"study.constraints={constraint}: write a metric and its largest value,"

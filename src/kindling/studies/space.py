@@ -14,6 +14,7 @@ from hydra.core.override_parser.types import (
     Override,
     QuotedString,
     RangeSweep,
+    Sweep,
 )
 from hydra.errors import HydraException
 from optuna import Trial
@@ -105,18 +106,23 @@ def split(words: list[str]) -> tuple[list[str], list[Dimension]]:
     Raises:
         InputError: an override cannot be read, or its values cannot be searched.
     """
-    plain: list[str] = []
+    plain: dict[str, str] = {}
     dimensions: dict[str, Dimension] = {}
     for word in words:
         override = _parsed(word)
-        if not override.is_sweep_override():
-            plain.append(word)
-            continue
         key, _, value = word.partition("=")
+        searched = override.is_sweep_override()
+        if key in dimensions or (searched and key in plain.values()):
+            raise InputError(f"{word}: {key} is searched, and given twice; leave one out")
+        if not searched:
+            plain[word] = key
+            continue
         if not key[0].isalpha():
             raise InputError(f"{key}: a key that is searched must be one that src.train has")
         dimensions[key] = Dimension(key, value.strip(), _distribution(override, word))
-    return plain, list(dimensions.values())
+        if dimensions[key].is_group and not isinstance(override.value(), ChoiceSweep | Glob):
+            raise InputError(f"{word}: {key} is a group; choice(...) draws one of its options")
+    return list(plain), list(dimensions.values())
 
 
 def text(value: Value) -> str:
@@ -192,6 +198,8 @@ def _choices(override: Override) -> list[Value]:
             if any(fnmatch.fnmatch(option, pattern) for pattern in found.include)
             and not any(fnmatch.fnmatch(option, pattern) for pattern in found.exclude)
         ]
+    if any(isinstance(value, Sweep) for value in found.list):
+        raise ValueError("a choice is between values, not between search words")
     pairs = zip(override.sweep_iterator(), override.sweep_string_iterator(), strict=True)
     # Optuna knows numbers and text; a list or a quoted word is kept as it was typed.
     return [v if isinstance(v, bool | int | float) else shown for v, shown in pairs]

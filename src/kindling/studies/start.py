@@ -88,13 +88,18 @@ def checked_recipe(told: Plain, words: list[str]) -> Recipe:
     Raises:
         InputError: a setting or the search space is wrong.
     """
+    for group in ("sampler", "pruner"):
+        if not isinstance(told[group], dict):
+            raise InputError(f"study.{group}={told[group]}: choose an option: study/{group}=...")
     if found := node_problems("study", told):
         raise InputError("; ".join(found))
     name, metrics = told["name"], told["metric"]
     if name is not None:
         check_name("study.name", name)
-    metric.check_names([*(metrics if isinstance(metrics, list) else [metrics] if metrics else [])])
-    metric.check_names(list(limits(told["constraints"])))
+    if metrics is not None:
+        named = metrics if isinstance(metrics, list) else [metrics]
+        metric.check_names("study.metric", named or [""])
+    metric.check_names("study.constraints", list(limits(told["constraints"])))
     recipe = Recipe(*space.split([*told["overrides"], *words]))
     if recipe.overrides or recipe.dimensions or name is None:  # else the study to join knows them
         recipe.check()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import optuna
 from optuna import Study
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, CmaEsSampler
 
 from src.kindling import layout
 from src.kindling.config import masking
@@ -104,7 +104,8 @@ def _opened(
         with storage.locked(url, folder):
             for guess in settings.guesses:
                 trials.add_guess(study, guess)
-    study.sampler, study.pruner = _sampler(settings, known.seed, recipe), settings.pruner
+    study.sampler = _sampler(settings, known.seed, recipe, known.metrics)
+    study.pruner = settings.pruner
     return OpenStudy(settings, study, known, recipe, url, folder)
 
 
@@ -158,7 +159,7 @@ def _start(name: str, url: str, folder: Path, settings: StudySettings, recipe: R
     """Make a study, unless another worker has just made it."""
     if settings.trials == 0:
         raise unknown("study.name", folder)
-    _sampler(settings, settings.seed, recipe)
+    _sampler(settings, settings.seed, recipe, settings.metrics)
     _check_seeds(settings, settings.seeds, recipe)
     _check_guesses(settings, recipe)
     validate(masking.with_variables(recipe.settings({})))
@@ -216,12 +217,14 @@ def _check_guesses(settings: StudySettings, recipe: Recipe) -> None:
             raise InputError(f"study.guesses: {key}={value} is not in {known[key].word}")
 
 
-def _sampler(settings: StudySettings, seed: int, recipe: Recipe) -> BaseSampler:
+def _sampler(settings: StudySettings, seed: int, recipe: Recipe, metrics: list[str]) -> BaseSampler:
     """Return the sampler of this command line.
 
     Raises:
         InputError: it needs a package that is missing, or another search space.
     """
+    if len(metrics) > 1 and getattr(settings.sampler, "func", None) is CmaEsSampler:
+        raise InputError("study/sampler=cma_es: it optimizes one metric; tpe takes several")
     make = sampling.maker(settings.sampler, seed, recipe.dimensions)
     try:
         return sampling.SeededSampler(make, seed, trials.number)

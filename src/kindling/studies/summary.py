@@ -25,7 +25,8 @@ def lines(opened: OpenStudy, log_dir: str) -> list[str]:
     found = [f"study {study.study_name}: {counts(latest)}"]
     best = ranked(study, definition)
     if not best:
-        return [*found, "no trial is complete yet"]
+        ended = any(trial.state == TrialState.COMPLETE for trial in latest.values())
+        return [*found, f"no trial {'keeps study.constraints' if ended else 'is complete yet'}"]
     found += table(best[:SHOWN], definition)
     if shares := importances(study, definition):
         shown = ", ".join(f"{key} {value:.0%}" for key, value in shares.items())

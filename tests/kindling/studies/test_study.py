@@ -323,6 +323,13 @@ def test_constraints_decide_which_trials_may_be_best(command: Command, load: Any
     )
     best = printed.partition("optimizer.lr\n")[2].split()[0]
     assert trials_[int(best)].params["optimizer.lr"] <= 0.05
+    none = command.here(
+        "study", "study.name=n", *QUICK, RATES, "study.trials=1",
+        "study.constraints=['train/lr<=0']",
+    )  # fmt: skip
+    assert none == "".join(re.findall(".*trial 0: .*\n", none)) + (
+        "study n: 1 trial: 1 complete\nno trial keeps study.constraints\n"
+    )
 
 
 def test_guesses_and_a_space_in_settings_come_after_the_recipe(command: Command, load: Any) -> None:
@@ -369,6 +376,16 @@ def test_too_many_failures_in_a_row_end_the_study(command: Command, load: Any) -
 WRONG = {
     "optimizer.lr=interval(1,0)": "optimizer.lr=interval(1,0): an interval goes from",
     "optimizer.momentum=interval(0,1)": "optimizer.momentum: there is no such key",
+    "optimizer=interval(0,1)": "optimizer is a group; choice(...) draws one of its options",
+    "optimizer=choice(sgd,choice(adam,adamw))": "a choice is between values, not between search",
+    "optimizer.lr=interval(0,1) optimizer.lr=3": "optimizer.lr=3: optimizer.lr is searched, and",
+    "optimizer.lr=3 optimizer.lr=interval(0,1)": "optimizer.lr is searched, and given twice",
+    "study.seed=choice(1,2)": "study.seed=choice(1,2): only the settings of src.train are searched",
+    "study.pruner=none": "study.pruner=none: choose an option: study/pruner=...",
+    "study.metric=[]": "study.metric=: choose settings by a metric",
+    "study.metric=[val/loss,val/loss]": "study.metric: val/loss is named twice",
+    "study.constraints=['train/loss<=nan']": "study.constraints=train/loss<=nan: write a metric",
+    "study/sampler=cma_es study.metric=[train/loss,val/loss]": "cma_es: it optimizes one metric",
     "study.trails=3": "study.trails: there is no such key: did you mean 'study.trials'?",
     "study.trials=x": "study.trials=x: must be a valid integer",
     "study.name=a/b": "study.name=a/b: letters, digits",
@@ -392,7 +409,7 @@ WRONG = {
 @pytest.mark.parametrize("word", WRONG)
 def test_bad_input_is_one_line_and_nothing_on_disk(typed: Typed, word: str) -> None:  # noqa: F811
     rates = [] if word.startswith("optimizer.lr") else [RATES]
-    assert WRONG[word] in typed("study", *QUICK, *rates, *re.split(" (?=trainer)", word))
+    assert WRONG[word] in typed("study", *QUICK, *rates, *re.split(" (?=[a-z.]+=)", word))
 
 
 def test_a_study_is_joined_by_its_name_and_differences_are_refused(
