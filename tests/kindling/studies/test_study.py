@@ -409,7 +409,7 @@ WRONG = {
 @pytest.mark.parametrize("word", WRONG)
 def test_bad_input_is_one_line_and_nothing_on_disk(typed: Typed, word: str) -> None:  # noqa: F811
     rates = [] if word.startswith("optimizer.lr") else [RATES]
-    assert WRONG[word] in typed("study", *QUICK, *rates, *re.split(" (?=[a-z.]+=)", word))
+    assert WRONG[word] in typed("study", *QUICK, *rates, *re.split(" (?=[a-z._]+=)", word))
 
 
 def test_a_study_is_joined_by_its_name_and_differences_are_refused(
