@@ -10,6 +10,7 @@ import functools
 import importlib
 import io
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from unittest import mock
 import hydra
 import pytest
 import torch
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -86,9 +88,28 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.markexpr != "gpu":  # the others expect what a CPU computes
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of commands would each compile src/
+    warm.skip_waits()
+    yaml.load = parsed_once(yaml.load)
     server = warm.server()
     server.__enter__()
     config.add_cleanup(lambda: server.__exit__(None, None, None))
+
+
+def parsed_once(load: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `yaml.load` that parses a text once: Hydra loads the same 17 files in each command."""
+    known: dict[str, bytes] = {}
+
+    def loaded(stream: Any, Loader: Any) -> Any:
+        if Loader.__name__ != "OmegaConfLoader" or not hasattr(stream, "seek"):
+            return load(stream, Loader)
+        start = stream.tell()
+        text = stream.read()
+        if text not in known:
+            stream.seek(start)
+            known[text] = pickle.dumps(load(stream, Loader))
+        return pickle.loads(known[text])
+
+    return loaded
 
 
 @pytest.fixture(autouse=True)

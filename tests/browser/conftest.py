@@ -30,8 +30,9 @@ RUNS = (("optimizer=sgd",), ("seed=1",), ("seed=0",))  # of the FizzBuzz classif
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark all that is here."""
+    here = str(Path(__file__).parent)
     for item in items:
-        if Path(__file__).parent in item.path.parents:
+        if str(item.path).startswith(here):
             item.add_marker("browser")
 
 

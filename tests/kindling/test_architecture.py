@@ -71,8 +71,10 @@ TREES = {
 
 
 def statements(node, depth=0):
-    """Yield the nodes below a node, unless for type checkers, with their depth in functions."""
+    """Yield the statements below a node, unless for type checkers, and their depth in functions."""
     for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.expr | ast.arguments | ast.expr_context):
+            continue
         if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
             continue
         inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)

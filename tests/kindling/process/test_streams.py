@@ -9,6 +9,7 @@ import pytest
 
 from tests.conftest import ROOT, Command, environment
 from tests.kindling import examples
+from tests.warm import PYTHON
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
 SHORT = examples.arguments("train", "model=line", "trainer.max_epochs=30", "~callbacks.figures")
@@ -16,8 +17,9 @@ SHORT = examples.arguments("train", "model=line", "trainer.max_epochs=30", "~cal
 
 @pytest.mark.parametrize("output", ["| head -1", ">&- 2>&-"])
 def test_training_continues_into_the_log_when_nobody_reads(output: str, command: Command) -> None:
-    # Not from the warm server, whose client needs its streams.
-    words = [sys.executable, "-m", "src.train", *SHORT, f"log_dir={command.log_dir}"]
+    # Not from the warm server where its client would lack the streams that it hands over.
+    python = [sys.executable] if ">&-" in output else PYTHON
+    words = [*python, "-m", "src.train", *SHORT, f"log_dir={command.log_dir}"]
     line = f"set -o pipefail; {shlex.join(words)} {output}"
     done = subprocess.run(
         ["bash", "-c", line], cwd=ROOT, env=environment(), capture_output=True, timeout=240

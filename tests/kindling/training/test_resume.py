@@ -25,7 +25,7 @@ from tests import kills
 from tests.kindling.conftest import Command, compose
 from tests.soak.soak_resume import EXTRAS, SMALL, flipped
 
-SHORT = ("model=line", "trainer.accelerator=cpu", "trainer.max_epochs=20")
+SHORT = ("model=line", "trainer.accelerator=cpu", "trainer.max_epochs=20", "~callbacks.figures")
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +87,7 @@ CHAINS = {
             *SMALL["teacher"],
             *EXTRAS["accumulation, validation amid its batches"],
             "scheduler=plateau",
+            "~callbacks.figures",
         ],
         None,
     ),
@@ -96,6 +97,7 @@ CHAINS = {
             *SMALL["line"],
             *EXTRAS["early stopping"],
             "optimizer=adam",
+            "~callbacks.figures",
         ],
         None,
     ),
@@ -106,6 +108,7 @@ CHAINS = {
             "steps_per_execution=1",
             "trainer.val_check_interval=3",
             "trainer.check_val_every_n_epoch=1",
+            "~callbacks.figures",
         ],
         kills.in_two_workers,
     ),
