@@ -48,7 +48,7 @@ class AtomicCheckpointIO(CheckpointIO):
 
         def write() -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(target, content.getbuffer(), _previous(target))
+            write_atomically(target, content.getvalue(), _previous(target))
 
         self._do(write)
 

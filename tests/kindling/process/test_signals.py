@@ -127,8 +127,9 @@ def test_a_stop_where_a_validation_is_due_loses_none(tmp_path: Path) -> None:
 # Worker processes, and further ranks --------------------------------------------------------------
 
 FORKED = """
-import os, signal, time
+import os, signal, time, warnings
 from src.kindling.process import signals
+warnings.simplefilter("ignore")  # of Python 3.12 on: torch has threads
 signals.install_handlers()
 go, told = os.pipe()
 if not (worker := os.fork()):
