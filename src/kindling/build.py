@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import logging
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -158,8 +159,8 @@ def build_trainer(settings: Plain, run: Path) -> pl.Trainer:
     with errors_from("callbacks"):
         nodes = settings["callbacks"].items()
         named = {name: instantiate(node) for name, node in nodes}
-    # A ModelCheckpoint of the user's own continues in a run that is resumed.
-    warnings.filterwarnings("ignore", message=f"Checkpoint directory {re.escape(str(run))}.*")
+    if os.path.isdir(run):  # a ModelCheckpoint of the user's own continues in a run that is resumed
+        warnings.filterwarnings("ignore", message=f"Checkpoint directory {re.escape(str(run))}.*")
     with errors_from("trainer"):
         check_device(*(options[key] for key in ("accelerator", "devices", "precision")))
         trainer: pl.Trainer = instantiate(
