@@ -27,7 +27,8 @@ def printable(text: str, most: int = 1000) -> str:
 
 def nearest(word: str, choices: list[str]) -> str:
     """Return `: did you mean 'x'?`, or the choices if none is close, or an empty string."""
-    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    close = [choice for choice in choices if choice.startswith(f"{word}/")]  # of several loaders
+    close = close or difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
     if not close:  # max_epoch instead of trainer.max_epochs
         ends = {choice.rsplit(".", 1)[-1]: choice for choice in reversed(choices)}
         close = [ends[end] for end in difflib.get_close_matches(word.rsplit(".", 1)[-1], ends, n=1)]

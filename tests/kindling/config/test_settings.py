@@ -418,6 +418,11 @@ def test_nearest_to_a_choice_is_the_choice_itself(choices, data):
     [
         ("adaw", ["sgd", "adamw", "muon"], ": did you mean 'adamw'?"),
         ("max_epoch", ["seed", "trainer.max_epochs"], ": did you mean 'trainer.max_epochs'?"),
+        (
+            "val/loss",
+            ["train/loss", "val/loss/dataloader_idx_0"],
+            ": did you mean 'val/loss/dataloader_idx_0'?",
+        ),
         ("zzz", ["adam", "sgd"], ": choose from adam, sgd"),
         ("zzz", [f"option{n}" for n in range(50)], ""),
         ("zzz", [], ""),
