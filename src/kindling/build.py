@@ -198,8 +198,9 @@ def build_logger(node: Plain, run: Path) -> Any:
 def _speed_up(trainer: pl.Trainer, settings: Plain) -> None:
     """Let the Trainer take several steps per call: the one way into src/kindling/speed."""
     if find_spec(SPEED) is None:
-        place = SPEED.replace(".", "/")
-        print(f"{place} is not there: one step per call, the same weights")
+        if ranks.number() == 0:
+            place = SPEED.replace(".", "/")
+            print(f"{place} is not there: one step per call, the same weights")
         return
     install = importlib.import_module(f"{SPEED}.install")
     install.install(trainer, settings["steps_per_execution"], compiles=settings["compile"])

@@ -242,6 +242,7 @@ MUTATIONS = [
         ("if (index + 1) % frequency == 0:", "if True:"),
     ),
 ]
+MUTATIONS = [m for m in MUTATIONS if (ROOT / m.file).parent.is_dir()]  # of rooms that are there
 
 
 def applied(mutation: Mutation, project: Path) -> str:

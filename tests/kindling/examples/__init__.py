@@ -11,6 +11,8 @@ from pathlib import Path
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 DEFAULT = "quadrants"
+SPEED = CONF.parents[2] / "src" / "kindling" / "speed"  # which a copier may delete
+ASKED = ("resume=", "steps_per_execution=", "compile=")
 
 
 def arguments(name: str, *words: str) -> list[str]:
@@ -20,5 +22,7 @@ def arguments(name: str, *words: str) -> list[str]:
     named = any(word.startswith(("model=", "resume=")) for word in words)
     default = [f"model={DEFAULT}"] if name == "train" and not named else []
     flags_first = bool(words) and words[0].startswith("-")
+    if name == "train" and not SPEED.is_dir() and not any(w.startswith(ASKED) for w in words):
+        default.append("steps_per_execution=1")  # else a line says that there are no more
     settings = [*words, *default] if flags_first else [*default, *words]  # not between flags
     return [f"--config-dir={CONF}", *settings]
