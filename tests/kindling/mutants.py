@@ -148,7 +148,7 @@ MUTATIONS = [
         "src/kindling/process/requeue.py",
         "tests/kindling/training/test_slurm.py -k usr1 or another_signal",
         ('signals.pending_signal() == getattr(signal, "SIGUSR1", None)', "True"),
-        ("signals.say(ask(number))", "pass"),
+        ("if refused := ask(number):", "if refused := None:"),
     ),
     *_of(
         "src/kindling/callbacks/checkpointing.py",

@@ -25,12 +25,15 @@ def requeue(failure: str | None = None) -> bool:
     """
     stopped = failure is None and signals.pending_signal() == getattr(signal, "SIGUSR1", None)
     if stopped and not ranks.is_launched() and (number := job()) is not None:
-        signals.say(ask(number))
+        # First, since SLURM may end this process before it reads the answer.
+        signals.say(f"asking SLURM to requeue job {number}, which will continue")
+        if refused := ask(number):
+            signals.say(refused)
     return False
 
 
 def ask(number: str) -> str:
-    """Run `scontrol requeue`; return one line with the result."""
+    """Run `scontrol requeue`; return one line about its failure, or an empty string."""
     try:
         done = subprocess.run(
             ["scontrol", "requeue", number], capture_output=True, text=True, timeout=60
@@ -39,4 +42,4 @@ def ask(number: str) -> str:
         return f"job {number} was not requeued: {error}"
     if done.returncode:
         return f"job {number} was not requeued: {' '.join(done.stderr.split())}"
-    return f"job {number} is requeued and will continue"
+    return ""

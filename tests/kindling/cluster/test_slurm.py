@@ -109,7 +109,7 @@ def test_a_job_that_reaches_its_time_limit_is_queued_again_to_the_same_bits(
     straight = Command(tmp_path / "straight")
     straight.here("train", *examples.arguments("train", *words))
     jobs.until_queued_again(job)
-    assert "is requeued and will continue" in jobs.printed(job)
+    assert "asking SLURM to requeue job" in jobs.printed(job)
     run = one_run(jobs.log_dir)
     assert record(run)["status"] == "stopped"
     jobs.completed(job)

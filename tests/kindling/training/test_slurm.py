@@ -50,7 +50,7 @@ def test_usr1_saves_and_queues_the_job_again_which_goes_on(
     first.send(signal.SIGUSR1)
     assert (first.wait(), first.err) == (0, "")
     assert scontrol.read_text() == "requeue 77\n"
-    assert first.out.endswith("job 77 is requeued and will continue\n")
+    assert first.out.endswith("asking SLURM to requeue job 77, which will continue\n")
     assert json.loads((first.run / "run.json").read_text())["status"] == "stopped"
 
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
@@ -68,7 +68,7 @@ def test_usr1_before_anything_is_saved_queues_the_job_again(scontrol: Path, tmp_
     forked.send(signal.SIGUSR1)
     assert forked.wait(60) == 0
     assert scontrol.read_text() == "requeue 77\n"
-    assert "job 77 is requeued and will continue\n" in forked.out
+    assert "asking SLURM to requeue job 77, which will continue\n" in forked.out
     assert not list(forked.logs.rglob("*"))
 
 
