@@ -48,6 +48,11 @@ def options(group: str) -> list[str]:
     return found
 
 
+def has_room(name: str) -> bool:
+    """Return whether `src/kindling/<name>` is there; some rooms may be deleted."""
+    return (ROOT / "src" / "kindling" / name).is_dir()
+
+
 def has_command(name: str) -> bool:
     """Return whether `python -m src.<name>` is there; some commands may be deleted."""
     return (ROOT / "src" / f"{name}.py").is_file() or (
