@@ -167,8 +167,8 @@ def graph(net: nn.Module, inputs: Any) -> Any:
     with warnings.catch_warnings():  # torch's tracer warns that it is deprecated
         warnings.simplefilter("ignore")
         try:
-            # An uncompiled copy that shares the weights. torch keeps what it traces until the
-            # process ends; the check would trace and keep it several times.
+            # Trace an uncompiled copy that shares the weights. torch keeps each trace until the
+            # process ends, and `check_trace` would add several.
             traced = torch.jit.trace(  # type: ignore[no-untyped-call]
                 copy.copy(net).eval(), inputs, check_trace=False
             )
