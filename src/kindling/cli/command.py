@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.kindling.cli import arguments, composition, run_question, sweep
+from src.kindling.config import masking
 from src.kindling.config.hydra_calls import BASE
 from src.kindling.errors import InputError, first_line, printable
 from src.kindling.files import sweep_links
@@ -153,7 +154,8 @@ def _exit(line: str, status: int) -> typing.NoReturn:
         import traceback
 
         traceback.print_exc()
-    print("error:", printable(" ".join(line.splitlines()), 2000), file=sys.stderr)
+    shown = printable(masking.redacted(" ".join(line.splitlines())), 2000)
+    print("error:", shown, file=sys.stderr)
     sys.exit(status)
 
 

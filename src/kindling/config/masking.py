@@ -1,7 +1,8 @@
 """Keep secrets out of all stored files: configurations, checkpoints, event files, run.json.
 
 An environment variable that conf/ refers to is stored by name, `${oc.env:NAME}`, and resolved when
-it is used. Any other value that looks like a secret is stored as `***`.
+it is used. Any other value that looks like a secret is stored as `***`, also where the text of an
+exception or a command line repeats it.
 """
 
 import os
@@ -25,6 +26,12 @@ VALUES = re.compile(
     r"^(hf_|gh[pousr]_|github_pat_|glpat-|sk-|xox[abprs]-|AKIA|eyJ)[\w.-]{12,}$"  # API tokens
     r"|://[^/\s:@]+:[^/\s@]+@"  # user:password@host
 )
+PASSWORD = re.compile(r"(://[^/\s:@]+):[^/\s@]+(?=@)")
+SECRET_VARIABLES = re.compile(r"token|key|secret|passw|credential", re.IGNORECASE)
+SHORTEST = 6  # characters of a secret that is looked for in text
+
+_variables: set[str] = set()  # values of environment variables that are secrets
+_seen: set[str] = set()  # other secrets in the settings of this process
 
 
 # Environment variables ----------------------------------------------------------------------------
@@ -60,7 +67,10 @@ def keep_variables(raw: Any, resolved: Any, known: set[tuple[str, str, str]] | N
     def kept(group: str, key: str, raw: Any, resolved: Any) -> Any:
         if isinstance(resolved, dict) and isinstance(raw, dict):
             return {k: kept(group, k, raw.get(k), value) for k, value in resolved.items()}
-        return raw if isinstance(raw, str) and (group, key, raw) in known else resolved
+        if isinstance(raw, str) and (group, key, raw) in known:
+            return raw
+        with_variables(raw)  # one that was typed is masked
+        return resolved
 
     groups = {key for key, value in resolved.items() if isinstance(value, dict)}
     return {
@@ -77,7 +87,15 @@ def with_variables(node: Any) -> Any:
         return [with_variables(value) for value in node]
     if not isinstance(node, str):
         return node
-    return VARIABLE.sub(lambda m: os.environ.get(m[1], m[0] if m[2] is None else m[2]), node)
+    return VARIABLE.sub(_value, node)
+
+
+def _value(match: re.Match[str]) -> str:
+    name, default = match.groups()
+    value = os.environ.get(name, match[0] if default is None else default)
+    if name in os.environ and SECRET_VARIABLES.search(name) and len(value) >= SHORTEST:
+        _variables.add(value)
+    return value
 
 
 # Masks --------------------------------------------------------------------------------------------
@@ -96,7 +114,18 @@ def masked(node: Any, key: str = "") -> Any:
         return {name: masked(value, str(name)) for name, value in node.items()}
     if isinstance(node, list):
         return [masked(value, key) for value in node]
-    return MASK if looks_secret(key, node) else node
+    if not looks_secret(key, node):
+        return MASK if isinstance(node, str) and node in _variables else node
+    if len(node) >= SHORTEST:
+        _seen.add(node)
+    return MASK
+
+
+def redacted(text: str) -> str:
+    """Return text with `***` in place of the secrets of this process's settings."""
+    for secret in sorted(_seen | _variables, key=len, reverse=True):
+        text = text.replace(secret, MASK)
+    return PASSWORD.sub(rf"\1:{MASK}", text)
 
 
 def masked_words(words: Sequence[str]) -> list[str]:
@@ -105,7 +134,7 @@ def masked_words(words: Sequence[str]) -> list[str]:
 
 
 def _masked_word(key: str, equals: str, value: str) -> str:
-    return f"{key}={MASK}" if looks_secret(key, value) else key + equals + value
+    return f"{key}={MASK}" if looks_secret(key, value) else redacted(key + equals + value)
 
 
 def as_stored(arguments: Plain, settings: Plain) -> Plain:

@@ -73,7 +73,7 @@ def record_run(run: Path, device: str, **facts: Any) -> Iterator[dict[str, Any]]
             if record["status"] == "failed":
                 error.run_log = run / "run.log"  # type: ignore[attr-defined]
                 with contextlib.suppress(OSError):
-                    traceback.print_exc(file=log)
+                    log.write(masking.redacted(traceback.format_exc()))
             raise
         finally:
             record["end"] = now()
@@ -105,7 +105,7 @@ def _versions() -> dict[str, str]:
 
 def _ended_at_once(run: Path, record: dict[str, Any], log: TextIO, failure: str | None) -> bool:
     """Record the end of a process that exits without unwinding; see `signals.at_exit`."""
-    log.write(f"{failure}\n" if failure else "")
+    log.write(masking.redacted(f"{failure}\n") if failure else "")
     log.flush()
     status = "failed" if failure else "stopped"
     write_json(run / "run.json", record | {"status": status, "end": now()})
@@ -132,7 +132,7 @@ def _log_failure(log: TextIO, failed: Any) -> None:
     line.
     """
     with contextlib.suppress(OSError):
-        traceback.print_exception(failed.exc_value, file=log)
+        log.write(masking.redacted("".join(traceback.format_exception(failed.exc_value))))
     if not isinstance(failed.exc_value, OSError):
         threading.__excepthook__(failed)
 
@@ -149,7 +149,7 @@ def recorded_by_first(run: Path) -> Iterator[None]:
     except Exception as error:
         ranks.report_failure(f"{type(error).__name__}: {first_line(error)}")
         with bounded.open_append(run / "run.log") as log:
-            log.write(f"rank {ranks.number()}:\n{traceback.format_exc()}")
+            log.write(masking.redacted(f"rank {ranks.number()}:\n{traceback.format_exc()}"))
         if ranks.has_own_console():
             raise
         raise SystemExit(1) from None
@@ -259,9 +259,10 @@ class _Copy:
         self._stream, self._log = stream, log
 
     def write(self, text: str) -> int:
-        self._log.write(text)
+        shown = masking.redacted(text)
+        self._log.write(shown)
         with _reader_may_leave(self._stream):
-            self._stream.write(text)
+            self._stream.write(shown)
         return len(text)
 
     def flush(self) -> None:

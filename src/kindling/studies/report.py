@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial
 
 from src.kindling import layout
 from src.kindling.chart import Chart
+from src.kindling.config import masking
 from src.kindling.errors import InputError
 from src.kindling.studies import definition, storage, summary, trials
 from src.kindling.studies.charts import charts
@@ -133,7 +134,8 @@ def _commands(
             continue
         yield "train the best for longer", command
     name = {"study.name": study.study_name, "log_dir": log_dir}
-    name |= {} if address.startswith("sqlite") else {"study.storage": address}
+    if not address.startswith("sqlite"):  # the page may be shared: no password
+        name["study.storage"] = masking.PASSWORD.sub(r"\1", address)
     yield "continue it", layout.command_line("study", **name)
     yield (
         "confirm the best with other seeds",

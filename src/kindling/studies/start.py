@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from src.kindling.config import masking
 from src.kindling.config.settings import node_problems
 from src.kindling.errors import InputError, printable
 from src.kindling.layout import Plain, command_line
@@ -100,7 +101,24 @@ def checked_recipe(told: Plain, words: list[str]) -> Recipe:
         named = metrics if isinstance(metrics, list) else [metrics]
         metric.check_names("study.metric", named or [""])
     metric.check_names("study.constraints", list(limits(told["constraints"])))
-    recipe = Recipe(*space.split([*told["overrides"], *words]))
+    stored = [*told["overrides"], *words]
+    recipe = Recipe(*space.split(stored))
     if recipe.overrides or recipe.dimensions or name is None:  # else the study to join knows them
         recipe.check()
+        _check_no_secret(stored, recipe)
     return recipe
+
+
+def _check_no_secret(stored: list[str], recipe: Recipe) -> None:
+    """Refuse a command line with a secret: a study stores it for its workers.
+
+    Raises:
+        InputError: naming the key.
+    """
+    masking.masked(recipe.settings({}))  # tells it where a word holds several settings
+    for word, shown in zip(stored, masking.masked_words(stored), strict=True):
+        if word != shown:
+            raise InputError(
+                f"{word.partition('=')[0]}: looks like a secret, and a study stores its command"
+                " line; use an environment variable in conf/: ${oc.env:NAME}"
+            )

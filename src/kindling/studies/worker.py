@@ -15,6 +15,7 @@ from optuna import Study, Trial
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
+from src.kindling.config import masking
 from src.kindling.errors import InputError, first_line, printable
 from src.kindling.layout import Plain
 from src.kindling.process.requeue import requeue
@@ -180,7 +181,7 @@ class Worker:
         except Exception as error:
             if _is_of_the_machine(error):
                 raise
-            line = first_line(error)
+            line = masking.redacted(first_line(error))
             if not isinstance(error, InputError):
                 line = f"{type(error).__name__}: {line}"
             trial.set_user_attr(trials.ERROR, line)

@@ -137,6 +137,7 @@ def _start(
     links += sweep_links.links(log_dir, job)
     if assignment is not None:
         path, links = assignment.path, []
+    stored = masking.masked(settings)
     built = _attached(build.build(settings, path), assignment)
     factories.check_overrides(built.model, list(overrides))
     _check_monitors(built)
@@ -148,7 +149,7 @@ def _start(
         *conflicts.notices(settings["trainer"], overrides),
     ]:
         print(f"warning: {line}", file=sys.stderr)
-    stored, facts = masking.masked(settings), _facts(built, notices, assignment)
+    facts = _facts(built, notices, assignment)
     with run_directory.opened(path, stored, links, **facts) as record:
         hosts.announce(path)
         return train(built, path, None, notices, overrides, record)

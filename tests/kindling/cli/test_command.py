@@ -328,6 +328,7 @@ def test_a_job_that_fails_leaves_the_others_their_turn(
 
 LIMITED = """
 import resource, runpy, sys
+sys.dont_write_bytecode = True  # Python would keep what the limit has cut off
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
 sys.argv[:] = sys.argv[2:]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

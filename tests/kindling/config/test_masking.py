@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+from lightning.pytorch.loggers import CSVLogger
 
 from src.kindling.config import masking, untrusted
 from src.kindling.errors import InputError
@@ -96,3 +97,40 @@ def test_no_file_of_a_run_holds_the_secret(own, command, monkeypatch):
     assert config["logger"]["secret"]["version"] == "${oc.env:SECRET_OF_TEST,none}"
     command.here("train", *folders, "resume=latest", "trainer.max_epochs=3")
     command.here("evaluate", *folders)
+
+
+class Keyed(CSVLogger):
+    """A logger with a key, whose server says what it was given."""
+
+    def __init__(self, save_dir: str, api_key: str | None = None, url: str | None = None) -> None:
+        super().__init__(save_dir)
+        self.said = f"{url} refuses {api_key}"
+
+    def log_metrics(self, metrics, step=None):
+        raise ConnectionError(self.said)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["logger.keyed.api_key=word-of-all"],
+        ["logger.keyed={api_key: word-of-all}"],
+        ["logger.keyed.url=https://me:word-of-all@host/"],
+        ["logger.keyed.url=${oc.env:TOKEN_OF_TEST}"],
+    ],
+)
+def test_no_file_holds_a_secret_of_the_command_line(given, tmp_path, command, monkeypatch, capsys):
+    monkeypatch.setenv("TOKEN_OF_TEST", "word-of-all")
+    logger = {"_target_": f"{__name__}.Keyed", "save_dir": str(tmp_path / "x")}
+    logger |= {"api_key": None, "url": None}
+    (tmp_path / "own" / "logger").mkdir(parents=True)
+    (tmp_path / "own" / "logger" / "keyed.yaml").write_text(yaml.safe_dump({"keyed": logger}))
+    folders = [f"hydra.searchpath=[file://{tmp_path}/own,file://{examples.CONF}]"]
+    short = ["model=line", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
+    words = [*folders, *short, "logger=[tensorboard,keyed]", *given]
+    monkeypatch.setattr("sys.orig_argv", ["python", "-m", "src.train", *words])
+    command.here("train", *words)
+    files = [path for path in command.latest.rglob("*") if path.is_file()]
+    assert [path for path in files if b"word-of-all" in path.read_bytes()] == []
+    assert "no longer logged there" in (command.latest / "run.log").read_text()
+    assert "word-of-all" not in capsys.readouterr().err

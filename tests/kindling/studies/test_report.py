@@ -7,7 +7,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from src.kindling.studies import charts, definition, trials
+from src.kindling.studies import charts, definition, report, trials
 from src.kindling.studies.definition import Definition
 from src.kindling.studies.report import read
 from src.kindling.studies.study import quiet_optuna
@@ -107,6 +107,21 @@ def test_the_page_is_one_file_that_runs_nothing(log_dir: Path) -> None:
     assert "&lt;b&gt;NaN&lt;/b&gt; $x$" in page
     assert page.count("<img ") == page.count("data:image/svg+xml;base64,") == 6
     assert "<script" not in page
+
+
+@pytest.mark.usefixtures("composing")
+def test_the_commands_on_a_page_hold_no_password(log_dir: Path, monkeypatch: Any) -> None:
+    place = f"sqlite:///{log_dir}/study/kinds/study.db"
+    monkeypatch.setattr(report, "existing", lambda name, url, folder: load(place, name))
+    study = read("kinds", str(log_dir), "postgresql://me:word@host/base")
+    lines = [command for _, command in study.commands if "study.storage=" in command]
+    assert len(lines) == 2
+    assert all("postgresql://me@host/base" in line for line in lines)
+
+
+def load(url: str, name: str) -> Any:
+    """Return a study of Optuna's own storage."""
+    return optuna.load_study(study_name=name, storage=url)
 
 
 @pytest.mark.parametrize(

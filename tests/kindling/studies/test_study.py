@@ -400,6 +400,7 @@ WRONG = {
     "study.trials=0": "there is no such study",
     "optimizer.foo=3": "optimizer.foo: there is no such key",
     "resume=latest": "resume: a study continues by itself",
+    "init_from=https://me:word@host/a": "init_from: looks like a secret, and a study stores its",
     "study.constraints=[lr]": "study.constraints=lr: write a metric and its largest value",
     "study.metric=val/loss trainer.max_epochs=3": "study.metric=val/loss: no run logs it",
     "study.mode=[min,max]": "study.mode: 2 for 1 metrics",
