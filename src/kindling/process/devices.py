@@ -14,16 +14,25 @@ def check_device(accelerator: str, devices: Any, precision: Any) -> None:
     """Refuse what this machine lacks, and what Lightning would replace.
 
     Raises:
-        InputError: the accelerator is missing, there are more processes than cores, or the CPU
-            lacks the precision.
+        InputError: the accelerator is missing, a GPU is missing, there are more processes than
+            cores, or the CPU lacks the precision.
     """
     if not runs_on_cpu(accelerator):
+        _check_gpus(devices)
         return
     cores = os.cpu_count() or 1
     if isinstance(devices, int) and devices > cores:
         raise InputError(f"trainer.devices={devices}: this machine has {cores} cores")
     if str(precision) in FOR_GPUS:
         raise InputError("trainer.precision=16-mixed needs a GPU; on the CPU use bf16-mixed")
+
+
+def _check_gpus(devices: Any) -> None:
+    present = max(torch.cuda.device_count(), 1)  # Apple's GPU is always one
+    numbers = [devices - 1] if isinstance(devices, int) else devices
+    if isinstance(numbers, list) and any(number >= present for number in numbers):
+        counted = "1 GPU, number 0" if present == 1 else f"{present} GPUs, numbers from 0"
+        raise InputError(f"trainer.devices={devices}: this machine has {counted}")
 
 
 def runs_on_cpu(accelerator: str, key: str = "trainer.accelerator") -> bool:

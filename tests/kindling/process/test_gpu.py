@@ -62,6 +62,15 @@ def test_a_run_on_gpus_is_resumed(command: Command, trainer: str) -> None:
     assert json.loads((command.latest / "run.json").read_text())["status"] == "finished"
 
 
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_gpu_that_is_not_there_gets_one_line(command: Command, listed: bool) -> None:
+    count = torch.cuda.device_count()
+    devices = f"[{count}]" if listed else count + 1
+    said = command("train", "trainer.accelerator=gpu", f"trainer.devices={devices}", status=2)
+    assert said.stderr.startswith(f"error: trainer.devices={devices}: this machine has {count} GPU")
+    assert said.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_a_run_killed_on_a_gpu_ends_as_if_nothing_had_happened(way: str, tmp_path: Path) -> None:
     straight, killed = Command(tmp_path / "straight"), Command(tmp_path / "killed")
