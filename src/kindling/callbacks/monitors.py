@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torchmetrics import MetricCollection
+from torch import Tensor
 
 from src.kindling.callbacks.checkpointing import Checkpointing
 from src.kindling.callbacks.training_metrics import NAMES, TrainingMetrics
@@ -173,11 +173,16 @@ def _known(trainer: Any, model: Any, validates: bool) -> list[str] | None:
     if not hasattr(model, "parameter_metrics") or any(map(_may_log, foreign)):
         return None
     own = model.metrics()  # not stage_metrics: Lightning says when to make those, in its precision
-    if any(isinstance(metric, MetricCollection) for metric in own.values()):
+    if not all(_has_one_value(metric) for metric in own.values()):
         return None
     metrics = [f"val/{name}" for name in ("loss", *own, *model.parameter_metrics())]
     points = [name for name in NAMES if _is_of_points(trainer, name)]
     return points + (metrics if validates else [])
+
+
+def _has_one_value(metric: Any) -> bool:
+    """Return whether a metric computes a tensor; collections and wrappers compute several."""
+    return inspect.signature(type(metric).compute).return_annotation in (Tensor, "Tensor")
 
 
 def _may_log(part: type) -> bool:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
-from src.kindling.errors import InputError, printable
+from src.kindling.errors import printable
 from src.kindling.studies import summary, trials
 from src.kindling.studies.study import OpenStudy
-from src.kindling.studies.trial_run import train
+from src.kindling.studies.trial_run import failure, train
 
 FIRST_SEED = 100_000  # above the seeds of trials
 
@@ -29,12 +29,12 @@ def confirm(opened: OpenStudy) -> Path:
             settings["log_dir"] = str(opened.folder.parent.parent)
             words = summary.overrides(trial, number, opened.recipe, opened.definition)
             facts = {"study": opened.study.study_name, "trial": number}
+            told = "done"
             try:
                 train(settings, path, [*words, f"seed={seed}"], facts)
-            except InputError as error:  # another process trains it, say
-                print(printable(f"trial {number} with seed {seed}: {error}"), flush=True)
-            else:
-                print(f"trial {number} with seed {seed}: done", flush=True)
+            except Exception as error:  # another process trains it, say
+                told = failure(error)
+            print(printable(f"trial {number} with seed {seed}: {told}"), flush=True)
     return folder
 
 

@@ -90,14 +90,39 @@ class Recipe:
         kept: Plain = masking.keep_variables(raw, composition.resolved(config))
         return kept
 
-    def own_values(self) -> dict[str, Value]:
-        """Return the recipe's own value of each searched key, where it can be drawn."""
-        config = self.config({})
-        own = {d.key: self._chosen[()].get(d.key) for d in self.groups}
-        own |= {d.key: OmegaConf.select(config, d.key) for d in self.present({})}
+    def own_values(self, options: dict[str, Value] | None = None) -> dict[str, Value]:
+        """Return the recipe's own value of each searched key, where it can be drawn.
+
+        Args:
+            options: of groups, where another than the recipe's is chosen.
+        """
+        options = options or {}
+        config, key = self.config(options), tuple(sorted(options.items()))
+        own = {d.key: self._chosen[key].get(d.key) for d in self.groups}
+        own |= {d.key: OmegaConf.select(config, d.key) for d in self.present(options)}
         return {
             d.key: own[d.key] for d in self.dimensions if d.key in own and d.contains(own[d.key])
         }
+
+    def completed(self, guess: dict[str, Value]) -> dict[str, Value]:
+        """Return a guess with the recipe's own value of each key that it leaves out.
+
+        Raises:
+            InputError: it sets a key that could not be drawn, or a value.
+        """
+        known = {d.key: d for d in self.dimensions}
+        for key, value in guess.items():
+            if key not in known:
+                raise InputError(f"study.guesses: {key} is not searched{nearest(key, list(known))}")
+            if not known[key].contains(value):
+                raise InputError(f"study.guesses: {key}={value} is not in {known[key].word}")
+        options = {d.key: guess[d.key] for d in self.groups if d.key in guess}
+        own = self.own_values(options)
+        present = {*options, *(d.key for d in self.present(options))}
+        if absent := sorted(guess.keys() - present):
+            words = " ".join(f"{d.key}={own.get(d.key, '...')}" for d in self.groups)
+            raise InputError(f"study.guesses: {absent[0]}: there is no such key with {words}")
+        return own | guess
 
     def check(self) -> None:
         """Refuse a space with a key that no option has, or with a value that is wrong.
@@ -107,34 +132,31 @@ class Recipe:
         """
         found: dict[str, None] = {}
         seen: set[str] = set()
-        for options in itertools.islice(self._combinations(), COMBINATIONS):
-            seen |= {d.key for d in self.present(options)}
-            found |= dict.fromkeys(self._problems(options))
-        for dimension in self.values:
-            if dimension.key not in seen:
-                raise InputError(f"{dimension.key}: {self._unknown(dimension.key)}")
+        for drawn in self.samples():
+            seen |= drawn.keys()
+            settings = masking.with_variables(self.settings(drawn))
+            found |= dict.fromkeys(problems(settings, quick=True))
+        words = {d.key: d for d in self.values}
+        for key in words:
+            if key not in seen:
+                raise InputError(f"{key}: {self._unknown(key)}")
         if found:
-            raise InputError("; ".join(found))
+            raise InputError("; ".join(_with_word(line, words) for line in found))
         conflicts.check(self.settings({})["trainer"], self.overrides)
+
+    def samples(self) -> Iterator[dict[str, Value]]:
+        """Yield drawn settings that stand for all: options of groups, with the ends of the rest."""
+        for options in itertools.islice(self._combinations(), COMBINATIONS):
+            samples = {d.key: d.samples for d in self.present(options)}
+            for place in range(max(map(len, samples.values()), default=1)):
+                yield options | {
+                    key: values[min(place, len(values) - 1)] for key, values in samples.items()
+                }
 
     def _combinations(self) -> Iterator[dict[str, Value]]:
         names = [d.key for d in self.groups]
         for options in itertools.product(*(d.samples for d in self.groups)):
             yield dict(zip(names, options, strict=True))
-
-    def _problems(self, options: dict[str, Value]) -> list[str]:
-        """Return what is wrong with the configuration at the ends of each dimension."""
-        present = self.present(options)
-        samples = [d.samples for d in present]
-        found: list[str] = []
-        for place in range(max([len(values) for values in samples], default=1)):
-            drawn = {
-                d.key: values[min(place, len(values) - 1)]
-                for d, values in zip(present, samples, strict=True)
-            }
-            found += problems(masking.with_variables(self.settings(options | drawn)), quick=True)
-        words = {d.key: d for d in present}
-        return [_with_word(line, words) for line in dict.fromkeys(found)]
 
     def _unknown(self, key: str) -> str:
         known = [k for options in self._combinations() for k in _keys(self.config(options))]
@@ -154,5 +176,6 @@ def _with_word(line: str, words: dict[str, Dimension]) -> str:
     dimension = words.get(line.partition("=")[0])
     if dimension is None:
         return line
-    advice = ": int(interval(a,b)) draws whole numbers" if "integer" in line else ""
+    draws_numbers = "integer" in line and "interval" in dimension.word
+    advice = ": int(interval(a,b)) draws whole numbers" if draws_numbers else ""
     return f"{line} (from {dimension.key}={dimension.word}{advice})"

@@ -142,9 +142,10 @@ def _parsed(word: str) -> Override:
     try:
         return OverridesParser.create().parse_override(word)
     except HydraException as error:
-        raise InputError(
-            f"{word}: not readable as key=value ({first_line(error)}); {WORDS}"
-        ) from None
+        reason = f"not readable as key=value ({first_line(error)}); {WORDS}"
+        if "NoneType" in first_line(error):
+            reason = "choice(...) takes no null; write the values without it: KEY=null,1"
+        raise InputError(f"{word}: {reason}") from None
 
 
 def _distribution(override: Override, word: str) -> BaseDistribution:

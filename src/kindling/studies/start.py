@@ -9,7 +9,7 @@ from src.kindling.config import masking
 from src.kindling.config.settings import node_problems
 from src.kindling.errors import InputError, printable
 from src.kindling.layout import Plain, command_line
-from src.kindling.studies import metric, space
+from src.kindling.studies import metric, sources, space
 from src.kindling.studies.recipe import Recipe
 from src.kindling.studies.settings import check_name, limits, need_scipy
 
@@ -94,18 +94,21 @@ def checked_recipe(told: Plain, words: list[str]) -> Recipe:
             raise InputError(f"study.{group}={told[group]}: choose an option: study/{group}=...")
     if found := node_problems("study", told):
         raise InputError("; ".join(found))
-    name, metrics = told["name"], told["metric"]
+    name, named, limited = told["name"], told["metric"] or [], limits(told["constraints"])
     if name is not None:
         check_name("study.name", name)
-    if metrics is not None:
-        named = metrics if isinstance(metrics, list) else [metrics]
+    named = named if isinstance(named, list) else [named]
+    if told["metric"] is not None:
         metric.check_names("study.metric", named or [""])
-    metric.check_names("study.constraints", list(limits(told["constraints"])))
+    metric.check_names("study.constraints", list(limited))
     stored = [*told["overrides"], *words]
     recipe = Recipe(*space.split(stored))
     if recipe.overrides or recipe.dimensions or name is None:  # else the study to join knows them
         recipe.check()
         _check_no_secret(stored, recipe)
+        if (there := sources.metrics(recipe.settings({}))) is not None:
+            metric.refuse_unlogged("study.metric", named, sorted(there))
+            metric.refuse_unlogged("study.constraints", list(limited), sorted(there))
     return recipe
 
 

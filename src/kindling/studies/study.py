@@ -82,6 +82,8 @@ def open_study(settings: StudySettings, recipe: Recipe, log_dir: str) -> OpenStu
     study = existing(name, url, folder, settings.heartbeat)
     if study is None:
         return _start(name, url, folder, settings, recipe)
+    if settings.allow_changes and recipe.dimensions:
+        metric.chosen(definition.of(study).metrics, [], recipe)
     known = definition.joined(study, _given(settings, recipe), settings.allow_changes)
     return _opened(study, known, url, folder, settings)
 
@@ -99,10 +101,10 @@ def _opened(
 ) -> OpenStudy:
     recipe = Recipe(known.overrides, known.dimensions)
     _check_seeds(settings, known.seeds, recipe)
-    if settings.guesses and settings.trials:
-        _check_guesses(settings, recipe)
+    guesses = [recipe.completed(guess) for guess in settings.guesses]
+    if guesses and settings.trials:
         with storage.locked(url, folder):
-            for guess in settings.guesses:
+            for guess in guesses:
                 trials.add_guess(study, guess)
     study.sampler = _sampler(settings, known.seed, recipe, known.metrics)
     study.pruner = settings.pruner
@@ -161,10 +163,11 @@ def _start(name: str, url: str, folder: Path, settings: StudySettings, recipe: R
         raise unknown("study.name", folder)
     _sampler(settings, settings.seed, recipe, settings.metrics)
     _check_seeds(settings, settings.seeds, recipe)
-    _check_guesses(settings, recipe)
+    for guess in settings.guesses:
+        recipe.completed(guess)
     validate(masking.with_variables(recipe.settings({})))
     allowed = limits(settings.constraints)
-    metrics = metric.chosen(settings.metrics, list(allowed), recipe.settings({}))
+    metrics = metric.chosen(settings.metrics, list(allowed), recipe)
     new = Definition(
         recipe.overrides,
         {d.key: d.word for d in recipe.dimensions},
@@ -201,20 +204,6 @@ def _check_seeds(settings: StudySettings, seeds: int, recipe: Recipe) -> None:
         raise InputError(f"study.seeds={seeds}: seed= fixes the seed of every run; leave it out")
     if seeds == 1 and isinstance(settings.pruner, optuna.pruners.WilcoxonPruner):
         raise InputError("study/pruner=wilcoxon: it compares seeds: set study.seeds=5, say")
-
-
-def _check_guesses(settings: StudySettings, recipe: Recipe) -> None:
-    """Refuse a guess that could not be drawn.
-
-    Raises:
-        InputError: naming the key.
-    """
-    known = {d.key: d for d in recipe.dimensions}
-    for key, value in (item for guess in settings.guesses for item in guess.items()):
-        if key not in known:
-            raise InputError(f"study.guesses: {key} is not searched{nearest(key, list(known))}")
-        if not known[key].contains(value):
-            raise InputError(f"study.guesses: {key}={value} is not in {known[key].word}")
 
 
 def _sampler(settings: StudySettings, seed: int, recipe: Recipe, metrics: list[str]) -> BaseSampler:

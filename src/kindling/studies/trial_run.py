@@ -1,10 +1,16 @@
 """A trial is an ordinary run, in the study's directory."""
 
 import contextlib
+import errno
 import os
 import shutil
 from pathlib import Path
 
+import sqlalchemy
+from optuna.exceptions import StorageInternalError
+
+from src.kindling.config import masking
+from src.kindling.errors import InputError, first_line
 from src.kindling.files import bounded, run_record
 from src.kindling.layout import Plain
 from src.kindling.studies.pruning import PrunedError, Pruning
@@ -40,6 +46,20 @@ def train(
         except PrunedError:
             run_record.write_json(path / "metrics.json", pruning.metrics if pruning else {})
             raise
+
+
+def failure(error: Exception) -> str:
+    """Return the line of a run that has failed.
+
+    Raises:
+        Exception: the error itself, where it is not the run's fault, such as a full disk: it ends
+            the worker, and another takes the trial up.
+    """
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or isinstance(error, StorageInternalError | sqlalchemy.exc.SQLAlchemyError):
+        raise error
+    line = masking.redacted(first_line(error))
+    return line if isinstance(error, InputError) else f"{type(error).__name__}: {line}"
 
 
 def metrics(path: Path) -> dict[str, float]:

@@ -1,7 +1,6 @@
 """A worker trains one trial after the other until the study has all of its trials."""
 
 import contextlib
-import errno
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -10,13 +9,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import sqlalchemy
 from optuna import Study, Trial
-from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
-from src.kindling.config import masking
-from src.kindling.errors import InputError, first_line, printable
+from src.kindling.errors import InputError, printable
 from src.kindling.layout import Plain
 from src.kindling.process.requeue import requeue
 from src.kindling.studies import space, storage, trials
@@ -24,7 +20,7 @@ from src.kindling.studies.definition import Definition
 from src.kindling.studies.pruning import PrunedError, Pruning
 from src.kindling.studies.recipe import Recipe
 from src.kindling.studies.space import Value
-from src.kindling.studies.trial_run import train
+from src.kindling.studies.trial_run import failure, train
 
 WAIT = 0.5  # seconds between two checks of a study whose last trials other workers train
 
@@ -89,8 +85,7 @@ class Worker:
                 raise TooManyFailuresError(
                     f"the last {progress.failed_in_a_row} trials have failed: {progress.error}"
                 )
-            allocated = progress.done + progress.running + progress.waiting
-            if progress.waiting or allocated < self.trials:
+            if progress.done + progress.running < self.trials:
                 # Other workers wait until this one has drawn a trial's settings.
                 self._release = until_drawn.close
                 self.study.optimize(self._objective, n_trials=1, catch=(TrialFailedError,))
@@ -167,11 +162,7 @@ class Worker:
 
     @contextlib.contextmanager
     def _outcomes(self, trial: Trial, number: int) -> Iterator[None]:
-        """Say in a line how a trial ends, and note why it failed.
-
-        What is not the trial's fault, such as a full disk, ends the worker; another takes the trial
-        up.
-        """
+        """Say in a line how a trial ends, and note why it failed."""
         started = time.perf_counter()
         try:
             yield
@@ -179,11 +170,7 @@ class Worker:
             _say(f"trial {number}: {pruned}")
             raise
         except Exception as error:
-            if _is_of_the_machine(error):
-                raise
-            line = masking.redacted(first_line(error))
-            if not isinstance(error, InputError):
-                line = f"{type(error).__name__}: {line}"
+            line = failure(error)
             trial.set_user_attr(trials.ERROR, line)
             _say(f"trial {number}: failed: {line}")
             raise TrialFailedError(line) from error
@@ -203,11 +190,6 @@ class Worker:
 
 def _say(line: str) -> None:
     print(printable(line), flush=True)
-
-
-def _is_of_the_machine(error: Exception) -> bool:
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return full or isinstance(error, StorageInternalError | sqlalchemy.exc.SQLAlchemyError)
 
 
 def suggest(trial: Trial, recipe: Recipe) -> dict[str, Value]:

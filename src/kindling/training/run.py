@@ -127,32 +127,53 @@ def _start(
     if path := hosts.find_run(settings["trainer"]):  # torchrun has restarted the ranks
         return _resume(settings | {"resume": str(path)}, [])
     log_dir = settings["log_dir"]
-    if settings["init_from"] is not None:
-        source = run_directory.find_checkpoint(str(settings["init_from"]), log_dir)
-        settings = settings | {"init_from": str(source)}  # `latest` will soon be this run
-    from src.kindling import build, factories, restore  # import torch only for right settings
-
     path = run_directory.new_path(log_dir, "train", layout.model_stem(settings))
     links = [Path(log_dir) / "latest", *slurm.run_links(log_dir, overrides)]
     links += sweep_links.links(log_dir, job)
     if assignment is not None:
         path, links = assignment.path, []
-    stored = masking.masked(settings)
-    built = _attached(build.build(settings, path), assignment)
-    factories.check_overrides(built.model, list(overrides))
-    _check_monitors(built)
-    notices = restore.init_from_checkpoint(built)
+    built, notices = prepare(settings, overrides, path, assignment)
     if job is not None or assignment is not None:
         check_one_process(built)
+    settings = built.config
     for line in [
         *_suspicious_settings(settings),
         *conflicts.notices(settings["trainer"], overrides),
     ]:
         print(f"warning: {line}", file=sys.stderr)
-    facts = _facts(built, notices, assignment)
+    stored, facts = masking.masked(settings), _facts(built, notices, assignment)
     with run_directory.opened(path, stored, links, **facts) as record:
         hosts.announce(path)
         return train(built, path, None, notices, overrides, record)
+
+
+def prepare(
+    settings: Plain, overrides: Sequence[str], path: Path, assignment: Assignment | None = None
+) -> tuple["Experiment", list[str]]:
+    """Build a new run, and refuse what it could not train with; nothing is written.
+
+    Args:
+        settings: validated.
+        overrides: what the command line changed.
+        path: its run directory, which does not exist yet.
+        assignment: as `run` takes it.
+
+    Returns:
+        Data, model, and trainer; and what `init_from` has done.
+
+    Raises:
+        InputError: naming the setting.
+    """
+    masking.masked(settings)  # its secrets are kept out of the lines of errors from here on
+    if settings["init_from"] is not None:
+        source = run_directory.find_checkpoint(str(settings["init_from"]), settings["log_dir"])
+        settings = settings | {"init_from": str(source)}  # `latest` will soon be this run
+    from src.kindling import build, factories, restore  # import torch only for right settings
+
+    built = _attached(build.build(settings, path), assignment)
+    factories.check_overrides(built.model, list(overrides))
+    _check_monitors(built)
+    return built, restore.init_from_checkpoint(built)
 
 
 def _suspicious_settings(settings: Plain) -> Iterator[str]:

@@ -3,12 +3,15 @@
 import re
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.wrappers import ClasswiseWrapper
 
 from src.kindling.build import Experiment
 from src.kindling.callbacks.monitors import Monitors, explained
@@ -145,6 +148,9 @@ def test_names_are_known_only_where_nothing_else_may_log(build: Build) -> None:
     trainer, model = experiment.trainer, experiment.model
     [monitors] = [c for c in trainer.callbacks if isinstance(c, Monitors)]
     with pytest.raises(InputError, match="val/acuracy"):
+        monitors.check_known(trainer, model, validates=True)
+    wrapped = ClasswiseWrapper(MulticlassAccuracy(2, average=None))
+    with mock.patch.object(model, "metrics", return_value={"accuracy": wrapped}):
         monitors.check_known(trainer, model, validates=True)
     trainer.callbacks.append(Logs())
     monitors.check_known(trainer, model, validates=True)

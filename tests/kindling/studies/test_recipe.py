@@ -45,6 +45,21 @@ def test_the_recipes_own_values_are_the_first_guess_where_they_can_be_drawn() ->
     assert made.own_values() == {"optimizer": "sgd", "optimizer.lr": 0.1}
 
 
+def test_a_guess_has_the_recipes_own_value_of_each_key_that_it_leaves_out() -> None:
+    made = recipe(
+        "optimizer=choice(sgd,momentum)", "optimizer.momentum=interval(0.1,0.95)",
+        "optimizer.lr=interval(1e-3,1)", model="line",
+    )  # fmt: skip
+    assert made.completed({}) == made.own_values() == {"optimizer": "sgd", "optimizer.lr": 0.1}
+    assert made.completed({"optimizer.lr": 0.1}) == made.own_values()
+    own = made.completed({"optimizer": "momentum"})
+    assert own == made.own_values({"optimizer": "momentum"})
+    assert own["optimizer.momentum"] == 0.9
+    line = "study.guesses: optimizer.momentum: there is no such key with optimizer=sgd"
+    with pytest.raises(InputError, match=line):
+        made.completed({"optimizer": "sgd", "optimizer.momentum": 0.5})
+
+
 def test_where_models_are_searched_the_first_one_is_the_recipe() -> None:
     made = Recipe(*space.split(["model=choice(teacher,line)"]))
     assert made.own_values() == {"model": "teacher"}

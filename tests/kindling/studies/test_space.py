@@ -15,12 +15,14 @@ READ = {
     "range(0.1, 0.5, 0.1)": FloatDistribution(0.1, 0.4, step=0.1),
     "choice(64, true, relu)": CategoricalDistribution([64, True, "relu"]),
     "choice([1,2], 'a b')": CategoricalDistribution(["[1,2]", "a\\ b"]),
+    "null,0.1": CategoricalDistribution(["null", 0.1]),
     "0.1,0.2": CategoricalDistribution([0.1, 0.2]),
 }
 REFUSED = {
     "interval(1, 0)": "an interval goes from a number to a larger one",
     "interval(1, inf)": "an interval goes from a number to a larger one",
     "interval(1)": "not readable as key=value",
+    "choice(null, 1)": "choice(...) takes no null; write the values without it: KEY=null,1",
     "choice()": "not readable as key=value",
     "range(3, 1)": "the range holds no value",
     "tag(log, interval(0, 1))": "a logarithmic scale needs values above 0",

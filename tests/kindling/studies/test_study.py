@@ -211,8 +211,11 @@ def test_other_pruners_stop_trials_early(command: Command, load: Any, pruner: st
     words = ("study.name=p", *QUICK, "optimizer.lr=tag(log, interval(1e-6, 0.5))")
     own = {"asha": "study.pruner.min_resource=2", "hyperband": "study.pruner.max_resource=20"}
     choice = ("study/sampler=random", f"study/pruner={pruner}", own[pruner], "study.trials=10")
-    command.here("study", *words, *choice)
+    command.here("study", *words, *choice, "study.confirm=1", "study.confirm_top=9")
     found = trials.latest(load("p"))
+    confirmed = {path.name for path in (command.log_dir / "study/p/confirm").glob("trial-*")}
+    complete = [number for number, trial in found.items() if trial.state.name == "COMPLETE"]
+    assert confirmed == {f"trial-{number:04d}" for number in complete}  # the recipe among them
     pruned = [trial for trial in found.values() if trial.state.name == "PRUNED"]
     assert pruned
     assert {trial.state.name for trial in found.values()} == {"COMPLETE", "PRUNED"}
@@ -334,21 +337,22 @@ def test_constraints_decide_which_trials_may_be_best(command: Command, load: Any
 
 
 def test_guesses_and_a_space_in_settings_come_after_the_recipe(command: Command, load: Any) -> None:
+    words = ("study", "study.name=y")
     command.here(
-        "study", "study.name=y", "study.trials=3", "trainer.max_epochs=2",
+        *words, "study.trials=2", "trainer.max_epochs=2",
         "study.overrides=['model=line','logger=csv','optimizer.lr=interval(0,1)']",
-        "study.guesses=[{optimizer.lr: 0.25}]",
+        "study.guesses=[{},{optimizer.lr: 0.25},{optimizer.lr: 0.25},{optimizer.lr: 0.1}]",
     )  # fmt: skip
-    assert [t.params["optimizer.lr"] for t in load("y").trials[:2]] == [0.1, 0.25]
-    words = (
-        "study.name=y",
-        "study.trials=4",
-        "study.guesses=[{optimizer.lr:0.25},{optimizer.lr:0.5}]",
-    )
-    command.here("study", *words)  # a later guess is tried, and an earlier one not twice
-    assert load("y").trials[3].params["optimizer.lr"] == 0.5
-    command.here("study", *words)
-    assert len(load("y").trials) == 4
+    assert [t.params["optimizer.lr"] for t in load("y").trials] == [0.1, 0.25]  # each once
+    later = "study.guesses=[{optimizer.lr:0.25},{optimizer.lr:0.5},{optimizer.lr:0.6}]"
+    for _ in range(2):
+        command.here(*words, "study.trials=3", later)  # one more than there are trials
+    found = load("y").trials
+    assert [t.state.name for t in found] == ["COMPLETE"] * 3 + ["WAITING"]
+    assert found[2].params["optimizer.lr"] == 0.5
+    command.here(*words, "study.trials=5", later)
+    assert load("y").trials[3].params["optimizer.lr"] == 0.6
+    assert load("y").trials[4].params["optimizer.lr"] not in (0.1, 0.25, 0.5, 0.6)
 
 
 def test_a_failing_trial_is_recorded_with_its_line_and_the_study_goes_on(
@@ -396,6 +400,12 @@ WRONG = {
     "study/sampler=tpee": "study/sampler=tpee: there is no such option: did you mean 'tpe'?",
     "study/sampler=grid": "a grid needs choice(...) or range(...), not an interval",
     "study.storage=mysql://x": "choose null (SQLite) or postgresql://",
+    "init_from=nowhere": "nowhere: there is no such run directory",
+    "callbacks.checkpointing.monitor=train/los": "no such metric is logged: did you mean 'train/l",
+    "trainer=choice(cpu,ddp_cpu)": "trains in one process, trainer.devices=1; a run of several"
+    " processes needs a command of its own (with trainer=ddp_cpu)",
+    "trainer.devices=choice(1,2)": "needs a command of its own (with trainer.devices=2)",
+    "study.constraints=['train/los<=1']": "study.constraints=train/los: no run logs it: did you",
     "study.guesses=[{optimizer.lr: 7}]": "study.guesses: optimizer.lr=7 is not in",
     "study.trials=0": "there is no such study",
     "optimizer.foo=3": "optimizer.foo: there is no such key",
@@ -431,11 +441,17 @@ def test_a_study_is_joined_by_its_name_and_differences_are_refused(
     assert "study.metrics: train/loss -> val/loss" in metric
 
 
-def test_a_changed_range_is_continued_if_allowed(command: Command, load: Any) -> None:
+def test_a_changed_range_is_continued_if_allowed(
+    command: Command, load: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ("study.name=r", *QUICK, "trainer.max_epochs=2", "study.allow_changes=true")
     command.here("study", *words, "optimizer.lr=interval(0.1,0.4)", "study.trials=2")
     command.here("study", *words, "optimizer.lr=interval(0.5,0.6)", "study.trials=3")
     assert load("r").trials[2].params["optimizer.lr"] >= 0.5
+    with pytest.raises(SystemExit):
+        command.here("study", *words, "trainer.devices=choice(1,2)", "study.trials=4")
+    assert "in one process" in capsys.readouterr().err
+    assert len(load("r").trials) == 3
 
 
 def test_a_metric_that_is_not_validated_falls_back_to_the_training_loss(
