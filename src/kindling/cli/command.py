@@ -22,7 +22,7 @@ from src.kindling.config.hydra_calls import BASE
 from src.kindling.errors import InputError, first_line, printable
 from src.kindling.files import sweep_links
 from src.kindling.layout import CONF, Plain, added_folders, as_started
-from src.kindling.process import garbage, ranks
+from src.kindling.process import garbage, ranks, streams
 
 Task = Callable[[DictConfig], Any]
 
@@ -133,8 +133,6 @@ def one_line_errors(name: str | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except BrokenPipeError:  # the reader of a pipe (head, less) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         _exit("interrupted before anything was saved", 130)
     except InputError as error:
@@ -142,6 +140,10 @@ def one_line_errors(name: str | None = None) -> Iterator[None]:
     except (HydraException, OmegaConfBaseException) as error:
         _exit(composition.explain(error, name, sys.argv[1:]), 2)
     except Exception as error:
+        # The reader of a pipe (head, less) has seen enough; that of a worker process has died.
+        if isinstance(error, BrokenPipeError) and streams.reader_has_left():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return
         if name is not None:  # composition failed without an error of Hydra's own
             _exit(composition.explain(error, name, sys.argv[1:]), 2)
         log = getattr(error, "run_log", None)

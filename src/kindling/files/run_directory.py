@@ -20,7 +20,7 @@ from src.kindling.files.atomic_write import write_text
 from src.kindling.layout import BEST, LAST, Plain, command_line
 from src.kindling.process import ranks
 
-FOLDERS = ("checkpoints", "figures", "tensorboard")
+FOLDERS = ("checkpoints", "figures", "tensorboard", "workers")  # the last one of a study
 FILES = ("config.yaml", "run.json", "run.log", "metrics.csv", "metrics.json", ".lock", BEST, LAST)
 Recorded = Callable[..., AbstractContextManager[Plain]]
 

@@ -79,11 +79,7 @@ class _Launcher(_SubprocessScriptLauncher):
             self._ending = True
             if LAUNCHER in os.environ and _is_stopped(os.getppid()):
                 os.kill(os.getppid(), signal.SIGCONT)  # let rank 0 say that it was waited for
-            lost = self._lost() if isinstance(error, Exception) else None
-            if lost is None and isinstance(error, DistStoreError):
-                lost = self._missing()
-            if lost is None and isinstance(error, RuntimeError):
-                lost = self._silent(str(error))
+            lost = self._lost(self._explained(error)) if isinstance(error, Exception) else None
             self._end_all()
             if lost:
                 raise ConnectionError(lost) from error
@@ -101,8 +97,12 @@ class _Launcher(_SubprocessScriptLauncher):
         if not self._ending:
             signals.exit_now(1, self._lost())
 
-    def _lost(self) -> str | None:
-        """Return the rank that has exited or does not answer; None if all are running."""
+    def _lost(self, own: str | None = None) -> str | None:
+        """Return the rank that has exited or does not answer; None if all are running.
+
+        Args:
+            own: what this process knows by itself; it comes before what ranks say of each other.
+        """
         deadline = time.monotonic() + GRACE
         waited: dict[int, str] = {}  # what ranks have said that lost another one themselves
         while (self.procs or ranks.number() == 0) and time.monotonic() < deadline:
@@ -119,7 +119,13 @@ class _Launcher(_SubprocessScriptLauncher):
                 if _is_stopped(process.pid):
                     return f"rank {rank} is stopped and did not respond for {self.timeout:g} s"
             time.sleep(POLL)
-        return next(iter(waited.values()), None)
+        return own or next(iter(waited.values()), None)
+
+    def _explained(self, error: Exception) -> str | None:
+        """Explain an error of this process that comes from another rank's silence."""
+        if isinstance(error, DistStoreError) or "client socket has timed out" in str(error):
+            return self._missing()
+        return self._silent(str(error)) if isinstance(error, RuntimeError) else None
 
     def _others(self) -> list[int]:
         return [r for r in range(self.num_processes * self.num_nodes) if r != ranks.number()]

@@ -24,6 +24,17 @@ def escape_unencodable() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
+def reader_has_left() -> bool:
+    """Return whether standard output is a pipe that nobody reads any more (`| head -1`)."""
+    if os.name != "posix":
+        return True
+    import select
+
+    look = select.poll()
+    look.register(1, 0)  # only errors and hang-ups
+    return bool(look.poll(0))
+
+
 def _occupy(descriptor: int) -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     if nowhere != descriptor:

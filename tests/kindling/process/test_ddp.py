@@ -10,6 +10,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from torch.distributed import DistNetworkError
 
 from src.kindling.process import ddp
 from tests.forked import Forked
@@ -138,6 +139,18 @@ def test_ranks_that_wait_for_each_other_are_told_that_one_takes_more_steps(
     monkeypatch.setattr(ddp, "GRACE", 0.2)
     monkeypatch.setattr(ddp.ranks, "reported_failure", lambda rank: next(reports, None))
     assert launcher._lost() == said  # not: rank 1 ended with exit status 1
+    reports = iter(["ConnectionError: rank 1 had no answer from rank 0"])
+    assert launcher._lost(said) == said  # what this rank knows by itself
+
+
+def test_a_host_that_is_not_reached_is_named_with_the_setting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    launcher = ddp._Launcher(None, 1, 2, 20.0)
+    monkeypatch.setattr(ddp.ranks, "number", lambda: 1)
+    text = "The client socket has timed out after 20000ms while trying to connect to (10.98.7.1, 1)"
+    said = launcher._explained(DistNetworkError(text))
+    assert said == "trainer.strategy.timeout=20: rank 0 did not join in these seconds"
 
 
 def nan_on_rank_1() -> None:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from src.kindling.cli.command import one_line_errors
 from tests.conftest import ROOT, Command, environment
 from tests.kindling import examples
 from tests.warm import PYTHON
@@ -27,3 +28,10 @@ def test_training_continues_into_the_log_when_nobody_reads(output: str, command:
     assert (done.returncode, done.stderr) == (0, b"")
     assert json.loads((command.latest / "run.json").read_text())["status"] == "finished"
     assert "test/loss" in (command.latest / "run.log").read_text()
+
+
+def test_a_pipe_that_breaks_elsewhere_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop, one_line_errors():
+        raise BrokenPipeError(32, "Broken pipe")  # of a DataLoader's worker that has died
+    assert stop.value.code == 1
+    assert capsys.readouterr().err == "error: BrokenPipeError: [Errno 32] Broken pipe\n"

@@ -61,7 +61,14 @@ def refusals(command: Command, capsys: pytest.CaptureFixture[str]) -> list[str]:
     return lines
 
 
-PARTS = (storage.FILE, f"{storage.FILE}-journal", ".study.lock", "trial-0000", "workers")
+PARTS = (
+    storage.FILE,
+    f"{storage.FILE}-journal",
+    ".study.lock",
+    "trial-0000",
+    "workers",
+    "workers/0.log",
+)
 PARTS += ("confirm", "confirm/trial-0000", "confirm/trial-0000/seed-1")
 
 
@@ -88,16 +95,6 @@ def test_a_link_or_a_pipe_is_refused(
         assert ("is a link" if kind == "link" else "is not a regular file") in line
     assert (mine / "file").read_text() == "mine\n"
     assert [entry.name for entry in mine.iterdir()] == ["file"]
-
-
-def test_a_workers_log_is_not_written_through_a_link(
-    folder: Path, mine: Path, command: Command
-) -> None:
-    (folder / "workers").mkdir(exist_ok=True)
-    (folder / "workers" / "0.log").symlink_to(mine / "file")
-    with pytest.raises(SystemExit):
-        command.here("study", "study.name=a", "study.trials=2", "study.workers=2")
-    assert (mine / "file").read_text() == "mine\n"
 
 
 def changed(folder: Path, table: str, column: str, old: str, new: str) -> None:
