@@ -34,6 +34,7 @@ from src.kindling.process import garbage, ranks
 from src.kindling.process.devices import check_device
 from src.kindling.process.memory import keep_freed_memory, total_memory
 from src.kindling.process.seeding import Seeding
+from src.kindling.process.unprofiled import Unprofiled
 from src.kindling.repeatable import make_repeatable, make_resumable
 from src.kindling.tracking import forgiven
 
@@ -154,6 +155,7 @@ def check_shapes(data: Any, model: Any) -> None:
 def build_trainer(settings: Plain, run: Path) -> pl.Trainer:
     """Build the Trainer, with its loggers and callbacks."""
     options = dict(settings["trainer"])
+    profiler = options.pop("profiler", None) or Unprofiled()
     with errors_from("logger"):
         loggers = [build_logger(node, run) for node in settings["logger"].values()]
     with errors_from("callbacks"):
@@ -167,6 +169,7 @@ def build_trainer(settings: Plain, run: Path) -> pl.Trainer:
             options,
             default_root_dir=str(run),
             logger=loggers or False,
+            profiler=profiler,
             callbacks=[Monitors(named), *named.values(), *_installed(settings)],
             plugins=[ConfiguredCheckpointIO(masking.masked(settings))],
             enable_progress_bar="progress" in settings["callbacks"],
