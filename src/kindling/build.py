@@ -17,7 +17,7 @@ import lightning.pytorch as pl
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, get_object
-from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from src.kindling import factories
@@ -161,6 +161,7 @@ def build_trainer(settings: Plain, run: Path) -> pl.Trainer:
     with errors_from("callbacks"):
         nodes = settings["callbacks"].items()
         named = {name: instantiate(node) for name, node in nodes}
+    installed = [Seeding(settings["seed"]), EpochLogs(), OwnCheckpoints()]
     if os.path.isdir(run):  # a ModelCheckpoint of the user's own continues in a run that is resumed
         warnings.filterwarnings("ignore", message=f"Checkpoint directory {re.escape(str(run))}.*")
     with errors_from("trainer"):
@@ -170,7 +171,7 @@ def build_trainer(settings: Plain, run: Path) -> pl.Trainer:
             default_root_dir=str(run),
             logger=loggers or False,
             profiler=profiler,
-            callbacks=[Monitors(named), *named.values(), *_installed(settings)],
+            callbacks=[Monitors(named), *named.values(), *installed],
             plugins=[ConfiguredCheckpointIO(masking.masked(settings))],
             enable_progress_bar="progress" in settings["callbacks"],
             enable_checkpointing=any(isinstance(c, Checkpoint) for c in named.values()),
@@ -178,10 +179,6 @@ def build_trainer(settings: Plain, run: Path) -> pl.Trainer:
     if settings["steps_per_execution"] > 1 or settings["compile"]:
         _speed_up(trainer, settings)
     return trainer
-
-
-def _installed(settings: Plain) -> list[Callback]:
-    return [Seeding(settings["seed"]), EpochLogs(), OwnCheckpoints()]
 
 
 def build_logger(node: Plain, run: Path) -> Any:
