@@ -86,4 +86,4 @@ def reported_failure(rank: int) -> str | None:
 
 
 def _failure_file(rank: int) -> Path:
-    return Path(os.environ[VARIABLE], f".rank-{rank}")
+    return Path(os.environ[VARIABLE], f".rank-{rank}.tmp")  # a stale one is a leftover

@@ -12,7 +12,8 @@ from unittest import mock
 import pytest
 from torch.distributed import DistNetworkError
 
-from src.kindling.process import ddp
+from src.kindling.files import run_lock
+from src.kindling.process import ddp, ranks
 from tests.forked import Forked
 from tests.kindling.process.test_signals import LONG, assert_same
 
@@ -151,6 +152,13 @@ def test_a_host_that_is_not_reached_is_named_with_the_setting(
     text = "The client socket has timed out after 20000ms while trying to connect to (10.98.7.1, 1)"
     said = launcher._explained(DistNetworkError(text))
     assert said == "trainer.strategy.timeout=20: rank 0 did not join in these seconds"
+
+
+def test_a_failure_that_nobody_has_read_is_not_that_of_the_next_start(tmp_path: Path) -> None:
+    with mock.patch.dict(os.environ, {ranks.VARIABLE: str(tmp_path), "LOCAL_RANK": "1"}):
+        ranks.report_failure("ValueError: of yesterday")
+    with run_lock.locked(tmp_path), ranks.exported(tmp_path):
+        assert ranks.reported_failure(1) is None
 
 
 def nan_on_rank_1() -> None:
