@@ -218,7 +218,7 @@ def errors_from(group: str) -> Iterator[None]:
         cause = cause or error
         if isinstance(cause, ModuleNotFoundError):
             raise InputError(f"{group}: {_missing_package(cause)}") from error
-        reason = " ".join(first_line(cause).split()).strip("'\"`")
+        reason = re.sub(r"^(['\"])(.*)\1$", r"\2", " ".join(first_line(cause).split()))
         raise InputError(f"{group}: {reason}") from error
 
 

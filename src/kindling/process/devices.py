@@ -15,7 +15,7 @@ def check_device(accelerator: str, devices: Any, precision: Any) -> None:
 
     Raises:
         InputError: the accelerator is missing, a GPU is missing, there are more processes than
-            cores, or the CPU lacks the precision.
+            cores, or the CPU lacks the precision or is given a list.
     """
     if not runs_on_cpu(accelerator):
         _check_gpus(devices)
@@ -23,6 +23,10 @@ def check_device(accelerator: str, devices: Any, precision: Any) -> None:
     cores = os.cpu_count() or 1
     if isinstance(devices, int) and devices > cores:
         raise InputError(f"trainer.devices={devices}: this machine has {cores} cores")
+    if isinstance(devices, list):
+        raise InputError(
+            f"trainer.devices={devices}: only GPUs have numbers; use trainer.devices=1"
+        )
     if str(precision) in FOR_GPUS:
         raise InputError("trainer.precision=16-mixed needs a GPU; on the CPU use bf16-mixed")
 

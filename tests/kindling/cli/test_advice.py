@@ -160,6 +160,7 @@ ADVICE = [
     # the words, the advice in the line, the words that follow it
     ("trainer.accelerator=gpu", r"use (trainer\.accelerator=cpu) or auto", "{1}"),
     ("trainer.precision=16-mixed", r"on the CPU use (\S+)", "trainer.precision={1}"),
+    ("trainer.devices=[0]", r"only GPUs have numbers; use (\S+)", "{1}"),
     ("+trainer.logger=false", r"use (logger=none),", "{1}"),
     ("+trainer.enable_checkpointing=false", r"use (callbacks=none), or", "{1}"),
     ("+trainer.enable_checkpointing=false", r", or (\S+)", "{1}"),

@@ -18,6 +18,8 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from src.kindling.build import errors_from
+from src.kindling.errors import InputError
 from src.kindling.training import summary
 from tests.conftest import ROOT, environment, has_command, has_room
 from tests.kindling import examples
@@ -334,3 +336,13 @@ def test_commands_work_from_any_directory(command: Command, tmp_path: Path) -> N
     )
     assert done.returncode == 0, done.stderr
     assert math.isfinite(json.loads((command.latest / "metrics.json").read_text())["test/norm"])
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [(KeyError("lr"), "trainer: lr"), (ValueError("`devices` is 0"), "trainer: `devices` is 0")],
+)
+def test_a_constructors_words_are_quoted_as_they_are(error: Exception, line: str) -> None:
+    with pytest.raises(InputError) as refusal, errors_from("trainer"):
+        raise error
+    assert str(refusal.value) == line
