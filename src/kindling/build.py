@@ -168,7 +168,7 @@ def build_trainer(settings: Plain, run: Path) -> pl.Trainer:
         check_device(*(options[key] for key in ("accelerator", "devices", "precision")))
         trainer: pl.Trainer = instantiate(
             options,
-            default_root_dir=str(run),
+            default_root_dir=os.path.join(".", run),  # not the home of a leading `~`
             logger=loggers or False,
             profiler=profiler,
             callbacks=[Monitors(named), *named.values(), *installed],

@@ -109,6 +109,7 @@ def explain(error: Exception, name: str | None, arguments: list[str]) -> str:
     """Explain an error of Hydra or OmegaConf in one line, with the nearest valid choice."""
     if isinstance(error, OverrideParseException):
         key, equals, value = str(error.override).partition("=")
+        value = os.path.expanduser(value)  # a shell leaves `key=~/a` as it is
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
         quoted = shlex.quote(f'{key}="{escaped}"')
         line = f"{error.override}: cannot be parsed as key=value ({first_line(error)})"

@@ -41,6 +41,11 @@ class TensorBoardLogger(LightningTensorBoardLogger):
         self.graph, self.histograms = graph, histograms
         self._started = self._traced = bool(self._files())  # if resumed
 
+    @property
+    def log_dir(self) -> str:
+        """The folder of the event files; a `$NAME` or `~` in its path is not expanded."""
+        return str(Path(self.save_dir, "tensorboard"))
+
     @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """Write a point per metric, except for the epoch, whose chart would be useless."""

@@ -186,6 +186,7 @@ ADVICE = [
     ("hydra.run.dir=x", r"(log_dir)= is the folder of runs", ""),
     ("trainer.max_epochs=-1 scheduler=cosine", r"or (trainer\.max_steps)", "{0} {1}=9"),
     ("init_from='a{{b'", r"quoted: (.*)$", None),
+    ("'init_from=~/a'", r"""quoted: ('init_from="/.*/a"')$""", None),
     (f"resume={RUN} optimizer.lr=0.5", r"(allow_changes=true) continues", "{0} {1}"),
     (f"resume={RUN} optimizer.lr=0.5", r"a command without resume=", "optimizer.lr=0.5"),
     (

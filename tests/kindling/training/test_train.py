@@ -12,13 +12,14 @@ import termios
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from src.kindling.build import errors_from
+from src.kindling.build import build_trainer, errors_from
 from src.kindling.errors import InputError
 from src.kindling.training import summary
 from tests.conftest import ROOT, environment, has_command, has_room
@@ -346,3 +347,12 @@ def test_a_constructors_words_are_quoted_as_they_are(error: Exception, line: str
     with pytest.raises(InputError) as refusal, errors_from("trainer"):
         raise error
     assert str(refusal.value) == line
+
+
+def test_a_path_is_taken_as_it_is_written(tmp_path: Path, build: Any) -> None:
+    command = Command(tmp_path / "$HOME" / "logs")  # Lightning would replace it, and a leading ~
+    command.here("train", "model=line", "trainer.max_epochs=1", "~callbacks.figures")
+    assert any(command.latest.glob("tensorboard/events.*"))
+    assert [path.name for path in tmp_path.iterdir()] == ["$HOME"]
+    settings = build().config
+    assert Path(build_trainer(settings, Path("~/run")).default_root_dir) == Path("~/run")
