@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.strategies.launchers import subprocess_script
 from torchmetrics import MeanMetric
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, has_room
 
 ENGINE = ROOT / "src" / "kindling"
 # Outside of speed/: the file, the name, the object that has it, and why there is no public way.
@@ -138,6 +138,8 @@ def test_no_file_outside_of_speed_uses_a_private_name_that_is_not_listed() -> No
     assert found - {(place, name) for place, name, _, _ in LISTED} == set()
 
 
-@pytest.mark.parametrize(("file", "name"), [row[:2] for row in LISTED])
+@pytest.mark.parametrize(
+    ("file", "name"), [row[:2] for row in LISTED if has_room(row[0].partition("/")[0])]
+)
 def test_a_listed_name_is_used(file: str, name: str) -> None:
     assert name in (ENGINE / file).read_text(encoding="utf-8")
