@@ -131,7 +131,7 @@ def _log_failure(log: TextIO, failed: Any) -> None:
     Except an OSError: TensorBoard's writer passes it to the main thread, which reports it in one
     line.
     """
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):  # a full disk; a thread that outlives the run
         log.write(masking.redacted("".join(traceback.format_exception(failed.exc_value))))
     if not isinstance(failed.exc_value, OSError):
         threading.__excepthook__(failed)

@@ -14,6 +14,7 @@ from src.kindling import layout
 from src.kindling.config import masking
 from src.kindling.config.settings import validate
 from src.kindling.errors import InputError, first_line, nearest
+from src.kindling.files.bounded import reason
 from src.kindling.files.run_directory import check_parts
 from src.kindling.layout import Plain
 from src.kindling.studies import definition, metric, sampling, storage, trials
@@ -177,7 +178,10 @@ def _start(name: str, url: str, folder: Path, settings: StudySettings, recipe: R
         allowed,
         settings.seeds,
     )
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be created: {reason(error)}") from None
     with storage.locked(url, folder):
         place = storage.opened(url, folder, settings.heartbeat)
         study = definition.find(name, place)

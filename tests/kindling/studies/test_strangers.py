@@ -97,6 +97,17 @@ def test_a_link_or_a_pipe_is_refused(
     assert [entry.name for entry in mine.iterdir()] == ["file"]
 
 
+def test_a_study_that_cannot_be_written_gets_one_line(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command.log_dir.mkdir()
+    (command.log_dir / "study").touch()
+    with pytest.raises(SystemExit) as stop:
+        command.here("study", "study.name=a", *LINE, "optimizer.lr=interval(0.1,0.2)")
+    assert stop.value.code == 2
+    assert "/study/a cannot be created: Not a directory" in capsys.readouterr().err
+
+
 def changed(folder: Path, table: str, column: str, old: str, new: str) -> None:
     """Replace text in the database of a study."""
     connection = sqlite3.connect(folder / storage.FILE)
