@@ -33,7 +33,10 @@ def _seeded_method(method: Callable[..., Any], seed: int) -> Callable[..., Any]:
 
 
 def make_resumable(data: pl.LightningDataModule, seed: int, shares: bool = True) -> None:
-    """Make the training DataLoaders of a data module resume exactly, without changing its code.
+    """Make the DataLoaders of a data module resume exactly, without changing its code.
+
+    Those of training resume at their place. Validation and test read the same in each run, however
+    often it was resumed: they count no passes, and keep no generator from one to the next.
 
     Left unchanged: streams (IterableDataset), samplers without a length, loaders with an `__iter__`
     of their own (which may define a `state_dict`), and the in-memory loader.
@@ -43,18 +46,24 @@ def make_resumable(data: pl.LightningDataModule, seed: int, shares: bool = True)
         seed: seed of the run.
         shares: whether to split the samples among ranks, as with `use_distributed_sampler`.
     """
-    original: Callable[..., Any] = data.train_dataloader
+    for stage in ("train", "val", "test"):
+        name, fits = f"{stage}_dataloader", stage != "test"
+        setattr(data, name, _resumable(getattr(data, name), data, seed, shares, fits))
 
+
+def _resumable(
+    original: Callable[..., Any], data: Any, seed: int, shares: bool, fits: bool
+) -> Callable[..., Any]:
     @wraps(original)
-    def train_dataloader(*arguments: Any, **named: Any) -> Any:  # the module may call it itself
+    def dataloader(*arguments: Any, **named: Any) -> Any:  # the module may call it itself
         trainer, options = data.trainer, {"seed": seed}
         if trainer is not None:
-            options["in_order"] = bool(getattr(trainer, "overfit_batches", 0))
+            options["in_order"] = fits and bool(getattr(trainer, "overfit_batches", 0))
             if shares:
                 options |= {"rank": trainer.global_rank, "world_size": trainer.world_size}
         return _wrapped(original(*arguments, **named), options)
 
-    data.train_dataloader = train_dataloader  # type: ignore[method-assign]
+    return dataloader
 
 
 def _wrapped(loaders: Any, options: dict[str, Any]) -> Any:

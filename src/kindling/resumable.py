@@ -107,7 +107,7 @@ class ResumableLoader:
         States of older versions contain only `given`.
         """
         self._skip = state["given"] % max(len(self), 1)
-        self.sampler.epoch = state.get("epoch", 0)
+        self.sampler.epoch, self.sampler.restored = state.get("epoch", 0), True
         self.sampler.passes = max(state.get("pass", 1) - bool(self._skip), 0)
 
 
@@ -121,6 +121,7 @@ class _EpochOrder(SequentialSampler):
     def __init__(self, loader: Any, seed: int, rank: int, world_size: int, in_order: bool) -> None:
         super().__init__(loader.dataset)
         self.epoch = self.passes = self.skip = 0
+        self.restored = False  # from a state whose pass the next `set_epoch` keeps
         self._seed, self._rank, self._world_size = splitmix64(seed), rank, world_size
         self._batches = loader.batch_sampler
         self._source = loader.sampler if self._batches is None else self._batches
@@ -137,9 +138,10 @@ class _EpochOrder(SequentialSampler):
         self._initial = 0 if generator is None else generator.initial_seed()
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch (from 0) of the next pass, also in the user's sampler."""
-        if epoch != self.epoch:
-            self.epoch, self.passes = epoch, 0
+        """Set the epoch (from 0) whose first pass is next, also in the user's sampler."""
+        if epoch != self.epoch or not self.restored:
+            self.passes = 0
+        self.epoch, self.restored = epoch, False
         for sampler in {id(s): s for s in (self._source, self._batches)}.values():
             if hasattr(sampler, "set_epoch"):
                 sampler.set_epoch(epoch)

@@ -40,6 +40,10 @@ def read(loader: Any, epoch: int = 0) -> Epoch:
     """Return the rows of an epoch batch by batch; the epoch is set as late as Lightning does."""
     batches = iter(loader)
     loader.sampler.set_epoch(epoch)
+    return as_rows(batches)
+
+
+def as_rows(batches: Any) -> Epoch:
     return [list(zip(*map(torch.Tensor.tolist, batch), strict=True)) for batch in batches]
 
 
@@ -217,10 +221,10 @@ def test_a_second_interruption_counts_from_the_start_of_the_epoch() -> None:
 
 def test_a_short_loader_that_is_cycled_has_another_order_in_each_pass() -> None:
     cycled, resumed = loader(), loader()
-    cycled.sampler.set_epoch(1)
-    passes = [read(cycled, 1), read(cycled, 1)]
+    passes = [read(cycled, 1), as_rows(cycled)]
     assert sorted(indices(passes[0])) == sorted(indices(passes[1]))
     assert passes[0] != passes[1]
+    assert read(cycled, 1) == passes[0]  # from its first pass, as in a second validation
     again = loader()
     again.sampler.set_epoch(1)
     for _ in itertools.islice(itertools.chain(again, again), 4):
@@ -246,16 +250,18 @@ class Endless(torch.utils.data.Sampler[int]):
         return itertools.count()
 
 
-def wrapped(returned: Any, **trainer: Any) -> Any:
+def wrapped(returned: Any, stage: str = "train", **trainer: Any) -> Any:
     class Data(pl.LightningDataModule):
         def train_dataloader(self) -> Any:
             return returned
+
+        test_dataloader = train_dataloader
 
     data = Data()
     make_resumable(data, seed=3)
     if trainer:
         data.trainer = SimpleNamespace(**trainer)  # type: ignore[assignment]
-    return data.train_dataloader()
+    return getattr(data, f"{stage}_dataloader")()
 
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec.*is deprecated")  # Lightning's, of torch
@@ -275,6 +281,8 @@ def test_what_the_trainer_says_of_ranks_and_overfitting_reaches_the_loader() -> 
     assert read(second) == read(loader(rank=1, world_size=2))
     overfit = wrapped(plain, overfit_batches=2, global_rank=0, world_size=1)
     assert indices(read(overfit)) == list(range(ROWS))
+    tested = wrapped(plain, "test", overfit_batches=2, global_rank=0, world_size=1)
+    assert indices(read(tested)) == indices(read(loader()))  # as `evaluate` does
 
 
 def test_what_cannot_be_wrapped_is_left_alone() -> None:

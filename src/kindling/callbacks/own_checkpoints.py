@@ -1,5 +1,6 @@
 """Give a ModelCheckpoint of the user's own a folder in the run directory."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,35 @@ class OwnCheckpoints(Callback):
     are those of `Checkpointing`. Installed in every run.
     """
 
+    folder = ""
+
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Set the folder before a ModelCheckpoint does: Lightning calls those last."""
-        folder = Path(trainer.default_root_dir, "checkpoints", "ModelCheckpoint").resolve()
-        for callback in trainer.callbacks:
-            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
-                callback.dirpath = str(folder)
+        path = Path(trainer.default_root_dir, "checkpoints", "ModelCheckpoint")
+        self.folder = str(path.resolve())
+        for callback in _of(trainer):
+            if callback.dirpath is None:
+                callback.dirpath = self.folder
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Find the best files so far in the folder of this run, which may be moved or a copy.
+
+        A ModelCheckpoint remembers them by their paths, and forgets them in another folder.
+        """
+        states = checkpoint.get("callbacks", {})
+        for callback in _of(trainer):
+            state = states.get(callback.state_key)
+            if state and callback.dirpath == self.folder:
+                states[callback.state_key] = _moved(state, state["dirpath"], self.folder)
+
+
+def _of(trainer: Any) -> Iterator[Any]:
+    return (c for c in trainer.callbacks if isinstance(c, ModelCheckpoint))
+
+
+def _moved(value: Any, old: str, new: str) -> Any:
+    """Return nested values with the paths in one folder replaced by those in another."""
+    if isinstance(value, dict):
+        return {_moved(key, old, new): _moved(part, old, new) for key, part in value.items()}
+    is_inside = isinstance(value, str) and Path(value).is_relative_to(old)
+    return str(Path(new, Path(value).relative_to(old))) if is_inside else value

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from src.kindling.build import Experiment
 from src.kindling.callbacks.checkpointing import Checkpointing
+from tests.conftest import built
+from tests.kindling.conftest import compose
 
 Build = Callable[..., Experiment]
 
@@ -184,6 +187,39 @@ def test_a_model_checkpoint_of_ones_own_has_a_folder_of_its_own(
     names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.ckpt")}
     folders = ("checkpoints", "checkpoints/ModelCheckpoint")
     assert names == {f"{folder}/{name}.ckpt" for folder in folders for name in ("best", "last")}
+
+
+def test_a_model_checkpoint_of_ones_own_keeps_its_best_where_its_run_is_resumed(
+    tmp_path: Path,
+) -> None:
+    """A run that was moved, or copied: the original loses no file."""
+
+    def trained(folder: Path, losses: list[float], resumed: bool) -> set[str]:
+        words = ("trainer.check_val_every_n_epoch=1", f"trainer.max_epochs={len(losses)}")
+        experiment = built(folder, compose, "model.hidden_features=8", "logger=none", *words)
+        own = ModelCheckpoint(monitor="val/loss", save_top_k=2, filename="{epoch}")
+        script_monitor(own, losses)
+        experiment.trainer.callbacks.append(own)
+        path = folder / "checkpoints" / "last.ckpt" if resumed else None
+        experiment.trainer.fit(experiment.model, datamodule=experiment.data, ckpt_path=path)
+        return {path.stem for path in (folder / "checkpoints" / "ModelCheckpoint").iterdir()}
+
+    losses, first, copy = [3.0, 1.0, 2.0, 0.0], tmp_path / "first", tmp_path / "copy"
+    kept = {"epoch=1", "epoch=2"}
+    assert trained(first, losses[:3], resumed=False) == kept
+    shutil.copytree(first, copy)
+    assert trained(copy, losses, resumed=True) == {"epoch=1", "epoch=3"}
+    assert {path.stem for path in (first / "checkpoints" / "ModelCheckpoint").iterdir()} == kept
+
+
+def script_monitor(callback: ModelCheckpoint, losses: list[float]) -> None:
+    """Let a ModelCheckpoint see scripted validation losses, by epoch."""
+    candidates = callback._monitor_candidates
+
+    def scripted(trainer: Any) -> Any:
+        return candidates(trainer) | {"val/loss": torch.tensor(losses[trainer.current_epoch])}
+
+    callback._monitor_candidates = scripted  # type: ignore[method-assign]
 
 
 def test_the_best_score_survives_a_resume() -> None:

@@ -7,9 +7,11 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from torch import Tensor
+from torch.utils.data import DataLoader
 from torchmetrics import MaxMetric, SumMetric
 
-from tests.kindling.training.own_optimizers import Body
+from tests.kindling.noisy import Noisy
+from tests.kindling.training.own_optimizers import Body, Rows
 
 HOOKS = [
     f"on_{name}"
@@ -76,6 +78,32 @@ class Hooked(Body):
 
     def configure_callbacks(self) -> list[Callback]:
         return [Late(), Early()]
+
+
+class Drawn(Rows):
+    """Validates on the shuffled training rows, in another order each time, and on noise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(0)
+
+    def val_dataloader(self) -> Any:
+        own = DataLoader(Noisy(), 4, shuffle=True, generator=self.generator)
+        noisy = DataLoader(Noisy(), 4)
+        return [self.train_dataloader(), own, noisy]
+
+
+class Ordered(Body):
+    """Validates with values that depend on the order of the rows, and on their noise."""
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        value = sum(part.double().mean() for part in batch)
+        self.log("order", value * (batch_idx + 1), add_dataloader_idx=True)
+        if dataloader_idx == 0:
+            self.log("val/loss", self.error(batch), add_dataloader_idx=False)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), 0.01)
 
 
 def counting(hook: str, base: type) -> Callable[..., None]:

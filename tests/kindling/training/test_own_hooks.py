@@ -1,4 +1,4 @@
-"""Hooks of a user's own, which change state or log: a run that is stopped anywhere lacks none."""
+"""Hooks and loaders of a user's own: a run that is stopped anywhere lacks nothing of them."""
 
 from pathlib import Path
 
@@ -16,9 +16,15 @@ HERE = "tests.kindling.training"
 PLACES = {5: "after a batch", 6: "after a validation", 8: "after an epoch", 4: "after the first"}
 
 
-def words(conf: Path) -> list[str]:
-    """The command line of a run whose module and callbacks count."""
-    for group, target in (("model", "own_hooks.Hooked"), ("data", "own_optimizers.Rows")):
+KINDS = {
+    "own_hooks.Hooked": "own_optimizers.Rows",  # module and callbacks count
+    "own_hooks.Ordered": "own_hooks.Drawn",  # a validation draws its order and noise
+}
+
+
+def words(conf: Path, model: str) -> list[str]:
+    """The command line of a run."""
+    for group, target in (("model", model), ("data", KINDS[model])):
         (conf / group).mkdir(parents=True)
         head = "# @package _global_\nmodel:\n  " if group == "model" else ""
         (conf / group / "hooked.yaml").write_text(f"{head}_target_: {HERE}.{target}\n")
@@ -28,10 +34,12 @@ def words(conf: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def test_a_stopped_run_lacks_nothing_that_a_hook_has_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.filterwarnings("ignore:Your `val_dataloader`.s sampler has shuffling enabled")
+@pytest.mark.parametrize("model", KINDS)
+def test_a_stopped_run_lacks_nothing_that_hooks_change_or_loaders_draw(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, line = Command(tmp_path / "whole"), words(tmp_path / "conf")
+    whole, line = Command(tmp_path / "whole"), words(tmp_path / "conf", model)
     whole.here("train", *line)
     for step, place in PLACES.items():
         parts = Command(tmp_path / str(step))
