@@ -8,7 +8,7 @@ matter which process reads it or how that process was started.
 
 import random
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -23,7 +23,7 @@ from torch.utils.data import (
     Subset,
 )
 
-from src.kindling.process.randomness import seed_all, splitmix64
+from src.kindling.process.randomness import generators_of, seed_all, seed_each, splitmix64
 
 # Arguments of a DataLoader, except the data set and the sampler.
 OPTIONS = (
@@ -36,9 +36,10 @@ class ResumableLoader:
     """Iterate over the batches of a DataLoader with a map-style data set.
 
     Samplers, collation and workers are those of the DataLoader. The sampler uses generators seeded
-    from (seed, epoch); each sample is read with the generators of torch, NumPy and Python seeded
-    from (seed, epoch, index). A resumed epoch continues with the next batch; earlier samples are
-    not read. Other attributes are those of the DataLoader.
+    from (seed, epoch); each sample is read with the generators of torch, NumPy and Python, and with
+    those that the data set or its transforms keep, seeded from (seed, epoch, index). A resumed
+    epoch continues with the next batch; earlier samples are not read. Other attributes are those of
+    the DataLoader.
 
     Args:
         loader: torch's DataLoader.
@@ -47,6 +48,7 @@ class ResumableLoader:
         world_size: processes that share the samples; a sampler that distributes them itself
             (DistributedSampler, EpochSampler) is left unchanged.
         in_order: ignore the sampler and keep the original order, for `overfit_batches`.
+        epochs: whether order and noise depend on the epoch; otherwise all are as in epoch 0.
     """
 
     batch_sampler = None  # Lightning reads it from any loader with a sampler
@@ -59,9 +61,10 @@ class ResumableLoader:
         rank: int = 0,
         world_size: int = 1,
         in_order: bool = False,
+        epochs: bool = True,
     ) -> None:
         self.loader = loader
-        self.sampler = _EpochOrder(loader, seed, rank, world_size, in_order)
+        self.sampler = _EpochOrder(loader, seed, rank, world_size, in_order, epochs)
         self._generator = torch.Generator()  # for the workers' base seed, not for training
         self._numpy = np.random.MT19937(0)  # seeded for each sample that this process reads
         batched = loader.batch_sampler is not None
@@ -118,8 +121,11 @@ class _EpochOrder(SequentialSampler):
     SequentialSampler, so that it does not replace it under `overfit_batches`.
     """
 
-    def __init__(self, loader: Any, seed: int, rank: int, world_size: int, in_order: bool) -> None:
+    def __init__(
+        self, loader: Any, seed: int, rank: int, world_size: int, in_order: bool, epochs: bool
+    ) -> None:
         super().__init__(loader.dataset)
+        self._epochs = epochs
         self.epoch = self.passes = self.skip = 0
         self.restored = False  # from a state whose pass the next `set_epoch` keeps
         self._seed, self._rank, self._world_size = splitmix64(seed), rank, world_size
@@ -133,12 +139,11 @@ class _EpochOrder(SequentialSampler):
             self._source = range(len(loader.dataset))
         own = isinstance(self._source, DistributedSampler) or hasattr(self._source, "world_size")
         self._world_size = 1 if own else world_size
-        generator = getattr(self._source, "generator", None)
-        self._generator = generator or torch.default_generator
-        self._initial = 0 if generator is None else generator.initial_seed()
+        self._generators = [torch.default_generator, *generators_of(self._source, self._batches)]
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch (from 0) whose first pass is next, also in the user's sampler."""
+        epoch *= self._epochs
         if epoch != self.epoch or not self.restored:
             self.passes = 0
         self.epoch, self.restored = epoch, False
@@ -168,7 +173,7 @@ class _EpochOrder(SequentialSampler):
         """Return this rank's share of the epoch: batches of indices, or indices."""
         with isolated(np.random.MT19937(0)):
             seed_all(self._stream >> 32)
-            self._generator.manual_seed(splitmix64(self._stream + self._initial) >> 1)
+            seed_each(self._generators, self._stream)
             items = list(self._source)
         if missing := -len(items) % self._world_size:  # pad to equal shares, as Lightning does
             items += (items * self._world_size)[:missing]
@@ -181,40 +186,58 @@ class _EpochOrder(SequentialSampler):
 
 
 class _SeededSamples(Dataset[Any]):
-    """Seed the generators of this process before reading each sample."""
+    """Seed the generators of this process and of the data set before reading each sample."""
+
+    _own: list[Any] | None  # the generators of the data set, once a sample was read
 
     def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
+        self.dataset, self._own = dataset, None
 
     def __getitem__(self, tagged: tuple[int, Any]) -> Any:
-        seed_all(_sample_seed(*tagged))
-        return self.dataset[tagged[1]]
+        return self._read(tagged, self.dataset.__getitem__, tagged[1])
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getattr__(self, name: str) -> Any:  # in a worker_init_fn this is the worker's data set
+    def _read(self, tagged: tuple[int, Any], read: Callable[[Any], Any], which: Any) -> Any:
+        first = self._own is None
+        known = generators_of(self.dataset) if self._own is None else self._own
+        self._seed(known, *tagged)
+        sample = read(which)
+        if first:  # in this process: a data set may make a generator only now
+            self._own = generators_of(self.dataset)
+            if len(self._own) > len(known):
+                return self._read(tagged, read, which)
+        return sample
+
+    def _seed(self, own: list[Any], stream: int, index: Any) -> None:
+        number = index if isinstance(index, int) else zlib.crc32(repr(index).encode())
+        number = splitmix64(stream + number)
+        seed_all(number >> 32)
+        seed_each(own, number)
+
+    # In a worker_init_fn this is the worker's data set.
+
+    def __getattr__(self, name: str) -> Any:
         if name == "dataset" or name.startswith("__"):
             raise AttributeError(name)
         return getattr(self.dataset, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        owner = self if name in ("dataset", "_own") else self.dataset
+        object.__setattr__(owner, name, value)
 
 
 class _SeededBatches(_SeededSamples):
     """Seed the generators once per batch, for a data set that reads entire batches."""
 
     def __getitems__(self, tagged: list[tuple[int, Any]]) -> Any:
-        seed_all(_sample_seed(*tagged[0]))
-        return self.dataset.__getitems__([index for _, index in tagged])
+        return self._read(tagged[0], self.dataset.__getitems__, [index for _, index in tagged])
 
 
 def _seeded(dataset: Any) -> _SeededSamples:
     at_once = hasattr(dataset, "__getitems__") and not isinstance(dataset, Subset)
     return _SeededBatches(dataset) if at_once else _SeededSamples(dataset)
-
-
-def _sample_seed(stream: int, index: Any) -> int:
-    number = index if isinstance(index, int) else zlib.crc32(repr(index).encode())
-    return splitmix64(stream + number) >> 32
 
 
 @contextmanager

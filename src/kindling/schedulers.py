@@ -99,8 +99,9 @@ def step_plateaus(trainer: Any, metric: str) -> None:
     One of a user's own `configure_optimizers` is Lightning's to step.
     """
     for config in trainer.lr_scheduler_configs:
-        if config.frequency == NEVER and config.monitor == metric:
-            config.scheduler.step(float(trainer.callback_metrics[metric]))
+        value = trainer.callback_metrics.get(metric)
+        if config.frequency == NEVER and config.monitor == metric and value is not None:
+            config.scheduler.step(float(value))
 
 
 def _known(total_steps: int | None) -> int:

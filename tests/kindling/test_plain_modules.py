@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset, random_split
+from torch.utils.data import DataLoader, RandomSampler, TensorDataset, random_split
 
 from src.kindling import build, factories, restore
 from src.kindling.config import untrusted
@@ -229,10 +230,27 @@ class DrawnData(PlainData):
     test_dataloader = val_dataloader
 
 
+class DrawnByItsOwn(DrawnData):
+    """Draws with generators that it keeps, in a split and in the order of a test."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generators: Any = [torch.Generator().manual_seed(5), np.random.default_rng(5)]
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        row = int(self.generators[1].integers(10))
+        self.parts = random_split(self.rows, [5 + row, 15 - row], generator=self.generators[0])
+
+    def test_dataloader(self) -> Any:
+        return DataLoader(self.parts[1], 3, sampler=RandomSampler(self.parts[1], num_samples=4))
+
+
+@pytest.mark.parametrize("kind", [DrawnData, DrawnByItsOwn])
 def test_random_splits_and_states_of_data_come_back_with_a_checkpoint(
-    plain: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: type, plain: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained = plain(PlainModel, data=DrawnData)
+    trained = plain(PlainModel, data=kind)
     trained.trainer.fit(trained.model, datamodule=trained.data)
     split = trained.data.parts[1].indices
     [tested] = trained.trainer.test(trained.model, datamodule=trained.data, verbose=False)
@@ -241,9 +259,9 @@ def test_random_splits_and_states_of_data_come_back_with_a_checkpoint(
     assert data.mean == trained.data.mean != 0.0
     tester = restore.build_tester(settings, "cpu", tmp_path)
     assert tester.test(model, datamodule=data, verbose=False) == [tested]
-    other = plain(PlainModel, "seed=1", data=DrawnData).data
+    other = plain(PlainModel, "seed=1", data=kind).data
     other.setup("fit")
-    assert other.parts[1].indices != split
+    assert (other.parts[1].indices != split) == (kind is DrawnData)
 
 
 class SetUp(LateLayers):

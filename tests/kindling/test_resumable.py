@@ -23,7 +23,7 @@ from torch.utils.data import (
 from src.kindling.process.randomness import splitmix64
 from src.kindling.repeatable import make_resumable
 from src.kindling.resumable import ResumableLoader
-from tests.kindling.noisy import ROWS, Noisy
+from tests.kindling.noisy import ROWS, Keeping, Noisy, replace_generator
 
 Epoch = list[list[Any]]
 
@@ -75,6 +75,21 @@ def test_noise_is_the_same_in_workers_that_are_spawned() -> None:
     assert read(spawned, 2) == read(loader(), 2)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_workers": 2},
+        {"num_workers": 1, "persistent_workers": True, "worker_init_fn": replace_generator},
+    ],
+)
+def test_noise_of_generators_that_a_data_set_keeps_follows_too(options: dict[str, Any]) -> None:
+    expected = [sorted(rows(read(loader(dataset=Keeping()), epoch))) for epoch in (0, 1)]
+    found = loader(dataset=Keeping(), **options)
+    assert [sorted(rows(read(found, epoch))) for epoch in (0, 1)] == expected
+    numbers = [number for epoch in expected for row in epoch for number in row[1:]]
+    assert len(numbers) == len(set(numbers)) == 2 * 4 * ROWS
+
+
 def test_another_seed_gives_another_order_and_other_noise() -> None:
     one, other = rows(read(loader(seed=0))), rows(read(loader(seed=1)))
     assert [row[0] for row in one] != [row[0] for row in other]
@@ -117,6 +132,19 @@ def weighted(generator: torch.Generator | None = None) -> Any:
     return WeightedRandomSampler([1.0] * ROWS, ROWS, generator=generator)
 
 
+class Drawing(torch.utils.data.Sampler[int]):
+    """An order that NumPy draws, with a generator that the sampler keeps."""
+
+    def __init__(self) -> None:
+        self.rng = np.random.default_rng(4)
+
+    def __iter__(self) -> Any:
+        return iter(self.rng.permutation(ROWS).tolist())
+
+    def __len__(self) -> int:
+        return ROWS
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -124,6 +152,7 @@ def weighted(generator: torch.Generator | None = None) -> Any:
         lambda: {"shuffle": True, "generator": torch.Generator().manual_seed(4)},
         lambda: {"shuffle": False, "sampler": weighted()},
         lambda: {"shuffle": False, "sampler": weighted(torch.Generator().manual_seed(4))},
+        lambda: {"shuffle": False, "sampler": Drawing()},
     ],
 )
 def test_the_order_is_a_function_of_seed_and_epoch(options: Callable[[], Any]) -> None:

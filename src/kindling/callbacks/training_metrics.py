@@ -30,7 +30,7 @@ MOST = 1000  # losses that are kept until they are added up: a GPU is then waite
 class TrainingMetrics(Callback):
     """Log a point every `trainer.log_every_n_steps` optimizer steps and at the end of training.
 
-    - `train/loss`: the mean over the batches since the last point.
+    - `train/loss`: the mean over the batches since the last point, if their steps return a loss.
     - `train/lr`, `train/momentum`: of the first param group, after the step; Adam's beta1.
     - `train/gradient_norm`, `train/update_to_weight`: of the last step; see magnitudes.py.
     - `train/samples_per_second`: the samples of all ranks over the time spent in training steps and
@@ -172,14 +172,14 @@ class TrainingMetrics(Callback):
     def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         now = time.perf_counter()
         seconds = self._seconds + now - self._started
-        # A point whose steps were all skipped has no loss.
+        # A point whose steps were all skipped is NaN; manual optimization may return no loss.
         total, batches = self._add_up(), self._batches
         loss: Any = total / batches if batches else math.nan
         if trainer.world_size > 1:
             loss = trainer.strategy.reduce(_exactly(loss, pl_module), reduce_op="mean")
         optimizer: Any = trainer.optimizers[0]
         metrics = {
-            "train/loss": float(loss),
+            **({"train/loss": float(loss)} if batches or pl_module.automatic_optimization else {}),
             "train/lr": float(optimizer.param_groups[0]["lr"]),
             **_momentum(optimizer.param_groups[0]),
             **self._measured,

@@ -6,11 +6,17 @@ was stopped and resumed, and with any number of steps per call.
 """
 
 import random
+from collections import deque
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
 
 MASK = 2**64 - 1
+GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+OBJECTS, ENTRIES = 1000, 50  # how many are searched for generators, and of one list or object
 
 
 class Randomness:
@@ -43,6 +49,58 @@ def seed_all(number: int) -> None:
     random.seed(number)
     np.random.seed(number)
     torch.default_generator.manual_seed(number)
+
+
+def seed_each(generators: list[Any], number: int) -> None:
+    """Seed generators of any kind with 64 bits; 20 us for one of NumPy's, else 1."""
+    for place, generator in enumerate(generators):
+        bits = splitmix64(number + place)
+        if isinstance(generator, torch.Generator):
+            generator.manual_seed(bits >> 1)
+        elif isinstance(generator, np.random.Generator):
+            kind: Any = type(generator.bit_generator)
+            generator.bit_generator.state = kind(bits).state
+        else:
+            generator.seed(bits >> 32)
+
+
+def state_of(generator: Any) -> Any:
+    """Return the state of a generator of any kind."""
+    if isinstance(generator, np.random.Generator):
+        return generator.bit_generator.state
+    is_pythons = isinstance(generator, random.Random)
+    return generator.getstate() if is_pythons else generator.get_state()
+
+
+def set_state(generator: Any, state: Any) -> None:
+    """Restore the state of a generator of any kind."""
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    elif isinstance(generator, random.Random):
+        generator.setstate(state)
+    else:
+        generator.set_state(state)
+
+
+def generators_of(*parts: Any) -> list[Any]:
+    """Return the generators that objects keep, or their parts do, such as a subset's transforms."""
+    queue, seen, found = deque(parts), set[int](), []
+    while queue and len(seen) < OBJECTS:
+        part = queue.popleft()
+        if id(part) not in seen:
+            seen.add(id(part))
+            found += [part] if isinstance(part, GENERATORS) else []
+            queue += islice(_parts_of(part), ENTRIES)
+    return found
+
+
+def _parts_of(part: Any) -> Iterable[Any]:
+    if isinstance(part, list | tuple | dict):
+        return part.values() if isinstance(part, dict) else part
+    if isinstance(part, GENERATORS) or type(part).__module__.startswith("lightning"):
+        return ()  # a Trainer reaches everything
+    attributes: dict[str, Any] = getattr(part, "__dict__", {})
+    return attributes.values()
 
 
 def splitmix64(number: int) -> int:

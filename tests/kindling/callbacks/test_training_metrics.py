@@ -155,7 +155,20 @@ class Plain(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
-def test_a_stream_without_a_length_is_logged_too(tmp_path: Path) -> None:
+class Manual(Plain):
+    """Steps by itself, and returns no loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        optimizer: Any = self.optimizers()
+        self.manual_backward(super().training_step(batch, batch_idx))
+        optimizer.step()
+
+
+def trained_on_a_stream(model: pl.LightningModule, folder: Path) -> Kept:
     quiet_lightning()
     kept = Kept()
     trainer = pl.Trainer(
@@ -167,11 +180,24 @@ def test_a_stream_without_a_length_is_logged_too(tmp_path: Path) -> None:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        default_root_dir=tmp_path,
+        default_root_dir=folder,
     )
-    trainer.fit(Plain(), torch.utils.data.DataLoader(Stream(), 2))
+    trainer.fit(model, torch.utils.data.DataLoader(Stream(), 2))
+    return kept
+
+
+def test_a_stream_without_a_length_is_logged_too(tmp_path: Path) -> None:
+    kept = trained_on_a_stream(Plain(), tmp_path)
     assert [step for step, _ in kept.points] == [4, 9, 13]
     losses = [(1 - 0.2) ** (2 * step) for step in range(14)]
     parts = losses[:5], losses[5:10], losses[10:]
     found = [point["train/loss"] for _, point in kept.points]
     assert found == pytest.approx([sum(part) / len(part) for part in parts], rel=1e-5)
+
+
+def test_a_manual_step_without_a_loss_logs_all_but_a_loss(tmp_path: Path) -> None:
+    points = trained_on_a_stream(Manual(), tmp_path).points
+    assert [step for step, _ in points] == [4, 9]
+    for _, point in points:
+        assert {"train/lr", "train/samples_per_second"} <= point.keys()
+        assert "train/loss" not in point
