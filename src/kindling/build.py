@@ -5,6 +5,7 @@ import inspect
 import logging
 import os
 import re
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ import lightning.pytorch as pl
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, get_object
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import BatchSizeFinder, Checkpoint, LearningRateFinder
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from src.kindling import factories
@@ -40,6 +41,8 @@ from src.kindling.tracking import forgiven
 
 LOADERS = [f"{stage}_dataloader" for stage in ("train", "val", "test", "predict")]
 SPEED = f"{__package__}.speed"
+FINDERS = (BatchSizeFinder, LearningRateFinder)  # which call `fit` inside of the fit
+FOUND = "config.yaml does not show what it finds, and a resumed run searches again and differs"
 LARGE = 10_000  # the size of a layer from which on a model's memory is reckoned before it is made
 
 
@@ -176,7 +179,10 @@ def build_trainer(settings: Plain, run: Path) -> pl.Trainer:
             enable_progress_bar="progress" in settings["callbacks"],
             enable_checkpointing=any(isinstance(c, Checkpoint) for c in named.values()),
         )
-    if settings["steps_per_execution"] > 1 or settings["compile"]:
+    if finders := [type(c).__name__ for c in named.values() if isinstance(c, FINDERS)]:
+        if ranks.number() == 0:
+            print(f"warning: {', '.join(finders)}: {FOUND}", file=sys.stderr)
+    elif settings["steps_per_execution"] > 1 or settings["compile"]:
         _speed_up(trainer, settings)
     return trainer
 

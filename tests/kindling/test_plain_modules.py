@@ -311,3 +311,15 @@ def test_a_constructor_without_arguments_saves_none_and_comes_back() -> None:
     assert untrusted.arguments(Nothing, None, Path("last.ckpt")) == {}
     with pytest.raises(ValueError, match=r"^last.ckpt holds no arguments of a PlainModel"):
         untrusted.arguments(PlainModel, None, Path("last.ckpt"))
+
+
+@pytest.mark.parametrize("finder", ["BatchSizeFinder", "LearningRateFinder"])
+def test_a_finder_of_lightnings_is_announced_and_takes_one_step_per_call(
+    finder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = compose("trainer.accelerator=cpu", "steps_per_execution=4", "logger=none")
+    settings["callbacks"] |= {"own": {"_target_": f"lightning.pytorch.callbacks.{finder}"}}
+    trainer: Any = build.build_trainer(settings, tmp_path)
+    assert type(trainer.fit_loop.epoch_loop).__module__.startswith("lightning.")
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {finder}: config.yaml does not show what it finds")
