@@ -160,10 +160,9 @@ def build_trainer(settings: Plain, run: Path) -> pl.Trainer:
     options = dict(settings["trainer"])
     profiler = options.pop("profiler", None) or Unprofiled()
     with errors_from("logger"):
-        loggers = [build_logger(node, run) for node in settings["logger"].values()]
+        loggers = [build_logger(node, run) for node in _nodes(settings, "logger").values()]
     with errors_from("callbacks"):
-        nodes = settings["callbacks"].items()
-        named = {name: instantiate(node) for name, node in nodes}
+        named = {k: instantiate(node) for k, node in _nodes(settings, "callbacks").items()}
     installed = [Seeding(settings["seed"]), EpochLogs(), OwnCheckpoints()]
     if os.path.isdir(run):  # a ModelCheckpoint of the user's own continues in a run that is resumed
         warnings.filterwarnings("ignore", message=f"Checkpoint directory {re.escape(str(run))}.*")
@@ -176,7 +175,7 @@ def build_trainer(settings: Plain, run: Path) -> pl.Trainer:
             profiler=profiler,
             callbacks=[Monitors(named), *named.values(), *installed],
             plugins=[ConfiguredCheckpointIO(masking.masked(settings))],
-            enable_progress_bar="progress" in settings["callbacks"],
+            enable_progress_bar="progress" in named,
             enable_checkpointing=any(isinstance(c, Checkpoint) for c in named.values()),
         )
     if finders := [type(c).__name__ for c in named.values() if isinstance(c, FINDERS)]:
@@ -185,6 +184,11 @@ def build_trainer(settings: Plain, run: Path) -> pl.Trainer:
     elif settings["steps_per_execution"] > 1 or settings["compile"]:
         _speed_up(trainer, settings)
     return trainer
+
+
+def _nodes(settings: Plain, group: str) -> Plain:
+    """Return what a group builds; with `callbacks=none`, an experiment's own values are left."""
+    return {name: node for name, node in settings[group].items() if node and "_target_" in node}
 
 
 def build_logger(node: Plain, run: Path) -> Any:

@@ -84,12 +84,27 @@ def problems(config: Plain, quick: bool = False) -> list[str]:
         ]
     if missing := _trainer_keys() - config["trainer"].keys():
         return [f"trainer.{key}: missing" for key in sorted(missing)]
+    if nothing := [
+        line for group in ("callbacks", "logger") for line in _targetless(config, group)
+    ]:
+        return nothing
     found = _constructor_problems(config, signatures.from_source)
     known = [line for line in found if line != UNKNOWN] or targets.problems(config)
     if known or UNKNOWN not in found or quick:
         return known
     # Last, because importing takes seconds.
     return [line for line in _constructor_problems(config, _imported) if line != UNKNOWN]
+
+
+def _targetless(config: Plain, group: str) -> Iterator[str]:
+    """Yield a line per node that says not what to build, where others do: a misspelled name."""
+    nodes = config[group].items()
+    built = [key for key, node in nodes if isinstance(node, dict) and "_target_" in node]
+    for key, node in nodes:
+        if built and node is None:
+            yield f"{group}.{key}=null: write ~{group}.{key} to leave it out"
+        elif built and key not in built:
+            yield f"{group}.{key}: has no _target_{nearest(key, built)}"
 
 
 def _constructor_problems(config: Plain, signature: Signature) -> list[str]:

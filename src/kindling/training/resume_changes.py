@@ -110,7 +110,7 @@ def _apply_to_optimizer(content: Any, name: str, old: Any, new: Any) -> None:
 def early_stopping_nodes(settings: Plain) -> dict[str, Plain]:
     """Return the callbacks of a configuration that stop a run early, by their names in it."""
     nodes = settings["callbacks"].items()
-    return {name: node for name, node in nodes if node and _is_early_stopping(node["_target_"])}
+    return {k: node for k, node in nodes if node and _is_early_stopping(node.get("_target_"))}
 
 
 def _is_early_stopping(target: Any) -> bool:

@@ -237,6 +237,7 @@ def test_refuses_for_the_other_models_and_names_the_key(model, key, value):
         ("trainer.max_epoch", "max_epochs"),
         ("trainer.accelerater", "accelerator"),
         ("callbacks.progress.second_per_line", "seconds_per_line"),
+        ("callbacks.progres", "progress"),
         ("logger.tensorboard.flush_sec", "flush_secs"),
         ("sede", "seed"),
         ("thread", "threads"),
@@ -284,6 +285,15 @@ def test_names_a_group_that_is_missing_or_no_group(group):
 )
 def test_names_a_target_that_is_not_there(target):
     assert list(problems({"model._target_": target})) == ["model._target_"]
+
+
+def test_a_callback_without_a_target_is_left_with_all_others_and_else_refused():
+    settings = {"callbacks.checkpointing": {"every_n_epochs": 5}}  # an experiment's
+    validate(changed(settings, "callbacks=none"))
+    refused = problems(settings)["callbacks.checkpointing"]
+    assert refused.startswith("callbacks.checkpointing: has no _target_: choose from")
+    line = "callbacks.progress=null: write ~callbacks.progress to leave it out"
+    assert problems({"callbacks.progress": None}) == {"callbacks.progress": line}
 
 
 def test_a_value_that_is_long_is_cut_short_in_the_message():
