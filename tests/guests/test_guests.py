@@ -183,7 +183,8 @@ def test_a_guest_runs_in_other_modes(project: Project) -> None:
     table = project.run("compare", f"{project.log_dir}/train/{project.guest}")
     assert project.guest in table
     if project.guest == "folds":
-        assert "folds" in table
+        assert "3 runs, 1 setting" in table
+        assert "folds share rows" in table
 
 
 def test_a_question_of_a_guest_is_asked_in_its_own_words(clone: Clone) -> None:

@@ -1,31 +1,34 @@
 """Group runs by their settings, rank the settings, and test which of them differ.
 
-Runs that differ only in their seed are one setting.
+Runs that differ only in their seed, or in their fold of a cross-validation, are one setting.
 """
 
 import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from src.kindling.layout import Plain
 from src.kindling.results.runs import Run
 from src.kindling.results.significance import Difference, Summary, differences, summary
 from src.kindling.results.tables import shown
 
-IGNORED = ("log_dir", "resume", "seed")  # these do not distinguish settings
+FOLD = "data.fold"
+IGNORED = ("log_dir", "resume", "seed", FOLD)  # these do not distinguish settings
 LOWER_IS_BETTER = ("loss", "error", "mse", "mae", "rmse", "perplexity", "seconds")
 DEVICE = re.compile(r"(\w+)(?:: .*)?, (\d+) process\(es\)")  # in run.json
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Runs that differ only in their seed.
+    """Runs that differ only in their seed and fold.
 
     Attributes:
-        runs: one run per seed.
+        runs: one run per seed and fold.
         values: the settings that differ among the compared runs, by key.
         label: what distinguishes it from the defaults, as command-line overrides.
     """
@@ -34,14 +37,36 @@ class Setting:
     values: Plain
     label: str
 
+    @property
+    def folds(self) -> list[int]:
+        """The number of folds of each seed; 1 without cross-validation."""
+        return list(Counter(str(run.seed) for run in self.runs).values())
+
     def sample(self, metric: str) -> list[float]:
-        """Return a metric of each run that has it."""
-        return [run.metrics[metric] for run in self.runs if metric in run.metrics]
+        """Return a metric of each seed that has it: its mean over the folds.
+
+        Folds share rows: their values are not independent, and no test may count them one by one.
+        Source: Bengio and Grandvalet, "No unbiased estimator of the variance of k-fold
+        cross-validation" (2004).
+        """
+        return [float(np.mean(values)) for values in self._by_seed(metric)]
 
     def summary(self, metric: str) -> Summary | None:
-        """Return the statistics of a metric over the runs; None if no run has it."""
-        sample = self.sample(metric)
-        return summary(sample) if sample else None
+        """Return the statistics of a metric over seeds; of one seed, the spread over its folds.
+
+        None if no run has the metric.
+        """
+        values = self._by_seed(metric)
+        if len(values) == 1 and len(values[0]) > 1:
+            return replace(summary(values[0]), low=None, high=None)
+        return summary(self.sample(metric)) if values else None
+
+    def _by_seed(self, metric: str) -> list[list[float]]:
+        found: dict[str, list[float]] = {}
+        for run in self.runs:
+            if metric in run.metrics:
+                found.setdefault(str(run.seed), []).append(run.metrics[metric])
+        return list(found.values())
 
 
 @dataclass(frozen=True)
@@ -55,7 +80,7 @@ class Comparison:
         settings: the settings.
         defaults: values that most settings share, which labels omit, as overrides.
         differences: tests of all pairs of settings; their places are those in `settings`.
-        repeated: runs that were left out because a newer one has the same settings and seed.
+        repeated: runs that were left out because a newer one has the same settings, seed and fold.
     """
 
     model: str
@@ -129,15 +154,15 @@ def _rank(value: float | None, mode: str) -> tuple[bool, float]:
 
 
 def _by_setting(runs: Sequence[Run]) -> tuple[list[list[Run]], list[Run]]:
-    """Return runs by their settings, one per seed, and those that repeat the seed of another."""
+    """Return runs by their settings, one per seed and fold, and those that repeat another's."""
     groups: dict[str, dict[str, Run]] = {}
     repeated = []
     for run in runs:
-        seeds = groups.setdefault(repr(sorted(_settings(run).items())), {})
-        if str(run.seed) in seeds:
-            repeated.append(seeds.pop(str(run.seed)))  # the newer one counts
-        seeds[str(run.seed)] = run
-    return [list(seeds.values()) for seeds in groups.values()], repeated
+        group = groups.setdefault(repr(sorted(_settings(run).items())), {})
+        if (same := f"{run.seed} {run.settings.get(FOLD)}") in group:
+            repeated.append(group.pop(same))  # the newer one counts
+        group[same] = run
+    return [list(group.values()) for group in groups.values()], repeated
 
 
 def _settings(run: Run) -> Plain:

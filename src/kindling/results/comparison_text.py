@@ -6,7 +6,7 @@ from typing import Any
 from src.kindling.files import output
 from src.kindling.layout import Plain
 from src.kindling.results import tables
-from src.kindling.results.comparison import Comparison
+from src.kindling.results.comparison import FOLD, Comparison
 from src.kindling.results.significance import LEVEL, Summary
 
 Table = tuple[list[str], list[list[Any]]]  # header and rows
@@ -108,8 +108,12 @@ def notes(one: Comparison) -> list[str]:
         )
     elif len(one.settings) > 1:
         lines.append("no difference tested: needs two seeds per setting, with different results")
+    if folded := any(max(setting.folds) > 1 for setting in one.settings):
+        lines.append("folds share rows: their mean counts once; intervals and tests are over seeds")
+    if any(len(set(setting.folds)) > 1 for setting in one.settings):
+        lines.append("the seeds of a setting have different numbers of folds")
     if one.repeated:
-        reason = "an older run of the same settings and seed"
+        reason = f"an older run of the same settings and seed{' and fold' * folded}"
         lines.append(tables.skipped(reason, [run.path for run in one.repeated]))
     return lines
 
@@ -139,7 +143,7 @@ def as_rows(one: Comparison) -> Iterator[Plain]:
     """Yield one flat row per setting: its distinguishing values, then each metric's statistics."""
     for place, setting in enumerate(one.settings):
         row: Plain = {"model": one.model, "rank": place + 1, "runs": len(setting.runs)}
-        row["seeds"] = " ".join(str(run.seed) for run in setting.runs)
+        row["seeds"] = " ".join(dict.fromkeys(str(run.seed) for run in setting.runs))
         values = {key: setting.values.get(key) for key in one.keys}
         row |= {key: str(v) if isinstance(v, list) else v for key, v in values.items()}
         row[f"differs by {one.metric} from"] = _others(one, place)
@@ -180,7 +184,12 @@ def _plain_setting(one: Comparison, place: int) -> Plain:
         "settings": setting.values,
         "metrics": {name: vars(found) for name, found in known.items() if found},
         "runs": [
-            {"path": str(run.path), "seed": run.seed, "metrics": run.metrics}
+            {
+                "path": str(run.path),
+                "seed": run.seed,
+                "fold": run.settings.get(FOLD),
+                "metrics": run.metrics,
+            }
             for run in setting.runs
         ],
     }

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from src.kindling.files import run_record
-from src.kindling.results import comparison, runs
+from src.kindling.results import comparison, comparison_text, runs
 from src.kindling.results.significance import summary
 from tests.kindling.results.test_runs import METRICS, plant
 
@@ -48,6 +48,38 @@ def test_runs_that_differ_only_in_their_seed_are_one_setting(compared):
     [difference] = one.differences
     assert (difference.first, difference.second) == (0, 1)
     assert difference.difference == pytest.approx(-1.4)
+
+
+def fold(value, number, seed=0, **changes):
+    return loss(value, seed=seed, **{"data.folds": 2, "data.fold": number, **changes})
+
+
+def test_the_folds_of_one_seed_have_a_spread_and_no_interval(compared):
+    one = compared(fold(1.0, 0), fold(2.0, 1), fold(3.0, 0, x=1), fold(5.0, 1, x=1), fold(4.0, 1))
+    assert [len(setting.runs) for setting in one.settings] == [2, 2]
+    assert [run.path.name for run in one.repeated] == ["1"]
+    found = one.settings[0].summary("val/loss")
+    assert (found.n, found.mean, found.low, found.high) == (2, 2.5, None, None)
+    assert found.sd == pytest.approx(1.5 * math.sqrt(2))
+    assert one.differences == []
+    *_, folds, repeated = comparison_text.notes(one)
+    assert folds == "folds share rows: their mean counts once; intervals and tests are over seeds"
+    assert repeated.startswith("skipped 1, an older run of the same settings and seed and fold: ")
+
+
+def test_intervals_and_tests_of_folds_are_over_their_means_per_seed(compared):
+    described = [
+        fold(value + part + 10 * x, part, seed, x=x)
+        for seed, value in enumerate([1.0, 2.0, 3.0])
+        for part in (0, 1)
+        for x in (0, 1)
+    ]
+    one = compared(*described)
+    assert one.settings[0].summary("val/loss") == summary([1.5, 2.5, 3.5])
+    assert [d.df for d in one.differences] == [pytest.approx(4.0)]
+    assert "different numbers of folds" not in "".join(comparison_text.notes(one))
+    fewer = comparison.compare(one.runs[1:])
+    assert "different numbers of folds" in "".join(comparison_text.notes(fewer))
 
 
 def test_a_seed_of_the_data_that_is_not_the_runs_is_a_setting(compared):
