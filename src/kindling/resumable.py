@@ -188,10 +188,11 @@ class _EpochOrder(SequentialSampler):
 class _SeededSamples(Dataset[Any]):
     """Seed the generators of this process and of the data set before reading each sample."""
 
-    _own: list[Any] | None  # the generators of the data set, once a sample was read
+    _own: list[Any]
+    _pass: int | None
 
     def __init__(self, dataset: Any) -> None:
-        self.dataset, self._own = dataset, None
+        self.dataset, self._own, self._pass = dataset, [], None
 
     def __getitem__(self, tagged: tuple[int, Any]) -> Any:
         return self._read(tagged, self.dataset.__getitem__, tagged[1])
@@ -200,21 +201,22 @@ class _SeededSamples(Dataset[Any]):
         return len(self.dataset)
 
     def _read(self, tagged: tuple[int, Any], read: Callable[[Any], Any], which: Any) -> Any:
-        first = self._own is None
-        known = generators_of(self.dataset) if self._own is None else self._own
-        self._seed(known, *tagged)
-        sample = read(which)
-        if first:  # in this process: a data set may make a generator only now
+        first, self._pass = self._pass != tagged[0], tagged[0]
+        if first:  # in this process and pass
             self._own = generators_of(self.dataset)
-            if len(self._own) > len(known):
-                return self._read(tagged, read, which)
+        self._seed(*tagged)
+        sample = read(which)
+        if first and len(found := generators_of(self.dataset)) > len(self._own):  # made just now
+            self._own = found
+            self._seed(*tagged)
+            sample = read(which)
         return sample
 
-    def _seed(self, own: list[Any], stream: int, index: Any) -> None:
+    def _seed(self, stream: int, index: Any) -> None:
         number = index if isinstance(index, int) else zlib.crc32(repr(index).encode())
         number = splitmix64(stream + number)
         seed_all(number >> 32)
-        seed_each(own, number)
+        seed_each(self._own, number)
 
     # In a worker_init_fn this is the worker's data set.
 
@@ -224,8 +226,8 @@ class _SeededSamples(Dataset[Any]):
         return getattr(self.dataset, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        owner = self if name in ("dataset", "_own") else self.dataset
-        object.__setattr__(owner, name, value)
+        ours = name in ("dataset", "_own", "_pass")
+        object.__setattr__(self, name, value) if ours else setattr(self.dataset, name, value)
 
 
 class _SeededBatches(_SeededSamples):
