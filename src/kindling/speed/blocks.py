@@ -91,6 +91,9 @@ def check(trainer: Any) -> None:
         more = "" if isinstance(module, BaseModule) else ", and derive from BaseModule"
         why = f"return the loss from training_loss(self, batch) instead{more}"
         raise NotCompiledError(f"{name}.training_step", why)
+    for part in module.modules():
+        if isinstance(part, torch._dynamo.OptimizedModule):
+            raise NotCompiledError(name, "it applies torch.compile itself")
     if type(optimizer) not in UPDATES:
         raise NotCompiledError(type(optimizer).__name__, "its update is not written as a function")
     if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:

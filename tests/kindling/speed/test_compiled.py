@@ -253,6 +253,16 @@ def test_what_is_not_compiled_runs_eagerly_and_one_line_says_why(
     assert said == [f"warning: compile=true: {line}; these steps run eagerly"]
 
 
+def test_a_network_that_its_author_compiles_is_not_compiled_twice(
+    build: Build, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment = build(*SHORT, "trainer.max_epochs=1", "compile=true")
+    experiment.model.net = torch.compile(experiment.model.net, backend="eager")
+    name = type(fit(experiment).model).__name__
+    line = f"{name} is not compiled: it applies torch.compile itself; these steps run eagerly"
+    assert capsys.readouterr().err == f"warning: compile=true: {line}\n"
+
+
 def test_a_batch_with_more_than_tensors_runs_eagerly(
     build: Build, capsys: pytest.CaptureFixture[str]
 ) -> None:
