@@ -18,6 +18,10 @@ except ImportError:  # Windows
 HAS_LOCKS = fcntl is not None
 
 
+class HeldError(InputError):
+    """Another process is training in a run directory."""
+
+
 @contextlib.contextmanager
 def locked(run: Path) -> Iterator[None]:
     """Keep other processes from training in a run directory; the lock dies with its owner.
@@ -26,7 +30,8 @@ def locked(run: Path) -> Iterator[None]:
     service offer no such lock; a warning says so. Leftovers of a killed process are removed.
 
     Raises:
-        InputError: another process is training in it, or .lock cannot be opened.
+        HeldError: another process is training in it.
+        InputError: .lock cannot be opened.
     """
     if ranks.is_launched() or not HAS_LOCKS:
         yield
@@ -52,7 +57,7 @@ def _locked(path: Path) -> int | None:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
-            raise InputError(f"{path.parent}: another process is training this run") from None
+            raise HeldError(f"{path.parent}: another process is training this run") from None
         except OSError as error:
             os.close(descriptor)
             print(

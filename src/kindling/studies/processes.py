@@ -14,7 +14,7 @@ from tqdm import tqdm
 from src.kindling.errors import printable
 from src.kindling.files import bounded
 from src.kindling.process import signals
-from src.kindling.studies import trials
+from src.kindling.studies import storage, trials
 from src.kindling.studies.study import OpenStudy
 from src.kindling.studies.summary import counts, ranked
 
@@ -155,12 +155,14 @@ def _display(opened: OpenStudy) -> Iterator[Any]:
         nonlocal told_at, told
         if bar.disable and time.monotonic() - told_at < SECONDS_PER_LINE:
             return
-        line = state(opened)
+        line = told
+        with contextlib.suppress(storage.StorageLostError), storage.explained():
+            line = state(opened)
+            bar.update(trials.progress(trials.latest(opened.study)).done - bar.n)
         if bar.disable and line != told:
             print(line, flush=True)
         told_at, told = time.monotonic(), line
         bar.set_postfix_str(line, refresh=False)
-        bar.update(trials.progress(trials.latest(opened.study)).done - bar.n)
 
     with bar:
         yield show

@@ -31,8 +31,22 @@ def run(settings: Plain, words: list[str], arguments: list[str]) -> tuple[Path, 
     Raises:
         InputError: a setting is wrong.
         TooManyFailuresError, WorkerFailedError: trial after trial has failed, or a worker.
+        StorageLostError: the study cannot be read or written any more.
     """
     opened = _opened(settings, words)
+    from src.kindling.studies import processes, storage
+    from src.kindling.studies.confirm import confirm
+
+    with storage.explained():
+        _work(opened, settings, arguments)
+        if processes.WORKER in os.environ or not opened.settings.confirm:
+            return None
+        by = {"metric": opened.definition.metrics[0], "mode": opened.definition.modes[0]}
+        return confirm(opened), by
+
+
+def _work(opened: "OpenStudy", settings: Plain, arguments: list[str]) -> None:
+    """Train the trials, and print where the study is when that ends, however it does."""
     from src.kindling.studies import processes, summary
 
     is_one_of_several = processes.WORKER in os.environ
@@ -51,12 +65,6 @@ def run(settings: Plain, words: list[str], arguments: list[str]) -> tuple[Path, 
         if not is_one_of_several:
             for line in summary.lines(opened, str(settings["log_dir"])):
                 print(printable(line), flush=True)
-    if is_one_of_several or not opened.settings.confirm:
-        return None
-    from src.kindling.studies.confirm import confirm
-
-    by = {"metric": opened.definition.metrics[0], "mode": opened.definition.modes[0]}
-    return confirm(opened), by
 
 
 def _opened(settings: Plain, words: list[str]) -> "OpenStudy":
@@ -65,10 +73,12 @@ def _opened(settings: Plain, words: list[str]) -> "OpenStudy":
     if told["pruner"]["_target_"].endswith("WilcoxonPruner"):
         need_scipy("study/pruner=wilcoxon")
     from src.kindling.config.hydra_calls import instantiate
+    from src.kindling.studies import storage
     from src.kindling.studies.study import open_study, quiet_optuna
 
     quiet_optuna()  # the pruner that is made here may say that it is experimental
-    return open_study(instantiate(told), recipe, str(settings["log_dir"]))
+    with storage.explained():
+        return open_study(instantiate(told), recipe, str(settings["log_dir"]))
 
 
 def _continuing(opened: "OpenStudy", settings: Plain) -> str:

@@ -4,13 +4,14 @@ import contextlib
 import os
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
+from optuna.trial import TrialState
 
 from src.kindling.errors import InputError, first_line
 from src.kindling.files import bounded
@@ -24,12 +25,44 @@ REMOTE = ("nfs", "cifs", "smb", "9p", "fuse.sshfs", "lustre", "gpfs", "beegfs", 
 
 
 class Storage(optuna.storages.RDBStorage):
-    """Optuna's storage; a heartbeat that cannot be stored is skipped."""
+    """Optuna's storage; a heartbeat that cannot be stored is skipped, but for a trial's first."""
 
     def record_heartbeat(self, trial_id: int) -> None:
         """Store a heartbeat."""
         with contextlib.suppress(StorageInternalError, sqlalchemy.exc.SQLAlchemyError):
             super().record_heartbeat(trial_id)
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        """Store a state, and a heartbeat before a trial runs: Optuna never misses one without."""
+        if state == TrialState.RUNNING:
+            super().record_heartbeat(trial_id)
+        return super().set_trial_state_values(trial_id, state, values)
+
+
+class StorageLostError(Exception):
+    """The study cannot be read or written any more; the message says why."""
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Name the database's own reason, which Optuna's errors hide behind others.
+
+    Raises:
+        StorageLostError: saying that the trial is not lost.
+    """
+    try:
+        yield
+    except (AssertionError, StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+        cause: Any = error
+        while cause and not isinstance(cause, sqlalchemy.exc.SQLAlchemyError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        line = first_line(getattr(cause, "orig", None) or cause)
+        told = f"the study's storage: {line}; the same command continues the study, and its trials"
+        raise StorageLostError(told) from error
 
 
 def url_of(storage: str | None, folder: Path, key: str = "study.storage") -> str:
@@ -57,13 +90,21 @@ def url_of(storage: str | None, folder: Path, key: str = "study.storage") -> str
 
 
 @contextlib.contextmanager
-def locked(url: str, folder: Path) -> Iterator[None]:
-    """Keep other workers of the study waiting: those of this file, or of this server's database."""
+def locked(url: str, folder: Path, patient: bool = False) -> Iterator[None]:
+    """Keep other workers of the study waiting: those of this file, or of this server's database.
+
+    Args:
+        url: of the storage.
+        folder: of the study.
+        patient: wait for a server that restarts.
+    """
     if url.startswith("sqlite"):
         with _file_locked(folder / ".study.lock"):
             yield
         return
     engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+    if patient:
+        sqlalchemy.event.listen(engine, "do_connect", _connect_patiently)
     number = zlib.crc32(folder.name.encode())
     with _connected(engine) as connection:
         connection.exec_driver_sql(f"select pg_advisory_lock({number})")

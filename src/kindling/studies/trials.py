@@ -110,6 +110,25 @@ def requeue(study: Study, trial: FrozenTrial, died: bool) -> None:
     )
 
 
+def reports(study: Study, trial: Trial) -> dict[int, float]:
+    """Return the values that all attempts at a trial have reported.
+
+    An attempt that was taken for dead may report after another has begun.
+    """
+    attempts = study.get_trials(deepcopy=False) if ATTEMPT in trial.user_attrs else []
+    mine = [t for t in attempts if number(study, t) == trial.user_attrs[NUMBER]]
+    return {step: value for t in mine for step, value in t.intermediate_values.items()}
+
+
+def queue(study: Study) -> None:
+    """Queue a trial whose settings are not drawn yet.
+
+    One that runs from its creation on, as Optuna's own do, is lost with a worker that dies before
+    the trial's first heartbeat.
+    """
+    study.add_trial(optuna.create_trial(state=TrialState.WAITING))
+
+
 def add_guess(study: Study, guess: dict[str, Value]) -> None:
     """Queue a trial with these settings, unless the study has one; the recipe's may be empty."""
     if guess not in [trial.user_attrs.get(GUESS) for trial in study.get_trials(deepcopy=False)]:

@@ -10,9 +10,11 @@ from statistics import fmean
 from typing import Any
 
 from optuna import Study, Trial
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from src.kindling.errors import InputError, printable
+from src.kindling.files.run_lock import HeldError
 from src.kindling.layout import Plain
 from src.kindling.process.requeue import requeue
 from src.kindling.studies import space, storage, trials
@@ -23,6 +25,7 @@ from src.kindling.studies.space import Value
 from src.kindling.studies.trial_run import failure, train
 
 WAIT = 0.5  # seconds between two checks of a study whose last trials other workers train
+MOST_LOST = 3  # times in a row that a server may be lost
 
 
 class TrialFailedError(Exception):
@@ -58,6 +61,7 @@ class Worker:
     timeout: float | None = None
     _release: Callable[[], None] = field(default=lambda: None, repr=False)
     _trial: Trial | None = None
+    _lost: int = 0
 
     def work(self) -> None:
         """Train trials until all are done, by this worker or by others.
@@ -69,17 +73,31 @@ class Worker:
         deadline = time.monotonic() + (self.timeout or float("inf"))
         parent = os.getppid()  # the process that shows the progress of several workers, say
         try:
-            while time.monotonic() < deadline and os.getppid() == parent and self._take_a_trial():
+            while time.monotonic() < deadline and os.getppid() == parent and self._may_be_more():
                 pass
         except SystemExit:
             self._give_back()
             requeue()
             raise
 
+    def _may_be_more(self) -> bool:
+        """Take a trial; a server that was lost meanwhile may have restarted."""
+        try:
+            with storage.explained():
+                more = self._take_a_trial()
+        except storage.StorageLostError as lost:
+            self._lost += 1
+            if self.url.startswith("sqlite") or self._lost > MOST_LOST:
+                raise
+            _say(str(lost))
+            return True
+        self._lost = 0
+        return more
+
     def _take_a_trial(self) -> bool:
         """Train one trial, or wait for those of others; say whether there may be more."""
         with contextlib.ExitStack() as until_drawn:
-            until_drawn.enter_context(storage.locked(self.url, self.folder))
+            until_drawn.enter_context(storage.locked(self.url, self.folder, patient=True))
             progress = trials.take_up_lost(self.study)
             if progress.failed_in_a_row >= self.max_failures:
                 raise TooManyFailuresError(
@@ -87,12 +105,31 @@ class Worker:
                 )
             if progress.done + progress.running < self.trials:
                 # Other workers wait until this one has drawn a trial's settings.
+                if not progress.waiting:
+                    trials.queue(self.study)
                 self._release = until_drawn.close
-                self.study.optimize(self._objective, n_trials=1, catch=(TrialFailedError,))
+                self._optimize()
                 return True
         if progress.running:
             time.sleep(WAIT)
         return progress.running > 0
+
+    def _optimize(self) -> None:
+        """Let Optuna draw a trial, train it, and store how it ended."""
+        self._trial = None
+        try:
+            self.study.optimize(self._objective, n_trials=1, catch=(TrialFailedError,))
+        except (ValueError, AssertionError, UpdateFinishedTrialError):
+            if not self._is_taken_up():
+                raise
+            _say("the trial was taken up by another worker: this one showed no sign of life")
+
+    def _is_taken_up(self) -> bool:
+        """Return whether another worker took this one for dead, such as on a suspended machine."""
+        if self._trial is None:
+            return False
+        trial = self.study.get_trials(deepcopy=False)[self._trial.number]
+        return trial.state == TrialState.FAIL and trials.ERROR not in trial.user_attrs
 
     def _objective(self, trial: Trial) -> Any:
         """Train a trial's run; return the values of its metrics."""
@@ -104,7 +141,10 @@ class Worker:
             if trials.RUN not in trial.user_attrs:
                 trial.set_user_attr(trials.RUN, run.name)
             self._release()
-            return self._values(trial, self._trained(trial, number, drawn, run))
+            metrics = self._trained(trial, number, drawn, run)
+            for step, value in trials.reports(self.study, trial).items():
+                trial.report(value, step)
+            return self._values(trial, metrics)
 
     def _trained(
         self, trial: Trial, number: int, drawn: dict[str, Value], path: Path
@@ -115,12 +155,12 @@ class Worker:
         seeds = self.definition.seeds
         if seeds == 1:
             pruning = Pruning(trial, self._pruned_by)
-            return train(self._settings(drawn, number), path, words, facts, pruning)
+            return _train(self._settings(drawn, number), path, words, facts, pruning)
         results = []
         for place in range(seeds):  # the same seeds in each trial: the pruner compares pairs
             settings = self._settings(drawn, place)
             seed = settings["seed"]
-            results.append(train(settings, path / f"seed-{seed}", [*words, f"seed={seed}"], facts))
+            results.append(_train(settings, path / f"seed-{seed}", [*words, f"seed={seed}"], facts))
             self._prune_by_seed(trial, results)
         return {name: fmean(result[name] for result in results) for name in results[0]}
 
@@ -186,6 +226,15 @@ class Worker:
             if trial.state == TrialState.RUNNING:
                 self.study.tell(trial.number, state=TrialState.FAIL)
                 trials.requeue(self.study, trial, died=False)
+
+
+def _train(*arguments: Any) -> dict[str, float]:
+    """Train a run; wait for a worker that still trains it, though it was taken for dead."""
+    while True:
+        try:
+            return train(*arguments)
+        except HeldError:
+            time.sleep(WAIT)
 
 
 def _say(line: str) -> None:

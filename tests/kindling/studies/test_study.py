@@ -10,13 +10,17 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import lightning.pytorch as pl
+import optuna
 import pytest
+import sqlalchemy
 import torch
 import yaml
 
-from src.kindling.studies import trials
+from src.kindling.files.run_lock import HeldError
+from src.kindling.studies import storage, trials
 from tests.conftest import has_command
 from tests.kindling.cli.test_command import Typed, typed  # noqa: F401 - a fixture
 from tests.kindling.conftest import Command
@@ -130,6 +134,61 @@ def test_a_trial_leaves_nothing_in_the_memory_of_its_worker(
     assert filters_later == filters
     # torch keeps a class of each layer that it has traced for the Graphs tab.
     assert after - before in (Counter(), Counter(type=len(held[4:])))
+
+
+def test_a_worker_that_was_taken_for_dead_leaves_its_trial_to_another(
+    done: Any, command: Command, load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from src.kindling.studies import worker
+
+    train, calls = worker.train, list[str]()
+
+    def resumed(settings: Any, path: Path, *rest: Any) -> Any:
+        calls.append(path.name)
+        if calls.count("trial-0001") == 1:  # suspended, say, for longer than three heartbeats
+            other = load("rates")
+            other.tell(1, state=optuna.trial.TrialState.FAIL)
+            trials.take_up_lost(other)
+        if calls.count("trial-0001") == 2:
+            raise HeldError("another process is training this run")
+        return train(settings, path, *rest)
+
+    monkeypatch.setattr(worker, "train", resumed)
+    printed = command.here("study", "study.name=rates", *QUICK, RATES, "study.trials=4")
+    assert calls == [f"trial-000{number}" for number in (0, 1, 1, 1, 2, 3)]
+    assert "the trial was taken up by another worker" in printed
+    assert state(load("rates")) == state(load("rates", done[0]))[:4]
+
+
+@pytest.mark.parametrize("url", ["postgresql+psycopg://x", "sqlite:///x"])
+def test_a_server_may_be_lost_and_return_and_a_file_may_not(url: str, tmp_path: Path) -> None:
+    from src.kindling.studies.worker import MOST_LOST, Worker
+
+    nothing: Any = None
+    made = Worker(nothing, nothing, nothing, url, tmp_path, 1, 1)
+    lost = sqlalchemy.exc.OperationalError("commit", {}, Exception("server closed"))
+    with mock.patch.object(made, "_take_a_trial", side_effect=lost):
+        for _ in range(MOST_LOST if url.startswith("postgresql") else 0):
+            assert made._may_be_more()
+        with pytest.raises(storage.StorageLostError, match="storage: server closed; the same comm"):
+            made._may_be_more()
+
+
+def test_the_reason_of_a_lost_storage_is_found_under_the_assertion_of_optuna() -> None:
+    def tell() -> None:
+        try:
+            full = sqlalchemy.exc.OperationalError("commit", {}, Exception("disk is full"))
+            raise optuna.exceptions.StorageInternalError("invalid data, say") from full
+        finally:
+            raise AssertionError("Should not reach.")
+
+    with (
+        pytest.raises(storage.StorageLostError, match="storage: disk is full"),
+        storage.explained(),
+    ):
+        tell()
+    with pytest.raises(AssertionError, match="ours"), storage.explained():
+        raise AssertionError("ours")
 
 
 def test_another_study_seed_draws_other_settings(done: Any, command: Command, load: Any) -> None:

@@ -1,6 +1,8 @@
 """Numbers, attempts and progress of trials, on Optuna's storage in memory."""
 
 import math
+import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,7 +10,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from src.kindling.studies import pruning, trials
+from src.kindling.studies import pruning, storage, trials
 from src.kindling.studies.study import quiet_optuna
 
 
@@ -86,6 +88,19 @@ def test_a_stop_is_not_a_death(study: optuna.Study) -> None:
         trials.requeue(study, study.trials[-1], died=False)
     trials.take_up_lost(study)
     assert trials.progress(trials.latest(study)).waiting == 1
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")  # no thread: the worker dies at once
+def test_a_trial_whose_worker_dies_before_its_first_heartbeat_is_taken_up(tmp_path: Path) -> None:
+    quiet_optuna()
+    place = storage.opened(f"sqlite:///{tmp_path}/study.db", tmp_path, 1)
+    place.grace_period = 0
+    stored = optuna.create_study(storage=place)
+    trials.queue(stored)
+    stored.ask()
+    time.sleep(1.1)  # SQLite's clock counts seconds
+    assert trials.take_up_lost(stored).waiting == 1
+    place.engine.dispose()
 
 
 def test_progress_counts_failures_since_the_last_success(study: optuna.Study) -> None:
