@@ -324,8 +324,9 @@ def test_a_trial_stopped_between_its_seeds_keeps_the_runs_that_are_done(
 
 @pytest.mark.services
 def test_wilcoxon_stops_a_trial_after_some_of_its_seeds(command: Command, load: Any) -> None:
-    words = (*SEEDS, "study.seeds=8", "study.trials=4", "study/sampler=random")
-    command.here("study", *words, "study/pruner=wilcoxon", "optimizer.lr=interval(1e-6, 1e-5)")
+    words = [*SEEDS, "study.seeds=8", "study.trials=4", "study/sampler=random"]
+    words[words.index(RATES)] = "optimizer.lr=interval(1e-6, 1e-5)"
+    command.here("study", *words, "study/pruner=wilcoxon")
     found = trials.latest(load("s"))
     assert found[0].state.name == "COMPLETE"  # the recipe, which is far better
     assert {found[number].state.name for number in (1, 2, 3)} == {"PRUNED"}

@@ -112,7 +112,7 @@ def test_local_workers_share_a_study_and_one_that_is_killed_is_replaced(
     parent = subprocess.Popen(
         [
             sys.executable, "-m", "src.study", *WORDS, "study.workers=2", "study.trials=5",
-            *examples.arguments("study"), f"log_dir={command.log_dir}",
+            f"log_dir={command.log_dir}", *examples.arguments("study"),
         ],
         cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
