@@ -51,9 +51,8 @@ def _work(opened: "OpenStudy", settings: Plain, arguments: list[str]) -> None:
 
     is_one_of_several = processes.WORKER in os.environ
     try:
-        if opened.settings.workers > 1 and opened.settings.trials:
-            worker = [sys.executable, "-m", "src.study", *arguments, "study.workers=1"]
-            processes.work(opened, worker)
+        if opened.settings.workers > 1 and opened.settings.trials and not is_one_of_several:
+            processes.work(opened, [sys.executable, "-m", "src.study", *arguments])
         else:
             opened.worker().work()
     except SystemExit:
