@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,17 @@ def records(path: Path) -> Iterator[Any]:
             whole = b""
 
 
+def ended(path: Path) -> list[Any]:
+    """Return the records of a run that has ended: W&B's service writes the last ones after it."""
+    deadline = time.monotonic() + 30
+    while True:
+        found = list(records(path))
+        if found and found[-1].WhichOneof("record_type") == "exit":
+            return found
+        assert time.monotonic() < deadline, f"{path} has no end"
+        time.sleep(0.05)
+
+
 class Told:
     """What W&B was told of a run, over all of its files."""
 
@@ -49,7 +61,7 @@ class Told:
         self.config: dict[str, Any] = {}
         self.summary: dict[str, Any] = {}
         self.artifacts: list[str] = []
-        for record in (record for file in files for record in records(file)):
+        for record in (record for file in files for record in ended(file)):
             match record.WhichOneof("record_type"):
                 case "run":
                     self.ids.add(record.run.run_id)
