@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from src.kindling.errors import InputError, first_line, printable
+from src.kindling.files.atomic_write import naming
 from src.kindling.files.bounded import read_json
 from src.kindling.process import signals
 
@@ -72,16 +73,25 @@ def _end(loggers: list[Any], status: str, metrics: dict[str, float]) -> None:
 def forgiven(logger: Any) -> Any:
     """Return a logger whose failures print one warning and never stop the run.
 
-    A logger that stores its history in the run directory is returned unchanged: exact resuming
-    depends on it.
+    The failures of a logger that stores its history in the run directory do stop it, since exact
+    resuming depends on that history; they name its directory.
     """
-    if hasattr(logger, "position"):
-        return logger
     failed: list[str] = []
     for name in CALLS:
         if hasattr(logger, name):
-            setattr(logger, name, _forgiven(getattr(logger, name), type(logger).__name__, failed))
+            call, kind = getattr(logger, name), type(logger).__name__
+            stops = hasattr(logger, "position")
+            setattr(logger, name, _named(call, logger) if stops else _forgiven(call, kind, failed))
     return logger
+
+
+def _named(call: Callable[..., Any], logger: Any) -> Callable[..., Any]:
+    @functools.wraps(call)
+    def named(*arguments: Any, **options: Any) -> Any:
+        with naming(logger.log_dir):
+            return call(*arguments, **options)
+
+    return named
 
 
 def _forgiven(call: Callable[..., Any], name: str, failed: list[str]) -> Callable[..., Any]:

@@ -72,12 +72,25 @@ def _temporary(target: Path) -> Iterator[str]:
     # Not named after the target: TensorBoard would take it for an event file.
     name = f"{target.parent}/.{secrets.token_hex(4)}.tmp"
     try:
-        yield name
-    except BaseException as error:
+        with naming(target):
+            yield name
+    except BaseException:
         Path(name).unlink(missing_ok=True)
-        # The error of a full disk does not name the file.
-        if isinstance(error, OSError) and error.errno and not error.filename:
-            raise OSError(error.errno, error.strerror, str(target)) from error
+        raise
+
+
+@contextlib.contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """Let an error of writing name the file: that of a full disk does not.
+
+    Raises:
+        OSError: the error of the block, with the file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno and not error.filename:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

@@ -22,7 +22,7 @@ from src.kindling import layout
 from src.kindling.config import masking
 from src.kindling.errors import first_line
 from src.kindling.files import bounded, run_lock
-from src.kindling.files.atomic_write import write_text
+from src.kindling.files.atomic_write import naming, write_text
 from src.kindling.process import ranks, signals
 
 PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "tensorboard", "numpy")
@@ -260,13 +260,15 @@ class _Copy:
 
     def write(self, text: str) -> int:
         shown = masking.redacted(text)
-        self._log.write(shown)
+        with naming("run.log"):
+            self._log.write(shown)
         with _reader_may_leave(self._stream):
             self._stream.write(shown)
         return len(text)
 
     def flush(self) -> None:
-        self._log.flush()
+        with naming("run.log"):
+            self._log.flush()
         with _reader_may_leave(self._stream):
             self._stream.flush()
 

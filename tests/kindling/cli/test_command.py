@@ -354,8 +354,11 @@ def test_a_disk_that_fills_up_ends_the_run_in_one_line(
     assert done.returncode == 1
     *warnings, last = done.stderr.splitlines()  # a picture may not have fitted either
     assert [line for line in warnings if not line.startswith("warning: ")] == []
-    [log] = re.findall(r"^error: OSError: .*File too large(?:: '.*')? \(traceback: (.*)\)$", last)
+    [(file, log)] = re.findall(
+        r"^error: OSError: .*File too large: '(.*)' \(traceback: (.*)\)$", last
+    )
     assert Path(log) == command.latest / "run.log"
+    assert file
     if size > 20_000:  # there was room for it
         assert "Traceback" in Path(log).read_text()
         assert json.loads((command.latest / "run.json").read_text())["status"] == "failed"
