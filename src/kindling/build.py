@@ -42,7 +42,7 @@ from src.kindling.tracking import forgiven
 LOADERS = [f"{stage}_dataloader" for stage in ("train", "val", "test", "predict")]
 SPEED = f"{__package__}.speed"
 FINDERS = (BatchSizeFinder, LearningRateFinder)  # which call `fit` inside of the fit
-FOUND = "config.yaml does not show what it finds, and a resumed run searches again and differs"
+FOUND = "config.yaml does not show the value it finds, and a resumed run searches again and differs"
 LARGE = 10_000  # the size of a layer from which on a model's memory is reckoned before it is made
 
 

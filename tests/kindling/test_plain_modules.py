@@ -322,7 +322,7 @@ def test_a_finder_of_lightnings_is_announced_and_takes_one_step_per_call(
     trainer: Any = build.build_trainer(settings, tmp_path)
     assert type(trainer.fit_loop.epoch_loop).__module__.startswith("lightning.")
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"warning: {finder}: config.yaml does not show what it finds")
+    assert line.startswith(f"warning: {finder}: config.yaml does not show the value it finds")
 
 
 def test_an_experiments_values_of_a_callback_are_left_with_callbacks_none(tmp_path: Path) -> None:

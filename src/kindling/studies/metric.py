@@ -51,7 +51,7 @@ def chosen(given: list[str], constraints: list[str], recipe: Recipe) -> list[str
     Args:
         given: the metrics that the command line names.
         constraints: those that it limits.
-        recipe: the configuration of the study's runs, and what it searches.
+        recipe: the settings of the study's runs, with the search space.
 
     Raises:
         InputError: a run with one of the options that are searched does not log one of them, or

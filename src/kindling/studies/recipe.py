@@ -121,7 +121,7 @@ class Recipe:
         present = {*options, *(d.key for d in self.present(options))}
         if absent := sorted(guess.keys() - present):
             words = " ".join(f"{d.key}={own.get(d.key, '...')}" for d in self.groups)
-            raise InputError(f"study.guesses: {absent[0]}: there is no such key with {words}")
+            raise InputError(f"study.guesses: {words} has no key {absent[0]}")
         return own | guess
 
     def check(self) -> None:

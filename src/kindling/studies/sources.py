@@ -9,7 +9,7 @@ from src.kindling.config.source import Definition, UnreadableError, looked_up, r
 from src.kindling.layout import Plain
 
 ENGINE = "src.kindling."
-# What a class may log by itself, and a hook in which it may change what is logged.
+# Signs that a class logs by itself, or changes in a hook what is logged.
 LOGS = re.compile(r"\blog(_dict)?\(|callback_metrics|def configure_model\b")
 
 

@@ -127,7 +127,7 @@ def _check_no_secret(stored: list[str], recipe: Recipe) -> None:
     Raises:
         InputError: naming the key.
     """
-    masking.masked(recipe.settings({}))  # tells it where a word holds several settings
+    masking.masked(recipe.settings({}))  # remember its secrets: a word may hold several settings
     for word, shown in zip(stored, masking.masked_words(stored), strict=True):
         if word != shown:
             raise InputError(

@@ -150,7 +150,7 @@ def _start(
 def prepare(
     settings: Plain, overrides: Sequence[str], path: Path, assignment: Assignment | None = None
 ) -> tuple["Experiment", list[str]]:
-    """Build a new run, and refuse what it could not train with; nothing is written.
+    """Build a new run without writing anything; refuse settings that it could not train with.
 
     Args:
         settings: validated.

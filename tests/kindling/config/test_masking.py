@@ -100,7 +100,7 @@ def test_no_file_of_a_run_holds_the_secret(own, command, monkeypatch):
 
 
 class Keyed(CSVLogger):
-    """A logger with a key, whose server says what it was given."""
+    """A logger with an API key, which its server repeats in an error."""
 
     def __init__(self, save_dir: str, api_key: str | None = None, url: str | None = None) -> None:
         super().__init__(save_dir)

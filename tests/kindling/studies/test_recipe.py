@@ -55,7 +55,7 @@ def test_a_guess_has_the_recipes_own_value_of_each_key_that_it_leaves_out() -> N
     own = made.completed({"optimizer": "momentum"})
     assert own == made.own_values({"optimizer": "momentum"})
     assert own["optimizer.momentum"] == 0.9
-    line = "study.guesses: optimizer.momentum: there is no such key with optimizer=sgd"
+    line = "study.guesses: optimizer=sgd has no key optimizer.momentum"
     with pytest.raises(InputError, match=line):
         made.completed({"optimizer": "sgd", "optimizer.momentum": 0.5})
 
