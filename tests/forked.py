@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,10 +82,9 @@ class Forked:
             time.sleep(0.005)
 
     def children(self) -> list[int]:
-        """Return the processes that it has started and that have not ended."""
-        return [
-            int(p) for p in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        ]
+        """Return the ranks that it has forked and that have not ended, by their command line."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return [int(p) for p in children if _command_line(p) == _command_line(self.pid)]
 
     @property
     def out(self) -> str:
@@ -100,6 +100,10 @@ class Forked:
     def run(self) -> Path:
         """The run directory of this command, or of the newest that used its folder."""
         return (self.logs / "latest").resolve()
+
+
+def _command_line(pid: int | str) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def main(folder: str, first: str, ranks: str, name: str, *words: str) -> None:
@@ -128,7 +132,9 @@ class Rank:
     def __init__(self) -> None:
         reader, self._writer = os.pipe()
         self.returncode: int | None = None
-        self.pid = os.fork()
+        with warnings.catch_warnings():  # Python 3.12 on: some builds of torch start threads
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self.pid = os.fork()
         if self.pid == 0:
             os.close(self._writer)
             with os.fdopen(reader) as launched:
