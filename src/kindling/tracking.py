@@ -12,13 +12,17 @@ A logger may define any of these methods:
 
 import contextlib
 import functools
+import io
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from src.kindling.errors import InputError, first_line, printable
+from lightning.pytorch.loggers.logger import DummyExperiment
+
+from src.kindling.errors import first_line, printable
 from src.kindling.files.atomic_write import naming
 from src.kindling.files.bounded import read_json
 from src.kindling.process import signals
@@ -76,39 +80,47 @@ def forgiven(logger: Any) -> Any:
     The failures of a logger that stores its history in the run directory do stop it, since exact
     resuming depends on that history; they name its directory.
     """
-    failed: list[str] = []
-    for name in CALLS:
-        if hasattr(logger, name):
-            call, kind = getattr(logger, name), type(logger).__name__
-            stops = hasattr(logger, "position")
-            setattr(logger, name, _named(call, logger) if stops else _forgiven(call, kind, failed))
+    kind = type(logger)
+    guarded: dict[str, Any] = {
+        name: _guarded(getattr(kind, name)) for name in CALLS if hasattr(kind, name)
+    }
+    if isinstance(opened := getattr(kind, "experiment", None), property):
+        guarded["experiment"] = property(_guarded(opened.fget))
+    own = {"__module__": kind.__module__, "failed_call": "", **guarded}
+    logger.__class__ = type(kind.__name__, (kind,), own)
     return logger
 
 
-def _named(call: Callable[..., Any], logger: Any) -> Callable[..., Any]:
+def _guarded(call: Any) -> Callable[..., Any]:
+    name = call.__name__
+
     @functools.wraps(call)
-    def named(*arguments: Any, **options: Any) -> Any:
-        with naming(logger.log_dir):
-            return call(*arguments, **options)
-
-    return named
-
-
-def _forgiven(call: Callable[..., Any], name: str, failed: list[str]) -> Callable[..., Any]:
-    @functools.wraps(call)
-    def tried(*arguments: Any, **named: Any) -> Any:
-        if failed and call.__name__ != "log_end":  # the end may still get through
-            return None
+    def guarded(logger: Any, *arguments: Any, **named: Any) -> Any:
+        if hasattr(logger, "position"):
+            with naming(logger.log_dir):
+                return call(logger, *arguments, **named)
+        # The end may still get through, unless the tracker's run was never opened.
+        passes = not logger.failed_call or name in ("experiment", "log_end")
         try:
-            return call(*arguments, **named)
+            if passes and logger.failed_call != "experiment":
+                return call(logger, *arguments, **named)
         except Exception as error:
-            if not failed:
-                failed.append(name)
-                line = f"warning: {name}: {first_line(error)}; this run is no longer logged there"
-                print(printable(line), file=sys.stderr)
-            return None
+            if not logger.failed_call:
+                logger.failed_call = name
+                line = f"warning: {type(logger).__name__}: {first_line(error)}"
+                print(printable(f"{line}; this run is no longer logged there"), file=sys.stderr)
+        return DummyExperiment() if name == "experiment" else None
 
-    return tried
+    return guarded
+
+
+def weights(model: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the finite weights of a model and the gradients of its last step, by name."""
+    for name, weight in model.named_parameters():
+        for kind, values in (("", weight), (".gradient", weight.grad)):
+            if values is not None and values.numel() and values.isfinite().all():
+                # NumPy lacks bfloat16; float overflows.
+                yield f"weights/{name}{kind}", values.detach().double()
 
 
 class Tracker:
@@ -123,12 +135,12 @@ class Tracker:
         """Read `<run>/<kind>.json`; return the tracker's run id, None for a new run."""
         self.run, self.kind = run, kind
         self.logged: dict[str, int] = {}  # metric -> last step
-        damaged = (InputError, AttributeError, TypeError, ValueError, LookupError)
-        with contextlib.suppress(*damaged):  # if damaged or missing, the tracker starts a new run
+        with contextlib.suppress(Exception):  # if damaged or missing, the tracker starts a new run
             state = read_json(run / f"{kind}.json")
             logged = {str(name): int(step) for name, step in state["logged"].items()}
-            self.logged = logged
-            return str(state["id"])
+            if re.fullmatch(r"[\w-]*", state["id"]):
+                self.logged = logged
+                return str(state["id"])
         return None
 
     def write_state(self) -> None:
@@ -154,6 +166,13 @@ class Tracker:
 
     def finalize(self, status: str = "success") -> None:
         """Do nothing: Lightning calls this after fit and after test; `log_end` ends the run."""
+
+    @staticmethod
+    def image(png: bytes) -> Any:
+        """Return a picture of PIL, from the content of a PNG file."""
+        from PIL import Image
+
+        return Image.open(io.BytesIO(png))
 
     def best_checkpoint(self) -> Path | None:
         """Return the best checkpoint of the run; None if it has none."""

@@ -96,6 +96,32 @@ def test_a_tracker_that_fails_costs_one_line_and_still_hears_of_the_end(capsys: 
     assert isinstance(logger, Kept)
 
 
+class Unopened(Kept):
+    """A tracker whose run cannot be opened, which Lightning asks for when a fit begins."""
+
+    tries = 0
+
+    @property
+    def experiment(self) -> Any:
+        self.tries += 1
+        raise ConnectionError("no route to host")
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        self.experiment.config.update(params)
+
+
+def test_a_tracker_whose_run_cannot_be_opened_costs_one_line_and_is_asked_once(
+    capsys: Any,
+) -> None:
+    logger = forgiven(Unopened())
+    with tracked([logger], {}, {}):
+        logger.experiment.log({"loss": 1.0})  # as a module's own call
+        logger.log_metrics({"loss": 1.0}, 1)
+    line = "warning: Unopened: no route to host; this run is no longer logged there\n"
+    assert capsys.readouterr().err == line
+    assert (logger.told, logger.tries) == ([], 1)
+
+
 class Remote(Tracker, Kept):
     """A tracker whose run is continued."""
 
@@ -123,7 +149,14 @@ def test_a_resumed_run_tells_a_tracker_only_the_points_that_it_lacks(tmp_path: P
     assert second.told == [(19, {"val/r2": 0.5}), (29, {"train/loss": 1.0})]
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"id": 1}', '{"id": "a", "logged": 3}', "{" * 9999])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "[]", '{"id": 1}', '{"id": "a", "logged": 3}', "{" * 9999),
+        *('{"id": null, "logged": {}}', '{"id": "../a", "logged": {}}'),
+        '{"id": "a", "logged": {"train/loss": 1e400}}',
+    ],
+)
 def test_a_damaged_file_of_a_tracker_begins_a_new_run_there(content: str, tmp_path: Path) -> None:
     (tmp_path / "remote.json").write_text(content)
     assert Remote(str(tmp_path)).known is None

@@ -1,6 +1,5 @@
 """A Lightning logger of DVCLive, with its files in the run directory."""
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +57,7 @@ class DVCLiveLogger(Tracker, _Live):
     @rank_zero_only
     def log_picture(self, name: str, png: bytes, title: str, step: int) -> None:
         """Write a picture to `plots/images`; the newest replaces the previous one."""
-        from PIL import Image
-
-        self.experiment.log_image(f"views/{name}.png", Image.open(io.BytesIO(png)))
+        self.experiment.log_image(f"views/{name}.png", self.image(png))
 
     @rank_zero_only
     def log_end(self, status: str, metrics: dict[str, float]) -> None:

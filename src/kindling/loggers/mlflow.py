@@ -1,7 +1,6 @@
 """Lightning's MLflow logger, with one MLflow run per run directory."""
 
 import contextlib
-import io
 import logging
 import os
 from pathlib import Path
@@ -21,6 +20,7 @@ DEFAULTS = {  # of MLflow's environment variables
     # Otherwise a server that stops responding would block training for minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
+    "MLFLOW_LOGGING_LEVEL": "ERROR",  # for its import; creating a database is verbose
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # we print one line instead
 }
 
@@ -51,14 +51,17 @@ class MLFlowLogger(Tracker, LightningMLFlowLogger):
         for name, value in DEFAULTS.items():
             os.environ.setdefault(name, value)
         for name in ("mlflow", "alembic", "lightning.pytorch.loggers.mlflow"):
-            logging.getLogger(name).setLevel(logging.ERROR)  # creating a database is verbose
+            logging.getLogger(name).setLevel(logging.ERROR)
         run = Path(save_dir).resolve()
         self.checkpoint = checkpoint
         self.uri = tracking_uri or SERVER
-        if not self.uri:
-            self.uri = f"sqlite:///{run.parents[2] / 'mlflow.db'}"
-            more.setdefault("artifact_location", (run.parents[2] / "mlflow").as_uri())
         stored_id = self.open_state(run, "mlflow")
+        if not self.uri:
+            log_dir = [*run.parents][:3][-1]
+            self.uri = f"sqlite:///{log_dir / 'mlflow.db'}"
+            more.setdefault("artifact_location", (log_dir / "mlflow").as_uri())
+            if not (log_dir / "mlflow.db").exists():  # the run was moved, or the database removed
+                stored_id, self.logged = None, {}
         super().__init__(
             experiment_name=experiment_name,
             run_name=run_name or run.name,
@@ -110,10 +113,8 @@ class MLFlowLogger(Tracker, LightningMLFlowLogger):
     @rank_zero_only
     def log_picture(self, name: str, png: bytes, title: str, step: int) -> None:
         """Log a picture."""
-        from PIL import Image
-
         if self.is_new(f"views/{name}", step):
-            image = Image.open(io.BytesIO(png)).convert("RGB")
+            image = self.image(png).convert("RGB")
             self.experiment.log_image(self.run_id, image, key=f"views/{name}", step=step)
             self.logged[f"views/{name}"] = step
             self.write_state()

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from src.kindling.errors import first_line
 from src.kindling.loggers import records
+from src.kindling.tracking import weights
 
 SETTINGS = "events.out.tfevents.0.settings"  # the row of HPARAMS; this name is read first
 BINS = 64  # per histogram; TensorBoard displays 30
@@ -88,13 +89,8 @@ class TensorBoardLogger(LightningTensorBoardLogger):
     @rank_zero_only
     def log_histograms(self, model: Any, step: int) -> None:
         """Write histograms of the weights, and of the gradients of the last step."""
-        if not self.histograms:
-            return
-        for name, weights in model.named_parameters():
-            for kind, values in (("", weights), (".gradient", weights.grad)):
-                if values is not None and values.numel() and values.isfinite().all():
-                    values = values.detach().double()  # NumPy lacks bfloat16; float overflows
-                    self.experiment.add_histogram(f"weights/{name}{kind}", values, step, bins=BINS)
+        for name, values in weights(model) if self.histograms else ():
+            self.experiment.add_histogram(name, values, step, bins=BINS)
 
     @rank_zero_only
     def log_picture(self, name: str, png: bytes, title: str, step: int) -> None:

@@ -1,6 +1,5 @@
 """Lightning's Weights & Biases logger, with one W&B run per run directory."""
 
-import io
 import os
 import uuid
 from pathlib import Path
@@ -12,7 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from src.kindling.errors import InputError, first_line, printable
 from src.kindling.files.bounded import read_config
-from src.kindling.tracking import Tracker
+from src.kindling.tracking import Tracker, weights
 
 BINS = 64  # per histogram
 OFFLINE_HINT = "logger.wandb.offline=true keeps everything on this machine"
@@ -89,21 +88,15 @@ class WandbLogger(Tracker, LightningWandbLogger):
     @rank_zero_only
     def log_picture(self, name: str, png: bytes, title: str, step: int) -> None:
         """Log a picture with its title as the caption."""
-        from PIL import Image
-
-        self.log_image(f"views/{name}", [Image.open(io.BytesIO(png))], step, caption=[title])
+        self.log_image(f"views/{name}", [self.image(png)], step, caption=[title])
 
     @rank_zero_only
     def log_histograms(self, model: Any, step: int) -> None:
         """Log histograms of the weights, and of the gradients of the last step."""
         import wandb
 
-        found: dict[str, Any] = {}
-        for name, weights in model.named_parameters():
-            for kind, values in (("", weights), (".gradient", weights.grad)):
-                if values is not None and values.numel() and values.isfinite().all():
-                    counts = np.histogram(values.detach().double().cpu().numpy(), BINS)
-                    found[f"weights/{name}{kind}"] = wandb.Histogram(np_histogram=counts)
+        counts = {name: np.histogram(v.cpu().numpy(), BINS) for name, v in weights(model)}
+        found = {name: wandb.Histogram(np_histogram=pair) for name, pair in counts.items()}
         self.log_metrics(found, step)
 
     @rank_zero_only

@@ -85,6 +85,20 @@ def test_a_stopped_run_is_continued_without_gaps_or_doubles(
     assert run.data.tags["changed.trainer.max_epochs"] == "60"
 
 
+def test_a_run_that_was_moved_away_from_its_database_begins_a_new_one(
+    command: Command, tmp_path: Path, capsys: Any
+) -> None:
+    command.here("train", *QUICK, "trainer.max_epochs=10")
+    moved = tmp_path / "elsewhere" / "a" / "b" / "run"
+    moved.parent.mkdir(parents=True)
+    command.latest.rename(moved)
+    capsys.readouterr()
+    command.here("train", f"resume={moved}", "trainer.max_epochs=20")
+    assert capsys.readouterr().err == ""
+    told = Told(f"sqlite:///{tmp_path}/elsewhere/mlflow.db")
+    assert told.steps("train/loss") == [9, 19]
+
+
 def test_a_failed_run_says_so(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise RuntimeError("out of luck")
