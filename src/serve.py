@@ -6,6 +6,7 @@ import importlib.util
 from omegaconf import DictConfig
 
 from src.kindling.cli import command, composition
+from src.kindling.config.settings import check_options
 from src.kindling.errors import InputError
 from src.kindling.files import run_directory
 
@@ -23,7 +24,7 @@ def main(config: DictConfig) -> None:
     find()
     from src.kindling.serve import server
 
-    server.check(settings)
+    check_options(settings, server.OPTIONS)
     server.serve(find, settings)
 
 

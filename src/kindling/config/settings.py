@@ -226,6 +226,17 @@ def misfit(value: Any, annotation: Any) -> str | None:
     return None
 
 
+def check_options(options: Plain, annotations: Plain) -> None:
+    """Validate the keys of a command other than src.train against an annotation for each.
+
+    Raises:
+        InputError: naming the key, and what is allowed.
+    """
+    for key, annotation in annotations.items():
+        if problem := misfit(options[key], annotation):
+            raise InputError(f"{key}={shown(options[key])}: {problem}")
+
+
 def _join_messages(errors: list[Any]) -> str:
     """Join pydantic's messages into the end of one sentence.
 

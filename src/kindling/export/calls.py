@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from src.kindling.errors import InputError
+from src.kindling.errors import InputError, first_line
 from src.kindling.training import prediction
 
 MOST = 50  # calls that are recorded
@@ -66,7 +66,15 @@ def record(data: Any, model: Any) -> list[Call]:
     batch = rows(tensors(found[0]))
     double = resized(found[0], batch, lambda tensor: torch.cat([tensor, tensor]))
     first = resized(found[0], batch, lambda tensor: tensor[:1])
-    calls = [Call(inputs, answer(model, inputs)) for inputs in [double, first, *found]]
+    try:
+        calls = [Call(inputs, answer(model, inputs)) for inputs in [double, first, *found]]
+    except Exception as error:  # it answered `found` once
+        raise InputError(
+            f"model: its forward takes {batch} rows, and neither 1 nor {2 * batch}: "
+            f"{first_line(error)}"
+        ) from error
+    if not tensors(calls[0].answer):
+        raise InputError("model: its forward answers no tensor, which is exported")
     again = differences(calls[:1], lambda inputs: tensors(answer(model, inputs)))
     if any(difference > 1e-6 * largest for difference, largest in again):
         raise InputError(
@@ -121,17 +129,21 @@ def resized(inputs: Any, batch: int, change: Callable[[Tensor], Tensor]) -> Any:
     return pytree.tree_map(resize, inputs)
 
 
-def names(tree: Any, start: str, arguments: list[str] | None = None) -> list[str]:
-    """Return a name for each tensor in a nested structure.
+def names(call: Call, forward: Callable[..., Any]) -> tuple[list[str], list[str]]:
+    """Return a name for each tensor of a call's inputs and of its answer, each name once."""
+    arguments = list(inspect.signature(forward).parameters)
+    inputs = _numbered(_names(call.inputs, "inputs", arguments), [])
+    return inputs, _numbered(_names(call.answer, "outputs", None), inputs)
 
-    Args:
-        tree: (args, kwargs) of a call, or an answer.
-        start: the name of an answer that is one tensor.
-        arguments: the names of the parameters of `forward`, for its arguments.
-    """
+
+def _names(tree: Any, start: str, arguments: list[str] | None) -> list[str]:
     leaves, _ = pytree.tree_flatten_with_path(tree)
-    found = [_name(path, start, arguments) for path, leaf in leaves if isinstance(leaf, Tensor)]
-    return [f"{n}_{i}" if found.count(n) > 1 else n for i, n in enumerate(found)]
+    return [_name(path, start, arguments) for path, leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def _numbered(found: list[str], taken: list[str]) -> list[str]:
+    twice = {name for name in found if (found + taken).count(name) > 1}
+    return [f"{name}_{i}" if name in twice else name for i, name in enumerate(found)]
 
 
 def _name(path: Any, start: str, arguments: list[str] | None) -> str:
@@ -146,11 +158,6 @@ def _name(path: Any, start: str, arguments: list[str] | None) -> str:
 
 def _key(part: Any) -> Any:
     return next(getattr(part, name) for name in ("key", "idx", "name") if hasattr(part, name))
-
-
-def parameters(model: Any) -> list[str]:
-    """Return the names of the parameters of `forward`."""
-    return list(inspect.signature(model.forward).parameters)
 
 
 def differences(calls: list[Call], run: Callable[[Any], Answers]) -> Iterator[tuple[float, float]]:

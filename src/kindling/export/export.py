@@ -7,16 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils import _pytree as pytree
 
 from src.kindling import build, restore
-from src.kindling.errors import InputError, nearest
+from src.kindling.config.settings import check_options
+from src.kindling.errors import InputError
 from src.kindling.export import formats
-from src.kindling.export.calls import Answers, Call, differences, names, parameters, record
-from src.kindling.export.program import Flat, fits, shapes, trace
+from src.kindling.export.calls import Answers, Call, differences, names, record
+from src.kindling.export.program import Flat, explained, fits, shapes, trace
 from src.kindling.files.output import write_output
 from src.kindling.layout import Plain
 from src.kindling.training import summary
@@ -27,8 +28,15 @@ PACKAGES = {
     "pt2": [],
     "safetensors": ["safetensors"],
 }
-PRECISIONS = {"32": torch.float32, "16": torch.float16, "bf16": torch.bfloat16}
-TOLERANCES = {"32": 1e-4, "16": 1e-2, "bf16": 5e-2}  # times the largest answer
+PRECISIONS: dict[Any, torch.dtype] = {32: torch.float32, 16: torch.float16, "bf16": torch.bfloat16}
+TOLERANCES = {None: 1e-4, 32: 1e-4, 16: 1e-2, "bf16": 5e-2}  # times the largest answer
+OPTIONS = {
+    "format": Literal["onnx", "pt2", "safetensors"],
+    "precision": Literal[32, 16, "bf16"] | None,
+    "quantize": Literal["int8"] | None,
+    "opset": int | None,
+    "tolerance": float | None,
+}
 
 
 @dataclass(frozen=True)
@@ -52,19 +60,11 @@ def check(options: Plain) -> None:
     Raises:
         InputError: naming the key and its choices.
     """
-    kind = str(options["format"])
-    if kind not in PACKAGES:
-        raise InputError(f"format={kind}: not a format{nearest(kind, [*PACKAGES])}")
-    for key, choices in (("precision", [*PRECISIONS]), ("quantize", ["int8"])):
-        if options[key] is not None and str(options[key]) not in choices:
-            raise InputError(f"{key}={options[key]}: choose from {', '.join(choices)}")
+    check_options(options, OPTIONS)
+    kind = options["format"]
     for key in ("opset", "quantize"):
         if options[key] is not None and kind != "onnx":
             raise InputError(f"{key}={options[key]}: only format=onnx takes it")
-    if type(options["opset"]) not in (int, type(None)):
-        raise InputError(f"opset={options['opset']}: must be an integer")
-    if type(options["tolerance"]) not in (int, float, type(None)):
-        raise InputError(f"tolerance={options['tolerance']}: must be a number")
     if missing := [name for name in PACKAGES[kind] if importlib.util.find_spec(name) is None]:
         raise InputError(f"format={kind}: needs {missing[0]}; pip install -e '.[export]'")
 
@@ -85,10 +85,11 @@ def export(checkpoint: Path, output: Path, options: Plain) -> list[str]:
         path = Path(folder) / output.name
         exported = model
         if options["precision"] is not None:  # a copy: the metrics keep the precision of training
-            exported = copy.deepcopy(model).to(PRECISIONS[str(options["precision"])])
+            exported = copy.deepcopy(model).to(PRECISIONS[options["precision"]])
         before = _metrics(settings, data, model, path.parent) if changes else {}
-        written = _write(settings, data, exported, calls, path, options)
-        lines = [*written.lines, _compare(written, options)]
+        with explained():
+            written = _write(settings, data, exported, calls, path, options)
+            lines = [*written.lines, _compare(written, options)]
         model.forward = _in_place_of_forward(calls[0], written.run)
         after = _metrics(settings, data, model, path.parent) if changes else {}
         lines += [f"{name}: {before[name]:.6g} -> {value:.6g}" for name, value in after.items()]
@@ -106,8 +107,8 @@ def _write(
     if options["format"] == "safetensors":
         return _write_weights(settings, model, calls, path, metadata)
     flat, program = trace(model, calls)
-    every = names(calls[0].inputs, "inputs", parameters(model))
-    inputs, outputs = [every[i] for i in flat.kept], names(calls[0].answer, "outputs")
+    every, outputs = names(calls[0], model.forward)
+    inputs = [every[i] for i in flat.kept]
     signature = formats.Signature(inputs, outputs, metadata)
     if options["format"] == "onnx":
         formats.write_onnx(program, path, signature, options)
@@ -130,11 +131,13 @@ def _write_weights(
     settings: Plain, model: Any, calls: list[Call], path: Path, metadata: dict[str, str]
 ) -> Written:
     """Write the weights alone; a new model with them answers."""
-    formats.write_safetensors(model, path, metadata)
+    from safetensors.torch import load_model, save_model
+
+    save_model(model, str(path), metadata)  # a tensor with several names is written once
     fresh = build.build_model(settings)
     fresh.configure_model()
     fresh.to(next(model.parameters()).dtype).eval()
-    formats.load_safetensors(fresh, path)
+    load_model(fresh, str(path))
     flat = Flat(fresh, calls[0], list(range(len(calls[0].tensors))))
 
     def run(inputs: Any) -> Answers:
@@ -155,7 +158,7 @@ def _compare(written: Written, options: Plain) -> str:
     largest, difference = max(size for _, size in found), max(off for off, _ in found)
     tolerance = options["tolerance"]
     if tolerance is None and options["quantize"] is None:
-        tolerance = TOLERANCES[str(options["precision"] or 32)]
+        tolerance = TOLERANCES[options["precision"]]
     line = f"largest difference from the checkpoint: {difference:.3g} (largest answer {largest:.3g}"
     if tolerance is not None and not difference <= tolerance * (largest or 1.0):
         raise InputError(f"{line}); tolerance={tolerance}: nothing was written")

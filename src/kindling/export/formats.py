@@ -1,18 +1,16 @@
 """The formats of an export: how a file is written, and run again."""
 
 import json
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.export import ExportedProgram
 
 from src.kindling.errors import InputError
-from src.kindling.export.program import attempt
 from src.kindling.layout import Plain
 
 Run = Callable[[list[Tensor]], list[Tensor]]
@@ -41,22 +39,20 @@ def write_onnx(program: ExportedProgram, path: Path, signature: Signature, optio
     """Write an ONNX file; `options` are its opset, and int8 or None to quantize.
 
     Raises:
-        InputError: ONNX lacks an operation, or the model is too large for it.
+        InputError: the model is too large for ONNX, or torch has not that opset.
     """
     import onnx
 
     size = sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict.values())
     if size > ONNX_LIMIT:
         raise InputError(f"format=onnx: holds 2 GB, the model {size / 2**30:.1f}; use format=pt2")
-    exported = attempt(
-        lambda: torch.onnx.export(
-            program,
-            dynamo=True,
-            verbose=False,
-            opset_version=options["opset"],
-            input_names=signature.inputs,
-            output_names=signature.outputs,
-        )
+    exported: Any = torch.onnx.export(
+        program,
+        dynamo=True,
+        verbose=False,
+        opset_version=options["opset"],
+        input_names=signature.inputs,
+        output_names=signature.outputs,
     )
     model = exported.model_proto
     version = next(used.version for used in model.opset_import if not used.domain)
@@ -68,8 +64,10 @@ def write_onnx(program: ExportedProgram, path: Path, signature: Signature, optio
     for key, text in signature.metadata.items():
         model.metadata_props.add(key=key, value=text)
     onnx.save(model, str(path))
-    if options["quantize"] is not None:
-        _quantize(path)
+    if options["quantize"] is not None:  # the weights of matrix products; inputs as they come
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        quantize_dynamic(str(path), str(path), weight_type=QuantType.QInt8)
 
 
 def _name_batch(model: Any) -> None:
@@ -80,13 +78,6 @@ def _name_batch(model: Any) -> None:
         for dimension in value.type.tensor_type.shape.dim:
             if dimension.dim_param and dimension.dim_param == symbol:
                 dimension.dim_param = "batch"
-
-
-def _quantize(path: Path) -> None:
-    """Store the weights of matrix products as 8-bit integers; inputs are quantized as they come."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    attempt(lambda: quantize_dynamic(str(path), str(path), weight_type=QuantType.QInt8))
 
 
 def load_onnx(path: Path) -> Run:
@@ -111,36 +102,15 @@ def load_onnx(path: Path) -> Run:
 def write_pt2(program: ExportedProgram, path: Path, signature: Signature) -> None:
     """Write a file for `torch.export.load`; the names are in its `kindling.json`."""
     names = {"inputs": signature.inputs, "outputs": signature.outputs, **signature.metadata}
-    attempt(
-        lambda: torch.export.save(program, path, extra_files={"kindling.json": json.dumps(names)})
-    )
+    torch.export.save(program, path, extra_files={"kindling.json": json.dumps(names)})
 
 
 def load_pt2(path: Path) -> Run:
     """Return a file of torch.export as a function."""
-    with warnings.catch_warnings():  # torch 2.11's, of the buffer that it has read
-        warnings.filterwarnings("ignore", message="The given buffer is not writable")
-        function = torch.export.load(path).module()
+    function = torch.export.load(path).module()
 
     def run(given: list[Tensor]) -> list[Tensor]:
         with torch.no_grad():
             return list(function(*given))
 
     return run
-
-
-# safetensors ------------------------------------------------------------------------------------
-
-
-def write_safetensors(model: nn.Module, path: Path, metadata: dict[str, str]) -> None:
-    """Write the weights alone; a tensor with several names is written once."""
-    from safetensors.torch import save_model
-
-    save_model(model, str(path), metadata)
-
-
-def load_safetensors(model: nn.Module, path: Path) -> None:
-    """Load the weights into a model that was built from the same configuration."""
-    from safetensors.torch import load_model
-
-    load_model(model, str(path))

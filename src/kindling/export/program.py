@@ -1,10 +1,11 @@
 """Trace a model with torch.export: as a function of tensors alone, for any batch size."""
 
+import contextlib
 import logging
 import re
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch.utils import _pytree as pytree
 from src.kindling.errors import InputError, first_line
 from src.kindling.export.calls import Call, rows, tensors
 
-LIBRARIES = ("/torch/", "/lightning/", "/onnxscript/", "/src/kindling/", "<")
+LIBRARIES = ("/torch/", "/lightning/", "/onnxscript/", "/onnxruntime/", "/src/kindling/", "<")
 
 
 class Flat(nn.Module):
@@ -43,9 +44,9 @@ class Flat(nn.Module):
         self.outside = torch.float64 if self.dtype is torch.float64 else torch.float32
 
     def selected(self, inputs: Any) -> list[Tensor]:
-        """Return the tensors that the function takes, from (args, kwargs)."""
+        """Return copies of the tensors that the function takes, from (args, kwargs)."""
         found = tensors(inputs)
-        return [self._cast(found[place], self.outside) for place in self.kept]
+        return [self._cast(found[place].clone(), self.outside) for place in self.kept]
 
     def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors of the answer."""
@@ -66,9 +67,6 @@ def trace(model: nn.Module, calls: list[Call]) -> tuple[Flat, ExportedProgram]:
 
     The first dimension of each tensor is the batch size where it equals that of the first tensor;
     a dimension that differs between the calls is left open unless an operation fixes it.
-
-    Raises:
-        InputError: an operation cannot be traced; the line names it.
     """
     kept = list(range(len(calls[0].tensors)))
     flat, program = _traced(model, calls, kept)
@@ -82,10 +80,7 @@ def _traced(model: nn.Module, calls: list[Call], kept: list[int]) -> tuple[Flat,
     flat = Flat(model, calls[0], kept)
     example = flat.selected(calls[0].inputs)
     shapes = tuple(_open_dimensions(i, tensor, calls, flat) for i, tensor in enumerate(example))
-    program = attempt(
-        lambda: torch.export.export(flat, tuple(example), dynamic_shapes=(shapes,), strict=False)
-    )
-    return flat, program
+    return flat, torch.export.export(flat, tuple(example), dynamic_shapes=(shapes,), strict=False)
 
 
 def _open_dimensions(place: int, tensor: Tensor, calls: list[Call], flat: Flat) -> dict[int, Any]:
@@ -132,8 +127,9 @@ def fits(tensors: list[Tensor], shapes: list[list[int | str]]) -> bool:
     )
 
 
-def attempt(call: Callable[[], Any]) -> Any:
-    """Call a function of torch's exporters, quietly.
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Run exporters, and what runs their files, quietly.
 
     Raises:
         InputError: naming the operation that cannot be exported, and the line of the model.
@@ -142,7 +138,9 @@ def attempt(call: Callable[[], Any]) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return call()
+            yield
+    except (InputError, OSError):
+        raise
     except Exception as error:
         raise InputError(f"model: cannot be exported: {_reason(error)}") from error
     finally:

@@ -5,7 +5,9 @@ import contextlib
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, PositiveInt
 
 from src.kindling.errors import InputError, printable
 from src.kindling.layout import Plain
@@ -13,23 +15,13 @@ from src.kindling.process import signals
 from src.kindling.serve.app import HOSTS, Service, create_app
 
 LIMITS = ("max_rows", "max_bytes", "max_batch", "max_waiting")
+OPTIONS = {
+    **dict.fromkeys((*LIMITS, "max_connections"), PositiveInt),
+    "threads": PositiveInt | None,
+    "port": Annotated[int, Field(ge=0, lt=2**16)],
+}
 LOOK = 0.05  # seconds between two looks for a signal
 LEAVE = 0.5  # seconds for clients to be told that their connection closes
-
-
-def check(settings: Plain) -> None:
-    """Validate the settings before anything is loaded.
-
-    Raises:
-        InputError: naming the key.
-    """
-    for key in (*LIMITS, "max_connections", "threads"):
-        if settings[key] is None and key == "threads":
-            continue
-        if type(settings[key]) is not int or settings[key] < 1:
-            raise InputError(f"{key}={settings[key]}: must be a positive integer")
-    if type(settings["port"]) is not int or not 0 <= settings["port"] < 2**16:
-        raise InputError(f"port={settings['port']}: must be an integer from 0 to 65535")
 
 
 def serve(find: Callable[[], Path], settings: Plain) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from src.kindling.config.settings import check_options
 from src.kindling.errors import InputError
 from src.kindling.serve import answering, app
-from src.kindling.serve.server import check
+from src.kindling.serve.server import OPTIONS
 from src.kindling.training import prediction
 from tests.conftest import ROOT, Command
 
@@ -52,16 +53,16 @@ def test_a_question_may_be_empty_and_null_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"max_rows": 0}, "^max_rows=0: must be a positive integer$"),
-        ({"port": 70000}, "^port=70000: must be an integer from 0 to 65535$"),
-        ({"threads": "x"}, "^threads=x: must be a positive integer$"),
+        ({"max_rows": 0}, "^max_rows=0: must be greater than 0$"),
+        ({"port": 70000}, "^port=70000: must be less than 65536$"),
+        ({"threads": "x"}, "^threads=x: must be a valid integer$"),
     ],
 )
 def test_a_wrong_setting_is_refused(change: Any, line: str) -> None:
     right = {**SETTINGS, "max_connections": 9, "port": 0, "threads": None}
-    check(right)
+    check_options(right, OPTIONS)
     with pytest.raises(InputError, match=line):
-        check(right | change)
+        check_options(right | change, OPTIONS)
 
 
 @pytest.mark.skipif(
