@@ -6,7 +6,6 @@ import importlib.util
 from omegaconf import DictConfig
 
 from src.kindling.cli import command, composition
-from src.kindling.config.settings import check_options
 from src.kindling.errors import InputError
 from src.kindling.files import run_directory
 
@@ -24,7 +23,7 @@ def main(config: DictConfig) -> None:
     find()
     from src.kindling.serve import server
 
-    check_options(settings, server.OPTIONS)
+    server.check(settings)
     server.serve(find, settings)
 
 

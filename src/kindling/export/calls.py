@@ -172,7 +172,8 @@ def differences(calls: list[Call], run: Callable[[Any], Answers]) -> Iterator[tu
     """
     for call in calls:
         for expected, found in zip(tensors(call.answer), run(call.inputs), strict=True):
-            one, other = expected.double(), found.double()
+            wide = torch.complex128 if expected.is_complex() else torch.float64
+            one, other = expected.to(wide), found.to(wide)
             if one.shape != other.shape:
                 raise InputError(
                     f"model: answers {list(one.shape)}, and the file {list(other.shape)}: an "

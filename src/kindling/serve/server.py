@@ -24,6 +24,15 @@ LOOK = 0.05  # seconds between two looks for a signal
 LEAVE = 0.5  # seconds for clients to be told that their connection closes
 
 
+def check(settings: Plain) -> None:
+    """Validate the settings before anything is loaded.
+
+    Raises:
+        InputError: naming the key.
+    """
+    check_options(settings, OPTIONS)
+
+
 def serve(find: Callable[[], Path], settings: Plain) -> None:
     """Serve a checkpoint on 127.0.0.1.
 

@@ -106,6 +106,8 @@ def test_a_difference_is_seen_in_values_shapes_and_nans() -> None:
     call = Call(((torch.ones(2),), {}), torch.tensor([1.0, torch.nan]))
     assert list(differences([call], lambda _: [torch.tensor([1.5, torch.nan])])) == [(0.5, 1.0)]
     assert list(differences([call], lambda _: [torch.tensor([1.0, 1.0])])) == [(torch.inf, 1.0)]
+    turned = Call(((torch.ones(2),), {}), torch.tensor([1j]))
+    assert list(differences([turned], lambda _: [torch.tensor([2j])])) == [(1.0, 1.0)]
     with pytest.raises(InputError, match=r"answers \[2\], and the file \[3\]: an operation fixes"):
         list(differences([call], lambda _: [torch.ones(3)]))
 
@@ -319,7 +321,8 @@ def test_onnx_takes_nested_inputs(nested: tuple[Any, list[Call]], tmp_path: Path
     model, calls = nested
     flat, program = trace(model, calls)
     signature = formats.Signature(["numbers", "mask", "shift"], ["value", "length"], {"a": "b"})
-    formats.write_onnx(program, tmp_path / "model.onnx", signature, OPTIONS | {"opset": 18})
+    with explained():
+        formats.write_onnx(program, tmp_path / "model.onnx", signature, OPTIONS | {"opset": 18})
     run = formats.load_onnx(tmp_path / "model.onnx")
     off = [d for d, _ in differences(calls, lambda inputs: run(flat.selected(inputs)))]
     assert max(off) < 1e-5

@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from src.kindling.config.settings import check_options
 from src.kindling.errors import InputError
 from src.kindling.serve import answering, app
-from src.kindling.serve.server import OPTIONS
+from src.kindling.serve.server import check
 from src.kindling.training import prediction
 from tests.conftest import ROOT, Command
 
@@ -60,9 +59,9 @@ def test_a_question_may_be_empty_and_null_is_left_out() -> None:
 )
 def test_a_wrong_setting_is_refused(change: Any, line: str) -> None:
     right = {**SETTINGS, "max_connections": 9, "port": 0, "threads": None}
-    check_options(right, OPTIONS)
+    check(right)
     with pytest.raises(InputError, match=line):
-        check_options(right | change, OPTIONS)
+        check(right | change)
 
 
 @pytest.mark.skipif(
