@@ -1,4 +1,4 @@
-"""Training runs that are killed at random instants and resumed, beside one that never was.
+"""Kill training runs at random instants, resume them, and compare with an undisturbed run.
 
 Each is a fork of this process, which has imported all that it needs: a kill then costs a second.
 """
@@ -46,7 +46,7 @@ class Chain:
     seed: int = 0
     first: Callable[[], None] | None = None
     kills: int = 0
-    amid_saving: int = 0  # kills that left a temporary file
+    while_saving: int = 0  # kills that left a temporary file
     deepest: int = 0  # generations of one run
 
     def run(self, kills: int) -> list[str]:
@@ -87,7 +87,7 @@ class Chain:
         assert status == -signal.SIGKILL, (self.folder / f"{name}.log").read_text()
         left = [*self.folder.glob(f"{name}/train/*/*/**/.*.tmp")]
         assert len(left) <= 1, left
-        self.amid_saving += len(left)
+        self.while_saving += len(left)
         return True
 
     def _started(self, name: str) -> int:

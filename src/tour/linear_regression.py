@@ -76,7 +76,7 @@ def closed_form(X: Tensor, y: Tensor) -> Tensor:
 def predicted_beta(X: Tensor, y: Tensor, beta: Tensor, lr: float, steps: int) -> Tensor:
     """Where `steps` steps lead, without taking them: beta* + (I - lr H)^steps (beta - beta*).
 
-    H = 2/B X'X is the Hessian, so each of its eigenvectors shrinks by 1 - lr * eigenvalue a step.
+    H = 2/B X'X is the Hessian, so each of its eigenvectors shrinks by 1 - lr * eigenvalue per step.
     """
     best = closed_form(X, y)
     eigenvalues, Q = torch.linalg.eigh(2 / len(X) * X.T @ X)  # [D], [D, D]

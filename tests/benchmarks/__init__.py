@@ -1,1 +1,1 @@
-"""What the project costs, beside what could be used instead: `make bench`."""
+"""`make bench`: what the project costs, compared with what could be used instead."""

@@ -1,7 +1,7 @@
-"""make bench: the table of what the project costs; ARGS=fizzbuzz for the rows of that name.
+"""`make bench`: print the table of costs; ARGS=fizzbuzz selects the rows of that name.
 
-The table is printed as Markdown. Beside it, logs/bench/<date_time>.json has each round and the
-machine, and logs/bench/<date_time>.png the cost against the size of the data.
+The table is Markdown. Each round and the machine are saved to logs/bench/<date_time>.json, and the
+cost by size of the data is drawn to logs/bench/<date_time>.png.
 """
 
 import sys
@@ -20,10 +20,10 @@ ROWS = {**steps.ROWS, **guests.ROWS, **processes.ROWS, **loaders.ROWS, **growth.
 
 
 def chosen(names: list[str]) -> list[str]:
-    """Return the rows whose name begins with one of the names; all for none.
+    """Return the rows whose names start with one of `names`; all rows if it is empty.
 
     Raises:
-        SystemExit: a name is the beginning of none.
+        SystemExit: no row starts with one of the names.
     """
     for name in names:
         if not any(row.startswith(name) for row in ROWS):
@@ -36,7 +36,7 @@ def chosen(names: list[str]) -> list[str]:
 
 
 def measured(row: str) -> list[table.Result]:
-    """Return what a row measures; if it cannot, a row that says why, so that the others go on."""
+    """Measure a row; one that fails becomes a row with the reason, and does not stop the others."""
     print(f"measuring {row} ...", file=sys.stderr, flush=True)
     try:
         with one_core():
@@ -46,7 +46,7 @@ def measured(row: str) -> list[table.Result]:
 
 
 def main() -> None:
-    """Measure, print and keep."""
+    """Measure the chosen rows; print and save them."""
     results = [result for row in chosen(sys.argv[1:]) for result in measured(row)]
     about = table.machine()
     print(f"{table.sentence(about)}\n\n{table.markdown(results)}\n")
@@ -56,7 +56,7 @@ def main() -> None:
     print(f"each round: {path.relative_to(ROOT)}")
     if curves := [result for result in results if "sizes" in result.more]:
         growth.draw(curves, path.with_suffix(".png"))
-        print(f"cost against size: {path.with_suffix('.png').relative_to(ROOT)}")
+        print(f"cost by size: {path.with_suffix('.png').relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The tutorial's FizzBuzz in Lightning, with nothing on: what its Trainer costs by itself."""
+"""The tutorial's FizzBuzz in a Lightning Trainer with everything switched off."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ class BareFizzBuzz(pl.LightningModule):
 
 
 def fit(module: pl.LightningModule, epochs: int) -> None:
-    """Fit with all of Lightning's conveniences off, on batches that cost nothing to load."""
+    """Fit with all of Lightning's conveniences off, on batches from memory."""
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=epochs,

@@ -1,4 +1,4 @@
-"""For the time from a process's start to its first optimizer step."""
+"""A callback for the time from a process's start to its first optimizer step."""
 
 import os
 from typing import Any
@@ -7,8 +7,8 @@ from lightning.pytorch.callbacks import Callback
 
 
 class LeaveAfterIt(Callback):
-    """End the process when the first call that takes steps has come back."""
+    """Exit after the first call that takes optimizer steps."""
 
     def on_train_batch_end(self, *arguments: Any) -> None:
-        """Leave at once, without cleaning up."""
+        """Exit at once, without cleaning up."""
         os._exit(0)

@@ -1,9 +1,9 @@
-"""What an optimizer step costs in the language model and the images that `make new` writes.
+"""Cost of an optimizer step in the language model and the image classifier of `make new`.
 
 Their steps take milliseconds; the images are read from PNG files. The hand-written loop has the
-same network, optimizer and batches (shuffled and augmented alike), and logs the same: a point of
-the loss, the rate and the norms every 50 steps to TensorBoard and a CSV file, a validation and two
-checkpoints each epoch.
+same network, optimizer and batches (with the same shuffling and augmentation) and logs the same:
+loss, learning rate and norms every 50 steps to TensorBoard and a CSV file, and one validation and
+two checkpoints per epoch.
 """
 
 import csv
@@ -31,14 +31,14 @@ from tests.benchmarks.measure import ratio
 from tests.benchmarks.steps import CPU, UNIT, Marks, trained
 from tests.benchmarks.table import Result
 
-EVERY = 50  # steps between two points, as in conf/trainer/default.yaml
+EVERY = 50  # steps between two log points, as in conf/trainer/default.yaml
 LR, DECAY = 0.01, 0.01  # of the recipes
 GOAL = 1.03
 
 
 @contextmanager
 def written(kind: str) -> Iterator[tuple[Any, Any, Path]]:
-    """Write the files of a kind, and yield its module and data module, and the folder."""
+    """Write the files of a kind; yield its module, its data module and the folder."""
     name = f"bench_{kind}"
     with tempfile.TemporaryDirectory() as root, ExitStack() as during:
         new.write(Path(root), name, kind)
@@ -56,7 +56,7 @@ class Files:
 
     Args:
         images: the images.
-        folder: gets the files.
+        folder: where the files are written.
     """
 
     def __init__(self, images: Any, folder: Path) -> None:
@@ -73,13 +73,13 @@ class Files:
 
 
 class ByHand:
-    """The loop that a careful person would write, with all that a run logs and saves.
+    """The loop that a careful author would write, which logs and saves as much as a run.
 
     Args:
         model: the network, with its `loss` and `metrics`.
         loader: yields the training batches of an epoch.
-        validation: the same of the validation.
-        folder: gets the history and the checkpoints.
+        validation: yields the validation batches.
+        folder: where the history and the checkpoints are written.
     """
 
     def __init__(self, model: Any, loader: Any, validation: Any, folder: Path) -> None:
@@ -93,14 +93,14 @@ class ByHand:
         self.losses: list[Any] = []
 
     def __call__(self, steps: int) -> None:
-        """Take so many steps: whole epochs."""
+        """Take `steps` steps, in whole epochs."""
         for _ in range(steps // len(self.loader)):
             for batch in self.loader:
                 self.take(*batch)
             self.validate()
 
     def take(self, inputs: Any, targets: Any) -> None:
-        """Take one step, and log it if it is time."""
+        """Take one step; log every EVERY steps."""
         logs = (self.step + 1) % EVERY == 0
         before = [p.detach().clone() for p in self.model.parameters()] if logs else []
         loss = self.model.loss(self.model(inputs), targets)
@@ -114,7 +114,7 @@ class ByHand:
             self.log(before)
 
     def log(self, before: list[Any]) -> None:
-        """Log the mean loss, the rate, and the norms of the last step."""
+        """Log the mean loss, the learning rate and the norms of the last step."""
         weights = list(self.model.parameters())
         change = [new.detach() - old for new, old in zip(weights, before, strict=True)]
         values = {
@@ -127,7 +127,7 @@ class ByHand:
         self.write(values)
 
     def write(self, values: dict[str, float]) -> None:
-        """Write a point."""
+        """Write a log point."""
         for name, value in values.items():
             self.board.add_scalar(name, value, self.step)
         with (self.folder / "metrics.csv").open("a", newline="") as file:
@@ -159,7 +159,7 @@ class ByHand:
 
 
 def measured(kind: str, period: int, data: dict[str, Any], *overrides: str) -> list[Result]:
-    """Return the row of a kind.
+    """Measure the row of a kind.
 
     Args:
         kind: the kind of `make new`.
@@ -167,7 +167,7 @@ def measured(kind: str, period: int, data: dict[str, Any], *overrides: str) -> l
         data: arguments of its data module.
         overrides: further settings of the run.
     """
-    what = f"{kind} of make new / a loop by hand that logs the same"
+    what = f"{kind} of make new / a hand-written loop that logs the same"
     with written(kind) as (model, source, root), tempfile.TemporaryDirectory() as folder:
         marks = Marks(by_hand(kind, model, source, root, Path(folder), data), period, 1)
         options = [f"data.{name}={value}" for name, value in data.items()]
@@ -181,7 +181,7 @@ def measured(kind: str, period: int, data: dict[str, Any], *overrides: str) -> l
 def by_hand(
     kind: str, model: Any, source: Any, root: Path, folder: Path, data: dict[str, Any]
 ) -> ByHand:
-    """Make the loop of a kind; the data of both gets longer epochs, or files."""
+    """Make the loop of a kind; give both longer epochs, or files."""
     if kind == "tokens":
         source.TEXT *= 4
     else:
@@ -192,7 +192,7 @@ def by_hand(
 
 
 def read_files(source: Any, root: Path) -> None:
-    """Let the data module of images read files instead of memory."""
+    """Make the data module of images read files instead of memory."""
     original = source.Augmented.__init__
 
     def write_and_read(self: Any, images: Any, *others: Any) -> None:
@@ -203,13 +203,13 @@ def read_files(source: Any, root: Path) -> None:
 
 
 def loaders(rows: Any) -> Iterator[Any]:
-    """Yield the loaders of training and validation as one would write them."""
+    """Yield plain loaders for training and validation."""
     for stage, loader in (("train", rows.train_dataloader()), ("val", rows.val_dataloader())):
         yield loader if isinstance(loader, DataLoader) else Shuffled(*rows.split(stage), rows)
 
 
 class Shuffled:
-    """Yield batches of rows in memory in a new order each epoch."""
+    """Batches of rows in memory, in a new order each epoch."""
 
     def __init__(self, inputs: Any, targets: Any, rows: Any) -> None:
         self.inputs, self.targets, self.size = inputs, targets, rows.batch_size

@@ -1,4 +1,4 @@
-"""The in-memory loader beside torch's DataLoader: a million rows, shuffled.
+"""The in-memory loader compared with torch's DataLoader: a million rows, shuffled.
 
 Letters: N rows, D features.
 """
@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from src.kindling.loader import EpochSampler, TensorLoader
-from tests.benchmarks.measure import CORES, in_turns, on_cores, process, ratio, seconds
+from tests.benchmarks.measure import CORES, alternately, on_cores, process, ratio, seconds
 from tests.benchmarks.table import Result
 
 N, D = 1_000_000, 20
 BATCHES = (1000, 128)
 WORKERS = (0, 1, 2, 4)
-UNIT = "ns a row"
+UNIT = "ns per row"
 
 
 def tensors(rows: int = N) -> tuple[Tensor, Tensor]:
@@ -37,18 +37,18 @@ def torchs(data: tuple[Tensor, Tensor], batch_size: int, workers: int) -> Any:
 
 
 def epoch(loader: Any) -> int:
-    """Take every batch; return how many rows there were."""
+    """Load every batch; return the number of rows."""
     return sum(len(x) for x, _ in loader)
 
 
 def epoch_on_all_cores(loader: Any) -> None:
-    """Take every batch of a loader whose workers may run beside us."""
+    """Load every batch; the loader's workers may use the other cores."""
     with on_cores(CORES):
         epoch(loader)
 
 
 def speed() -> list[Result]:
-    """Rows a second, as the ratio to the DataLoader with its best number of workers."""
+    """Compare rows per second with the DataLoader at its best number of workers."""
     return [_speed(batch_size) for batch_size in BATCHES]
 
 
@@ -58,15 +58,15 @@ def _speed(batch_size: int) -> Result:
     tried = {w: seconds(lambda w=w: epoch_on_all_cores(loaders[w])) for w in loaders}
     best = min(tried, key=lambda workers: tried[workers])
     mine, its = ours(data, batch_size), loaders[best]
-    taken, against = in_turns(lambda: epoch(mine), lambda: epoch_on_all_cores(its))
-    what = f"loader, {N:,} x {D}, batch {batch_size}: rows a second / DataLoader({best} workers)"
+    taken, against = alternately(lambda: epoch(mine), lambda: epoch_on_all_cores(its))
+    what = f"loader, {N:,} x {D}, batch {batch_size}: rows per second / DataLoader({best} workers)"
     each = [[t / N for t in times] for times in (taken, against)]
     result = Result("loader", what, ratio(against, taken), 50, True, *each, UNIT)
     result.more = {"seconds by workers": tried}
     return result
 
 
-# In a process of its own: a peak is not forgotten.
+# In a process of its own, since a peak never falls.
 PEAK = """
 from tests.benchmarks import loaders
 from tests.benchmarks.loaders import BATCHES, epoch, ours, resident, tensors
@@ -80,16 +80,16 @@ print(resident("VmHWM") - before, sum(part.nbytes for part in data))
 
 
 def resident(name: str) -> int:
-    """Return this process's memory: VmRSS now, VmHWM at its peak; bytes."""
+    """Return this process's memory in bytes: VmRSS now, VmHWM at its peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def memory() -> list[Result]:
-    """Peak memory of three epochs, with the data, over the size of the data."""
+    """Measure the peak memory of three epochs, data included, over the size of the data."""
     what = f"loader, {N:,} x {D}: peak memory / size of the data"
     if not Path("/proc/self/status").exists():
-        return [Result("memory", what, goal=2.2, note="this system does not tell")]
+        return [Result("memory", what, goal=2.2, note="this system has no /proc")]
     done = process("-c", PEAK)
     peak, size = (int(number) for number in done.stdout.split())
     return [Result("memory", what, peak / size, 2.2, False, [peak], [size], "MB")]

@@ -1,4 +1,4 @@
-"""Two things are timed in turns on one core: what disturbs a machine then disturbs both alike."""
+"""Time two things alternately on one core, so that other load affects both equally."""
 
 import os
 import statistics
@@ -11,14 +11,14 @@ from pathlib import Path
 
 import torch
 
-ROUNDS = 5  # of which the median counts
+ROUNDS = 5  # the median counts
 ROOT = Path(__file__).resolve().parents[2]
 CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """Keep this process and those that it starts on one core (where the system can), one thread."""
+    """Pin this process and its children to one core, where the system can, and to one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -30,7 +30,7 @@ def one_core() -> Iterator[None]:
 
 @contextmanager
 def on_cores(cores: set[int]) -> Iterator[None]:
-    """Keep this process and those that it starts on some cores; none stands for any."""
+    """Pin this process and its children to some cores; an empty set means any."""
     if not cores:
         yield
         return
@@ -43,23 +43,23 @@ def on_cores(cores: set[int]) -> Iterator[None]:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Return how long some work takes, with all that it left to an accelerator."""
+    """Return the seconds that some work takes, including what it queued on an accelerator."""
     start = now()
     work()
     return now() - start
 
 
 def now() -> float:
-    """Return the clock's time, once an accelerator has done what it was given."""
+    """Return the clock's time after an accelerator has finished its queue."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
-def in_turns(
+def alternately(
     *works: Callable[[], object], rounds: int = ROUNDS, warm: bool = True
 ) -> list[list[float]]:
-    """Return the seconds of each work in each round; with `warm`, after one that does not count."""
+    """Run the works alternately; return the seconds of each per round, after a warm-up round."""
     for work in works if warm else ():
         work()
     taken = [[seconds(work) for work in works] for _ in range(rounds)]
@@ -67,7 +67,7 @@ def in_turns(
 
 
 def ratio(ours: list[float], theirs: list[float]) -> float:
-    """Return the median over the rounds of the two times' ratio."""
+    """Return the median ratio of the two times over the rounds."""
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 

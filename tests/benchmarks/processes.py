@@ -1,10 +1,10 @@
-"""What whole commands take, from the start of the process."""
+"""Whole commands, timed from the start of the process."""
 
 import statistics
 import tempfile
 from collections.abc import Callable
 
-from tests.benchmarks.measure import ROUNDS, in_turns, process, ratio, seconds
+from tests.benchmarks.measure import ROUNDS, alternately, process, ratio, seconds
 from tests.benchmarks.table import Result
 
 TRAIN = ("-m", "src.train")
@@ -12,12 +12,14 @@ RIGHT = "of 100 right"
 
 
 def whole() -> list[Result]:
-    """The default run to 100 of 100, beside the tutorial's script to its 94 or so."""
+    """Compare the default run (100 of 100 right) with the tutorial's script (about 94)."""
     script = "from src.tour import fizzbuzz; fizzbuzz.main(epochs=10000)"  # imports torch alone
     with tempfile.TemporaryDirectory() as folder:
         run = (*TRAIN, "model=fizzbuzz", "trainer.accelerator=cpu", f"log_dir={folder}")
         said = [process(*run).stdout, process("-c", script).stdout]
-        ours, against = in_turns(lambda: process(*run), lambda: process("-c", script), warm=False)
+        ours, against = alternately(
+            lambda: process(*run), lambda: process("-c", script), warm=False
+        )
     rights = [next(line for line in text.splitlines() if RIGHT in line) for text in said]
     right, tutorials = (int(line.split()[0]) for line in rights)
     what = f"python -m src.train ({right} of 100) / tutorial's script ({tutorials} of 100)"
@@ -26,18 +28,18 @@ def whole() -> list[Result]:
 
 
 def first_step() -> list[Result]:
-    """Process start to the first step (to the end of the call that takes it)."""
+    """Time from the start of a process to the end of the first call that takes steps."""
     with tempfile.TemporaryDirectory() as folder:
         leave = ("--config-dir=tests/benchmarks/conf", "callbacks=leave")
         run = (*TRAIN, *leave, "trainer.accelerator=cpu", f"log_dir={folder}")
-        imports = "import os, lightning.pytorch; os._exit(0)"  # as ours leaves
-        ours, against = in_turns(lambda: process(*run), lambda: process("-c", imports))
+        imports = "import os, lightning.pytorch; os._exit(0)"  # exits as ours does
+        ours, against = alternately(lambda: process(*run), lambda: process("-c", imports))
     what = "process start to first step / python -c 'import lightning.pytorch'"
     return [Result("first_step", what, ratio(ours, against), 1.3, False, ours, against)]
 
 
 def without_torch(row: str, *arguments: str) -> list[Result]:
-    """How long a command takes that has nothing to train, and whether it imports torch."""
+    """Time a command that has nothing to train, and check that it does not import torch."""
     taken = [seconds(lambda: process(*TRAIN, *arguments)) for _ in range(ROUNDS)]
     # `-X importtime` names each module on a line of its own.
     imports = process("-X", "importtime", *TRAIN, *arguments).stderr.splitlines()

@@ -1,6 +1,6 @@
-"""The loops that a person would write by hand, with torch alone, and JAX's.
+"""The loops that one would write by hand in plain torch, and one in JAX.
 
-Each maker returns a function of a number of steps that takes them; making it is not timed.
+Each maker returns a function that takes a given number of steps; making it is not timed.
 Letters: N rows, B batch.
 """
 
@@ -18,14 +18,14 @@ from src.tour.two_layer_net_by_nn import TwoLayerNet, fit, sequential
 Loop = Callable[[int], object]
 NUMBERS = range(101, 2**fizzbuzz.NUM_DIGITS)
 BATCH = 128
-STEPS = -(-len(NUMBERS) // BATCH)  # of an epoch
+STEPS = -(-len(NUMBERS) // BATCH)  # per epoch
 LR = 0.05
 
 
 def tutorial_fizzbuzz(device: str = "cpu") -> Loop:
-    """The tutorial's loop to the letter, without its print: the loss of all numbers each epoch.
+    """The tutorial's loop exactly, without its print: it reads the loss of all numbers each epoch.
 
-    Not `tour/fizzbuzz.py`'s, which for its tests reads the loss of each step as well.
+    `tour/fizzbuzz.py` differs: for its tests it also reads the loss of each step.
     """
     X, Y = (part.to(device) for part in fizzbuzz.make_data(NUMBERS))
     model, loss_fn = fizzbuzz.make_model().to(device), nn.CrossEntropyLoss()
@@ -45,7 +45,7 @@ def tutorial_fizzbuzz(device: str = "cpu") -> Loop:
 
 
 def steps_alone(X: Tensor, Y: Tensor, batch: int) -> Loop:
-    """The tutorial's steps on digits X [N, D] and classes Y [N], with no look at any loss."""
+    """The tutorial's steps on digits X [N, D] and classes Y [N], without reading any loss."""
     model, loss = fizzbuzz.make_model(X.shape[1]), nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=LR)
     batches = list(zip(X.split(batch), Y.split(batch), strict=True))
@@ -61,10 +61,10 @@ def steps_alone(X: Tensor, Y: Tensor, batch: int) -> Loop:
 
 
 def recipe(settings: dict[str, Any], rows: int) -> Loop:
-    """AdamW with one cycle as a run's settings have them, in a new order each epoch of the rows.
+    """AdamW and one cycle with the settings of a run, in a new order of the rows each epoch.
 
-    What a careful person would leave out of the loop is left out: the digits are signed once, no
-    loss is read, nothing is validated.
+    As a careful author would write it: the digits are signed once, no loss is read, and nothing is
+    validated.
     """
     X, Y = (part[:rows] for part in fizzbuzz.make_data(NUMBERS))
     X = X * 2 - 1
@@ -101,7 +101,7 @@ def recipe(settings: dict[str, Any], rows: int) -> Loop:
 
 
 def two_layer_net(optimizer: str) -> Loop:
-    """The tutorial's loops on 64 rows of noise: SGD in a module, Adam in a chain; losses read."""
+    """The tutorial's loops on 64 rows of noise: SGD with a module, Adam with nn.Sequential."""
     x, y = torch.randn(64, 1000), torch.randn(64, 10)
     model = TwoLayerNet(1000, 100, 10) if optimizer == "SGD" else sequential(1000, 100, 10)
     made = getattr(torch.optim, optimizer)(model.parameters(), lr=1e-4)
@@ -109,7 +109,7 @@ def two_layer_net(optimizer: str) -> Loop:
 
 
 def bare_lightning() -> Loop:
-    """The tutorial's FizzBuzz by a Trainer with nothing on: its set-up counts too."""
+    """The tutorial's FizzBuzz in a bare Trainer, its setup included."""
     from tests.benchmarks.bare_lightning import BareFizzBuzz, fit
 
     module = BareFizzBuzz()

@@ -1,7 +1,7 @@
 """A hand-written loop as the script that it would be: in a process of its own.
 
-There the memory that a step frees may return to the system and come back page by page. A training
-run keeps it (src/kindling/process/memory.py).
+There, memory that a step frees may be returned to the system and faulted in again page by page; a
+training run keeps it (src/kindling/process/memory.py).
 """
 
 import json
@@ -17,11 +17,11 @@ from tests.benchmarks.measure import ROOT
 
 
 class Script:
-    """Takes steps when it is called, in a process that imports torch and no more.
+    """Take steps when called, in a process that imports only torch.
 
     Args:
         loop: the name of its maker in raw_loops.py.
-        arguments: the maker's, which JSON can hold.
+        arguments: the arguments of the maker; must fit into JSON.
     """
 
     def __init__(self, loop: str, *arguments: Any) -> None:
@@ -31,7 +31,7 @@ class Script:
         )
 
     def __call__(self, steps: int) -> None:
-        """Wait until so many steps are taken."""
+        """Take `steps` steps and wait for them."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(steps, file=self._process.stdin, flush=True)
@@ -47,11 +47,11 @@ class Script:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._process.communicate()  # which closes its input: it ends
+        self._process.communicate()  # closes its input, which ends it
 
 
 def main() -> None:
-    """Make the loop that the command line says; take as many steps as each line says."""
+    """Make the loop named on the command line; take as many steps as each line of input says."""
     torch.set_num_threads(1)
     name, *arguments = json.loads(sys.argv[1])
     loop = getattr(raw_loops, name)(*arguments)

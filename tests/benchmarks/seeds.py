@@ -1,4 +1,4 @@
-"""How many numbers of FizzBuzz a recipe gets right, seed by seed.
+"""How many numbers of FizzBuzz a recipe gets right, per seed.
 
 python -m tests.benchmarks.seeds 100
 python -m tests.benchmarks.seeds 20 data.train_fraction=0.5
@@ -20,7 +20,7 @@ from src.kindling.config.hydra_calls import BASE
 
 
 def played(overrides: list[str], seed: int, folder: Path) -> tuple[int, float]:
-    """Train with a seed; return how many of 1..100 the best checkpoint gets right, and seconds."""
+    """Train with a seed; return how many of 1..100 the best checkpoint gets right and the time."""
     with hydra.initialize_config_dir(str(layout.CONF), **BASE):
         fixed = ["trainer.accelerator=cpu", f"log_dir={folder}", f"seed={seed}"]
         settings = composition.resolved(hydra.compose("train", [*fixed, *overrides]))
@@ -37,7 +37,7 @@ def played(overrides: list[str], seed: int, folder: Path) -> tuple[int, float]:
 
 
 def main() -> None:
-    """Print the distribution over the seeds 0 .. n - 1, and what a training took."""
+    """Print the distribution over the seeds 0 .. n - 1, and the training time."""
     seeds, overrides = int(sys.argv[1]), sys.argv[2:]
     with tempfile.TemporaryDirectory() as folder:
         results = [played(overrides, seed, Path(folder)) for seed in range(seeds)]

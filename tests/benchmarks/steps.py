@@ -1,13 +1,13 @@
-"""What an optimizer step costs in a whole training run, beside the loop written by hand.
+"""Cost of an optimizer step in a whole training run, compared with a hand-written loop.
 
-The run is `src.train`'s own, with all that it does by default: TensorBoard, CSV, checkpoints,
-validation, a progress bar on a terminal (whose screen is thrown away), signals, exact resume. The
-clock is read inside the fit, at the start of every `period` epochs, and there the hand-written loop
-takes as many steps: both are measured in turns. A period is a multiple of the intervals at which
-the recipe validates, logs and saves: all of that is in it, whole. Not in it are building the run,
-compiling, and the test at the end; for those see processes.py.
+The run is `src.train` with all that it does by default: TensorBoard, CSV, checkpoints, validation,
+a progress bar on a terminal (whose output is discarded), signals and exact resume. Every `period`
+epochs the clock is read inside the fit, and the hand-written loop takes as many steps, so that the
+two alternate. A period is a multiple of the intervals at which the recipe validates, logs and
+saves, so that it contains all of that. It does not contain building the run, compiling and the
+test at the end; for those see processes.py.
 
-The ratio is that of two loops in one process. Its note has the other one: to the same loop in a
+The ratio is that of two loops in one process. The note gives the ratio to the same loop in a
 process of its own.
 """
 
@@ -29,27 +29,27 @@ from src.kindling import build
 from src.kindling.model import BaseModule
 from src.tour.fizzbuzz import make_data
 from tests.benchmarks import bare_lightning, raw_loops
-from tests.benchmarks.measure import ROUNDS, in_turns, now, ratio, seconds
+from tests.benchmarks.measure import ROUNDS, alternately, now, ratio, seconds
 from tests.benchmarks.raw_loops import Loop
 from tests.benchmarks.script import Script
 from tests.benchmarks.table import Result
 from tests.conftest import compose
 
-UNIT = "us a step"
+UNIT = "us per step"
 
 
 @dataclass
 class Marks:
-    """Read the clock at the start of each `period` epochs after `warm`, and run the other loop.
+    """Read the clock every `period` epochs after `warm`, and run the other loop in between.
 
     Args:
-        other: what takes as many steps in between; None for nothing.
-        alone: the same in a process of its own.
+        other: the loop that takes as many steps in between; None for none.
+        alone: the same loop in a process of its own.
         period: epochs between two marks.
-        warm: epochs before the first.
-        ours: seconds a step of the run, a round each.
-        against: seconds a step of the other loop.
-        apart: the same in its own process.
+        warm: epochs before the first mark.
+        ours: seconds per step of the run, one value per round.
+        against: seconds per step of the other loop.
+        separate: seconds per step of the loop in its own process.
     """
 
     other: Loop | None
@@ -58,49 +58,49 @@ class Marks:
     alone: Loop | None = None
     ours: list[float] = field(default_factory=list)
     against: list[float] = field(default_factory=list)
-    apart: list[float] = field(default_factory=list)
+    separate: list[float] = field(default_factory=list)
     _start: float = 0.0
     _step: int = 0
 
     @property
     def epochs(self) -> int:
-        """How many epochs a run needs for all marks: the last is at the start of the last one."""
+        """Epochs that a run needs for all marks; the last one starts with the last mark."""
         return self.warm + ROUNDS * self.period + 1
 
     def epochs_left(self, epoch: int) -> int:
-        """Return how many epochs there are to the next mark, which stands at the start of one."""
+        """Return the number of epochs up to the next mark, which is at the start of an epoch."""
         return self.period - (epoch - self.warm) % self.period
 
     def at_epoch_start(self, epoch: int, step: int) -> None:
-        """Take the time, if it is due."""
+        """Read the clock if a mark is due."""
         if epoch < self.warm or (epoch - self.warm) % self.period:
             return
         if epoch > self.warm:
             steps = step - self._step
             self.ours.append((now() - self._start) / steps)
-            for loop, taken in ((self.other, self.against), (self.alone, self.apart)):
+            for loop, taken in ((self.other, self.against), (self.alone, self.separate)):
                 if loop is not None:
                     with torch.enable_grad():
                         taken.append(seconds(lambda loop=loop: loop(steps)) / steps)
         else:
             for loop in (self.other, self.alone):
                 if loop is not None:
-                    loop(raw_loops.STEPS)  # once for nothing
+                    loop(raw_loops.STEPS)  # warm up
         self._start, self._step = now(), step
 
 
 class _Terminal(io.TextIOWrapper):
-    """A terminal that nobody looks at, so that the progress bar is drawn."""
+    """Pretend to be a terminal, so that the progress bar is drawn."""
 
     def isatty(self) -> bool:
         return True
 
 
 def trained(marks: Marks, *overrides: str) -> str:
-    """Run `python -m src.train` in this process with marks; return what it printed.
+    """Run `python -m src.train` in this process with marks; return its output.
 
     Raises:
-        RuntimeError: it failed, or did not come past the marks.
+        RuntimeError: the run failed, or ended before the last mark.
     """
     original = BaseModule.on_train_epoch_start
 
@@ -128,7 +128,7 @@ def trained(marks: Marks, *overrides: str) -> str:
             except SystemExit as stop:
                 raise RuntimeError(_read(printed).splitlines()[-1]) from stop
         if len(marks.ours) != ROUNDS:
-            raise RuntimeError("the fit did not come past the marks")
+            raise RuntimeError("the fit ended before the last mark")
         return _read(printed)
 
 
@@ -137,19 +137,23 @@ def _read(printed: TextIO) -> str:
     return printed.read().strip()
 
 
-def beside(
+def compared(
     row: str, what: str, goal: float, loop: list[Any], period: int, warm: int, *overrides: str
 ) -> Result:
-    """Return the row of a run beside a hand-written loop: the name of its maker, its arguments."""
+    """Compare a run with a hand-written loop, given as the name of its maker and its arguments."""
     name, *arguments = loop
     with Script(name, *arguments) as alone:
         marks = Marks(getattr(raw_loops, name)(*arguments), period, warm, alone)
         printed = trained(marks, *overrides)
     refusals = [line for line in printed.splitlines() if line.startswith("warning: compile")]
-    apart = f"{ratio(marks.ours, marks.apart):.2f} to the loop in a process of its own"
+    separate = f"{ratio(marks.ours, marks.separate):.2f} to the loop in a process of its own"
     result = Result(row, what, ratio(marks.ours, marks.against), goal, unit=UNIT)
-    result.note = "; ".join([apart, *refusals])
-    result.ours, result.against, result.more = marks.ours, marks.against, {"apart": marks.apart}
+    result.note = "; ".join([separate, *refusals])
+    result.ours, result.against, result.more = (
+        marks.ours,
+        marks.against,
+        {"separate": marks.separate},
+    )
     return result
 
 
@@ -160,46 +164,46 @@ TUTORIAL = "experiment=tutorial_fizzbuzz"  # saves every 1000 epochs, logs every
 
 
 def fizzbuzz(compile: bool) -> list[Result]:
-    """The tutorial's FizzBuzz, all conveniences on."""
+    """The tutorial's FizzBuzz with all conveniences on."""
     name, goal = ("fizzbuzz_compiled", 0.35) if compile else ("fizzbuzz", 0.9)
     what = "tutorial's FizzBuzz" + ", compile=true" * compile + " / its raw loop"
     loop = ["tutorial_fizzbuzz"]
-    return [beside(name, what, goal, loop, 1000, 100, TUTORIAL, CPU, f"compile={compile}")]
+    return [compared(name, what, goal, loop, 1000, 100, TUTORIAL, CPU, f"compile={compile}")]
 
 
 def recipe(compile: bool) -> list[Result]:
-    """The default recipe, validated every 25 epochs as it says."""
+    """The default recipe, validated every 25 epochs as configured."""
     name, goal = ("recipe_compiled", 0.6) if compile else ("recipe", 1.1)
     what = "AdamW, one-cycle (default)" + ", compile=true" * compile + " / raw loop of the same"
     settings = compose(CPU)
     rows = len(build.build_data(settings).split("train")[0])
     return [
-        beside(name, what, goal, ["recipe", settings, rows], 100, 50, CPU, f"compile={compile}")
+        compared(name, what, goal, ["recipe", settings, rows], 100, 50, CPU, f"compile={compile}")
     ]
 
 
 def two_layer(optimizer: str) -> list[Result]:
-    """The tutorials' two-layer net: an epoch is a step; it saves every 50."""
+    """The tutorials' two-layer net: one step per epoch, saved every 50."""
     name, what = optimizer.lower(), f"tutorial's two-layer net, {optimizer} / its raw loop"
     loop, build = ["two_layer_net", optimizer], f"experiment=tutorial_two_layer_{name}"
-    return [beside(f"two_layer_{name}", what, 1.1, loop, 1000, 100, build, CPU)]
+    return [compared(f"two_layer_{name}", what, 1.1, loop, 1000, 100, build, CPU)]
 
 
 def one_step_per_call() -> list[Result]:
-    """The tutorial's FizzBuzz in Lightning's own loop, beside a Trainer with nothing on."""
+    """The tutorial's FizzBuzz in Lightning's own loop, compared with a bare Trainer."""
     what = "tutorial's FizzBuzz, one step per call / bare Lightning"
     overrides = (TUTORIAL, CPU, "steps_per_execution=1")
-    return [beside("one_step_per_call", what, 1.15, ["bare_lightning"], 200, 20, *overrides)]
+    return [compared("one_step_per_call", what, 1.15, ["bare_lightning"], 200, 20, *overrides)]
 
 
 def anchors() -> list[Result]:
-    """What else the tutorial's FizzBuzz could be trained with, beside its raw loop."""
+    """Other ways to train the tutorial's FizzBuzz, compared with its raw loop."""
     steps = 500 * raw_loops.STEPS
     raw, data = raw_loops.tutorial_fizzbuzz(), make_data(raw_loops.NUMBERS)
-    others = {"raw loop that looks at no loss": raw_loops.steps_alone(*data, raw_loops.BATCH)}
+    others = {"raw loop that reads no loss": raw_loops.steps_alone(*data, raw_loops.BATCH)}
     if find_spec("jax") is not None:
-        others["JAX, lax.scan over the whole run"] = raw_loops.jax_scan()
-    times = in_turns(*(lambda loop=loop: loop(steps) for loop in (raw, *others.values())))
+        others["JAX, lax.scan over the run"] = raw_loops.jax_scan()
+    times = alternately(*(lambda loop=loop: loop(steps) for loop in (raw, *others.values())))
     against, *others_took = [[taken / steps for taken in column] for column in times]
     found = [
         Result("anchors", f"{what} / raw loop", ratio(taken, against), None, False, taken, against)
@@ -212,7 +216,7 @@ def anchors() -> list[Result]:
     )
     build.quiet_lightning()
     bare_lightning.fit(module, marks.epochs)
-    found.append(Result("anchors", "Lightning with nothing on / raw loop", unit=UNIT))
+    found.append(Result("anchors", "bare Lightning / raw loop", unit=UNIT))
     found[-1].measured = ratio(marks.ours, marks.against)
     found[-1].ours, found[-1].against = marks.ours, marks.against
     for result in found:
@@ -221,13 +225,13 @@ def anchors() -> list[Result]:
 
 
 def gpu() -> list[Result]:
-    """The tutorial's FizzBuzz as CUDA graphs, where there is a GPU."""
+    """The tutorial's FizzBuzz as CUDA graphs, on a GPU."""
     what = "tutorial's FizzBuzz on a GPU, compile=true / its raw loop there"
     if not torch.cuda.is_available():
         return [Result("gpu", what, goal=0.1, note="torch finds no GPU here")]
     loop = ["tutorial_fizzbuzz", "cuda"]
     overrides = (TUTORIAL, "trainer.accelerator=gpu", "compile=true")
-    return [beside("gpu", what, 0.1, loop, 1000, 100, *overrides)]
+    return [compared("gpu", what, 0.1, loop, 1000, 100, *overrides)]
 
 
 ROWS: dict[str, Callable[[], list[Result]]] = {

@@ -1,4 +1,4 @@
-"""What was measured, as a table to read and as data to keep."""
+"""The results as a table to read and as JSON to save."""
 
 import json
 import os
@@ -14,9 +14,9 @@ from src.kindling.files import run_record
 
 HEADER = ("row", "what", "goal", "measured", "ours", "against", "verdict")
 PACKAGES = (*run_record.PACKAGES, "jax")
-UNITS = {  # seconds in one of them, and how many decimals say something
-    "us a step": (1e-6, 0),
-    "ns a row": (1e-9, 0),
+UNITS = {  # seconds per unit, and the number of meaningful decimals
+    "us per step": (1e-6, 0),
+    "ns per row": (1e-9, 0),
     "s": (1, 2),
     "MB": (1e6, 0),  # bytes
 }
@@ -24,19 +24,19 @@ UNITS = {  # seconds in one of them, and how many decimals say something
 
 @dataclass
 class Result:
-    """One row: a measured number, the goal that it should meet, and what it was made from.
+    """One row: a measured number, its goal, and the times behind it.
 
     Args:
-        row: the name by which it is asked for.
+        row: the name that selects it.
         what: what is compared with what.
-        measured: the number that has a goal; None where nothing was measured.
-        goal: the limit of it; None for what is there to compare with.
+        measured: the number; None if nothing was measured.
+        goal: its limit; None for a reference row.
         at_least: whether the goal is a lower limit.
-        ours: the times (or bytes) of each round.
-        against: the same of what it is compared with.
-        unit: of both; a key of UNITS.
-        note: what is to be said besides; where it cannot be measured, why.
-        kept: a condition besides the goal.
+        ours: the time (or bytes) of each round.
+        against: the same for the reference.
+        unit: the unit of both, a key of UNITS.
+        note: a remark, or why nothing could be measured.
+        kept: whether a second condition, besides the goal, holds.
     """
 
     row: str
@@ -49,11 +49,11 @@ class Result:
     unit: str = "s"
     note: str = ""
     kept: bool = True
-    more: dict[str, Any] = field(default_factory=dict)  # for the JSON alone
+    more: dict[str, Any] = field(default_factory=dict)  # only for the JSON
 
     @property
     def verdict(self) -> str:
-        """Say whether the goal is met."""
+        """Return whether the goal is met."""
         if self.measured is None:
             return "skipped"
         if self.goal is None:
@@ -62,7 +62,7 @@ class Result:
         return "met" if within and self.kept else "missed"
 
     def cells(self) -> list[str]:
-        """Return the row's columns as HEADER names them."""
+        """Return the row's columns, in the order of HEADER."""
         limit = "" if self.goal is None else f"{'>=' if self.at_least else '<='} {self.goal:g}"
         measured = "" if self.measured is None else _short(self.measured)
         texts = [_amount(values, self.unit) for values in (self.ours, self.against)]
@@ -82,7 +82,7 @@ def _amount(values: Sequence[float], unit: str) -> str:
 
 
 def markdown(results: list[Result]) -> str:
-    """Return the table, to read on a terminal and to paste into a README."""
+    """Return the Markdown table, aligned so that a terminal shows it too."""
     rows = [list(HEADER), *(result.cells() for result in results)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
     lines = [
@@ -93,7 +93,7 @@ def markdown(results: list[Result]) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Describe what it was measured on: processor, system, versions, commit."""
+    """Describe the machine: processor, system, versions, commit."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -105,7 +105,7 @@ def machine() -> dict[str, Any]:
 
 
 def sentence(about: dict[str, Any]) -> str:
-    """Say in a line what it was measured on."""
+    """Describe the machine in one line."""
     versions = " ".join(f"{name} {about['versions'][name]}" for name in ("torch", "lightning"))
     commit = (about["git"] or {}).get("commit", "")[:7]
     where = f"{about['processor']}, one of {about['cores']} cores, one thread"
@@ -130,6 +130,6 @@ def _version(name: str) -> str | None:
 
 
 def as_json(results: list[Result], about: dict[str, Any]) -> str:
-    """Return all that was measured, each round of it."""
+    """Return every round of every row as JSON."""
     rows = [{**vars(result), "verdict": result.verdict} for result in results]
     return json.dumps({"machine": about, "rows": rows}, indent=2) + "\n"

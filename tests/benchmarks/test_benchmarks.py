@@ -1,4 +1,4 @@
-"""The measuring, on a clock that is set by hand; and a real run, which comes past its marks."""
+"""Measuring with a clock that is set by hand, and a real run with marks."""
 
 import json
 from unittest import mock
@@ -12,7 +12,7 @@ from tests.benchmarks.table import Result
 
 
 class Clock:
-    """A clock that moves when it is told to."""
+    """A clock that is moved by hand."""
 
     def __init__(self):
         self.time = 0.0
@@ -32,27 +32,27 @@ def clock(monkeypatch):
     return clock
 
 
-def test_marks_count_all_of_a_period_and_nothing_of_the_other_loop(clock):
+def test_marks_time_a_whole_period_and_nothing_of_the_other_loop(clock):
     marks = steps.Marks(lambda steps: clock.work(7.0 * steps), period=3, warm=2)
     for epoch in range(marks.epochs):
         marks.at_epoch_start(epoch, step=4 * epoch)
-        # Epochs 2, 5, 8, ... take longer, as where a run validates once a period.
+        # Epochs 2, 5, 8, ... take longer, as if a run validated once per period.
         clock.work(100.0 if epoch < 2 else 8.0 + 12.0 * (epoch % 3 == 2))
     assert marks.ours == [(20 + 8 + 8) / 12] * measure.ROUNDS
     assert marks.against == [7.0] * measure.ROUNDS
 
 
-def test_turns_alternate_after_one_that_does_not_count(clock):
+def test_works_alternate_after_a_warm_up(clock):
     order = []
 
     def work(name, seconds):
         return lambda: (order.append(name), clock.work(seconds))
 
-    assert measure.in_turns(work("a", 1.0), work("b", 3.0), rounds=2) == [[1.0] * 2, [3.0] * 2]
+    assert measure.alternately(work("a", 1.0), work("b", 3.0), rounds=2) == [[1.0] * 2, [3.0] * 2]
     assert order == ["a", "b"] * 3
 
 
-def test_the_ratio_is_the_median_of_the_rounds_ratios():
+def test_the_ratio_is_the_median_over_the_rounds():
     assert measure.ratio([1, 2, 900], [2, 2, 3]) == 1  # of 1/2, 1 and 300
 
 
@@ -61,7 +61,7 @@ def test_the_ratio_is_the_median_of_the_rounds_ratios():
     [
         (0.9, 1.0, False, True, "met"),
         (1.1, 1.0, False, True, "missed"),
-        (0.9, 1.0, False, False, "missed"),  # fast, but something else was asked for as well
+        (0.9, 1.0, False, False, "missed"),  # fast, but the second condition does not hold
         (60.0, 50.0, True, True, "met"),
         (40.0, 50.0, True, True, "missed"),
         (2.4, None, False, True, ""),
@@ -73,12 +73,12 @@ def test_verdicts(measured, goal, at_least, kept, verdict):
 
 
 def test_the_table_is_markdown_with_medians_and_the_json_has_each_round():
-    result = Result("fast", "a / b", 0.5, 1.0, False, [1e-6, 9e-6, 2e-6], [4e-6], "us a step")
+    result = Result("fast", "a / b", 0.5, 1.0, False, [1e-6, 9e-6, 2e-6], [4e-6], "us per step")
     header, rule, line = table.markdown([result]).splitlines()
     assert [cell.strip() for cell in header.strip("|").split("|")] == list(table.HEADER)
     assert set(rule) == {"|", "-"}
     cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells == ["fast", "a / b", "<= 1", "0.50", "2 us a step", "4 us a step", "met"]
+    assert cells == ["fast", "a / b", "<= 1", "0.50", "2 us per step", "4 us per step", "met"]
     kept = json.loads(table.as_json([result], table.machine()))
     assert kept["rows"][0]["ours"] == [1e-6, 9e-6, 2e-6]
     assert kept["rows"][0]["verdict"] == "met"
@@ -86,7 +86,7 @@ def test_the_table_is_markdown_with_medians_and_the_json_has_each_round():
     assert kept["machine"]["versions"].keys() >= {"torch", "lightning"}
 
 
-def test_rows_are_chosen_by_the_beginning_of_their_names(capsys):
+def test_rows_are_chosen_by_the_start_of_their_names(capsys):
     assert bench.chosen(["fizz", "help"]) == ["fizzbuzz", "fizzbuzz_compiled", "help"]
     assert bench.chosen([]) == list(bench.ROWS)
     with pytest.raises(SystemExit) as stop:
@@ -95,7 +95,7 @@ def test_rows_are_chosen_by_the_beginning_of_their_names(capsys):
     assert "did you mean 'loader'?" in capsys.readouterr().err
 
 
-def test_a_row_that_fails_says_so_and_leaves_the_others_alone():
+def test_a_row_that_fails_gives_the_reason_and_does_not_stop_the_others():
     def broken():
         raise ValueError("no such luck")
 
@@ -105,18 +105,18 @@ def test_a_row_that_fails_says_so_and_leaves_the_others_alone():
     assert result.note == "ValueError: no such luck"
 
 
-def test_a_real_run_comes_past_its_marks():
+def test_a_real_run_reaches_its_marks():
     taken = []
     marks = steps.Marks(taken.append, period=2, warm=1)
     printed = steps.trained(marks, "model=linear_regression", steps.CPU)
     assert len(marks.ours) == len(marks.against) == measure.ROUNDS
     assert min(marks.ours) > 0
-    assert taken[1:] == [2] * measure.ROUNDS  # as many steps as the run took in between
+    assert taken[1:] == [2] * measure.ROUNDS  # as many steps as the run took between two marks
     assert "test/r2" in printed
 
 
 @pytest.mark.parametrize(("kind", "data"), [("tokens", {}), ("images", {"images": 96})])
-def test_the_loops_by_hand_log_validate_and_save(kind, data, tmp_path):
+def test_the_hand_written_loops_log_validate_and_save(kind, data, tmp_path):
     with guests.written(kind) as (model, source, root):
         loop = guests.by_hand(kind, model, source, root, tmp_path, data)
         before = [p.clone() for p in loop.model.parameters()]
@@ -140,6 +140,6 @@ def test_a_loop_in_a_process_of_its_own_takes_the_steps_of_each_line(monkeypatch
     assert capsys.readouterr().out == "taken\n" * 2
 
 
-def test_a_run_that_is_refused_is_told():
+def test_a_refused_run_is_reported():
     with pytest.raises(RuntimeError, match=r"error: trainer\.max_epoch"):
         steps.trained(steps.Marks(None, 1, 1), "trainer.max_epoch=3")

@@ -43,7 +43,7 @@ def rates(schedule, total_steps, **options):
 
 
 def at_end(schedule, total_steps, **options):
-    """The schedule as it goes on when its run is over."""
+    """The schedule after the end of its run."""
 
     def continued(optimizer, _):
         scheduler = schedule(optimizer, total_steps, **options)
@@ -199,7 +199,7 @@ def test_each_group_keeps_its_share_of_the_learning_rate(name):
 
 
 @pytest.mark.parametrize("name", ["constant", "step", "cosine", "one_cycle"])
-def test_a_run_made_longer_goes_on_at_its_place_in_the_longer_schedule(name):
+def test_a_run_made_longer_continues_at_its_place_in_the_longer_schedule(name):
     schedule = getattr(schedulers, name)
     first = optimizer_of(LR)
     short = schedule(first, 10)

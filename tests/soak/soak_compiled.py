@@ -1,4 +1,4 @@
-"""Compiled training beside eager training: every model, optimizer, schedule."""
+"""Compare compiled with eager training: every model, optimizer and schedule."""
 
 import time
 from collections.abc import Callable

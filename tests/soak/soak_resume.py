@@ -49,7 +49,7 @@ SCHEDULES = {
 EXTRAS = {
     "": [],
     "early stopping": ["callbacks=early_stopping", "callbacks.early_stopping.patience=6"],
-    "accumulation, validation amid its batches": [
+    "accumulation, validation inside it": [
         "steps_per_execution=1",
         "trainer.accumulate_grad_batches=2",
         "trainer.check_val_every_n_epoch=1",
@@ -94,7 +94,7 @@ def soak_kills(name, words, first, tmp_path):
     CHAINS.append(chain)
     print(
         f"\n{name} ({' '.join(w for w in words if 'steps_per' in w)}): {chain.kills} kills, of"
-        f" which {chain.amid_saving} amid saving, {chain.deepest} deep;"
+        f" which {chain.while_saving} while saving, {chain.deepest} deep;"
         f" {'NOT ' if found else ''}identical; {time.monotonic() - start:.0f} s",
         flush=True,
     )
@@ -103,9 +103,11 @@ def soak_kills(name, words, first, tmp_path):
 
 def soak_kills_are_counted():
     """Print the sum."""
-    kills, amid = (sum(getattr(c, name) for c in CHAINS) for name in ("kills", "amid_saving"))
+    kills, saving = (sum(getattr(c, name) for c in CHAINS) for name in ("kills", "while_saving"))
     deep = max((chain.deepest for chain in CHAINS), default=0)
-    print(f"\nin all: {kills} kills, {amid} amid saving, up to {deep} deep, {len(CHAINS)} chains")
+    print(
+        f"\nin all: {kills} kills, {saving} while saving, up to {deep} deep, {len(CHAINS)} chains"
+    )
     assert not CHAINS or len(CHAINS) < len(CASES) or kills >= KILLS
 
 

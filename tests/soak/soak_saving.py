@@ -16,7 +16,7 @@ from src.kindling.files.checkpoint import AtomicCheckpointIO, load_checkpoint
 
 KILLS = 120
 SAVES = 6  # of a process that is killed
-FOLDERS = {"beside the temporary directory": tempfile.gettempdir(), "elsewhere": "/dev/shm"}
+FOLDERS = {"in the temporary directory": tempfile.gettempdir(), "elsewhere": "/dev/shm"}
 NAMES = {"best.ckpt", "last.ckpt", "previous.ckpt"}
 
 
@@ -32,7 +32,12 @@ def soak_kills_during_saving(where: str) -> None:
 
 def kills(where: str, folder: Path) -> None:
     """Kill a process that saves, again and again, and look at what it leaves."""
-    best, last, instants, amid = folder / "best.ckpt", folder / "last.ckpt", random.Random(where), 0
+    best, last, instants, left_over = (
+        folder / "best.ckpt",
+        folder / "last.ckpt",
+        random.Random(where),
+        0,
+    )
     contents = serialised(range(1, SAVES + 1))
     start = time.monotonic()
     save(folder, contents)
@@ -59,11 +64,13 @@ def kills(where: str, folder: Path) -> None:
             assert number(previous) in (number(last) - 1, number(last))
         left = set(os.listdir(folder)) - NAMES
         assert len(left) <= 1, left
-        amid += len(left)
+        left_over += len(left)
     remove_leftovers(folder)
     assert set(os.listdir(folder)) <= NAMES
-    print(f"\n{where}: {KILLS} kills, {amid} of them amid writing: 0 corrupt, no leftover stays")
-    assert amid > KILLS // 10
+    print(
+        f"\n{where}: {KILLS} kills, {left_over} of them while writing: 0 corrupt, nothing left over"
+    )
+    assert left_over > KILLS // 10
 
 
 def serialised(numbers: range) -> dict[int, bytes]:

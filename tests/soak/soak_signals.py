@@ -1,4 +1,4 @@
-"""Signals at random instants: each run stops in order, in time, and goes on to the same bits."""
+"""Signals at random instants: each run stops in order and in time, and resumes to the same bits."""
 
 import json
 import random

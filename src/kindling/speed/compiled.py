@@ -100,7 +100,7 @@ class CompiledSteps:
     def _announced(self, steps: int) -> Callable[..., Tensor] | None:
         """Return the function for batches of a new shape, and say that it will be compiled.
 
-        Data of many shapes would be compiled over and over: beyond the first they run eagerly.
+        Each new shape is another compilation: beyond the first few, batches run eagerly.
         """
         if len(self._functions) >= SHAPES:
             return None

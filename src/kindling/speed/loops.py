@@ -133,13 +133,13 @@ class EpochLoop(_TrainingEpochLoop):
             index = self.batch_progress.current.ready
             self._train_until(plan.end(index, last - self.global_step), outputs)
             epochs -= 1
-            if epochs < 1 or self.global_step >= last or not self._goes_on(plan, data_fetcher):
+            if epochs < 1 or self.global_step >= last or not self._continues(plan, data_fetcher):
                 break
             self._turn_to_next_epoch()
         self._hook("on_train_batch_end", outputs, self.batch, self.batch_progress.current.ready - 1)
         self._end_batch()
 
-    def _goes_on(self, plan: CallPlan, data_fetcher: _DataFetcher) -> bool:
+    def _continues(self, plan: CallPlan, data_fetcher: _DataFetcher) -> bool:
         """Say whether the call may continue in the next epoch."""
         return self.batch_progress.is_last_batch and not (
             self.trainer.should_stop

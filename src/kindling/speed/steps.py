@@ -164,7 +164,7 @@ class EagerSteps:
 def _step_of(made: Any) -> Callable[[Callable[[], Any]], Any]:
     """Return the step of an optimizer, without the wrapping for hooks if it has none.
 
-    The wrapping takes 65 us beside a network that fills the processor's cache.
+    The wrapping takes 65 us next to a network that fills the processor's cache.
     """
     own = made._optimizer_step_pre_hooks, made._optimizer_step_post_hooks
     shared = optimizer._global_optimizer_pre_hooks, optimizer._global_optimizer_post_hooks

@@ -160,7 +160,7 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_soon(
         assert torch.load(tmp_path / "checkpoints" / name, weights_only=True)["epoch"] == 9
 
 
-def test_validations_amid_an_epoch_are_kept_too(
+def test_validations_inside_an_epoch_are_kept_too(
     build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment = build(

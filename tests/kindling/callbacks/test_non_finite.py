@@ -1,4 +1,4 @@
-"""What is no number stops a run at its step, names it, and never reaches weights or checkpoints."""
+"""A NaN or infinity stops a run at its step, is named, and reaches no weights or checkpoints."""
 
 import json
 import math

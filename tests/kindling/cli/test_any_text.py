@@ -143,7 +143,7 @@ LONG = "x" * 5000
         ("seed", "9" * 5000),
         ("model", "\x1b[2J"),
         ("log_dir", "a\nb"),
-        ("log_dir", "\udcff"),  # what Python makes of a byte that is no UTF-8
+        ("log_dir", "\udcff"),  # how Python represents a byte that is not UTF-8
     ],
     ids=lambda text: repr(text[:20]),
 )

@@ -336,7 +336,7 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
-@pytest.mark.parametrize("size", [3_000, 40_000])  # amid the history; amid a checkpoint
+@pytest.mark.parametrize("size", [3_000, 40_000])  # while writing the history; a checkpoint
 def test_a_disk_that_fills_up_ends_the_run_in_one_line(
     size: int, command: Command, tmp_path: Path
 ) -> None:

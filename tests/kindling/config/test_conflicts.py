@@ -11,7 +11,7 @@ from src.kindling.errors import InputError
 from tests.conftest import has_command
 from tests.kindling.conftest import Command, compose
 
-# What is typed for nothing, and what takes its effect away.
+# Settings without effect, and what overrides them.
 PAIRS = [
     ("limit_val_batches=0", "overfit_batches=1"),
     ("limit_train_batches=3", "overfit_batches=2"),

@@ -197,7 +197,7 @@ def test_queued_operations_run_in_order_on_a_thread(tmp_path, monkeypatch):
         writer.save_checkpoint({**CHECKPOINT, "state_dict": {"weights": weights}}, best)
         writer.remove_checkpoint(gone)
         writer.name_checkpoint(last, best)
-    weights += 1  # training goes on, and what is saved is what was there
+    weights += 1  # training continues; the file has the weights of before
     writer.raise_failures()
     assert not best.exists()
     event.set()
@@ -268,7 +268,7 @@ NO_CHECKPOINTS = {
     "a tensor": lambda path: saved(path, torch.ones(2)),
     "a list": lambda path: saved(path, [CHECKPOINT]),
     "a dict without state_dict": lambda path: saved(path, {"epoch": 1}),
-    "a state_dict that is none": lambda path: saved(path, {"state_dict": 3}),
+    "a state_dict that is not a dict": lambda path: saved(path, {"state_dict": 3}),
     "a class": lambda path: saved(path, {"state_dict": {}, "kind": Hostile}),
     "a path": lambda path: saved(path, {"state_dict": {}, "path": Path("x")}),
 }

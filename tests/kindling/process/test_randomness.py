@@ -56,7 +56,7 @@ class StopAt(Callback):
 
 
 @pytest.mark.parametrize("steps", [1, 3])
-def test_a_run_with_dropout_goes_on_amid_an_epoch_to_the_same_bits(
+def test_a_run_with_dropout_resumes_inside_an_epoch_to_the_same_bits(
     steps: int, build: Build, tmp_path: Path
 ) -> None:
     def fresh(*callbacks: Callback) -> Experiment:
@@ -85,6 +85,6 @@ def test_a_run_with_dropout_goes_on_amid_an_epoch_to_the_same_bits(
 
     whole = fit(fresh())
     with pytest.raises(StoppedError):
-        fit(fresh(StopAt(14, tmp_path / "amid.ckpt")))
-    resumed = fit(fresh(), ckpt_path=tmp_path / "amid.ckpt")
+        fit(fresh(StopAt(14, tmp_path / "inside.ckpt")))
+    resumed = fit(fresh(), ckpt_path=tmp_path / "inside.ckpt")
     assert all(torch.equal(a, b) for a, b in zip(whole, resumed, strict=True))

@@ -101,7 +101,7 @@ def fit(
         steps: K, steps per call; 0 leaves the Trainer as it is.
         module: by default Net.
         data: by default Rows.
-        callbacks: beside the one that seeds.
+        callbacks: in addition to the one that seeds.
         compiles: whether steps are compiled.
         checkpoint: to continue from.
         options: of the Trainer.

@@ -114,7 +114,7 @@ def assert_compiled(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize(("first", "then"), [("true", "false"), ("false", "true")])
-def test_a_run_goes_on_the_other_way_round_from_its_checkpoint(
+def test_a_run_resumes_the_other_way_round_from_its_checkpoint(
     first: str, then: str, build: Build, tmp_path: Path
 ) -> None:
     whole = fit(build(*SHORT, "trainer.max_epochs=4", "scheduler=constant"))
@@ -312,7 +312,7 @@ def test_one_compilation_serves_all_epochs_and_resuming_repeats_them(
     whole = fit(build(*overrides, "compile=true"))
     assert counters["stats"]["unique_graphs"] == 1  # two full batches; the last one runs eagerly
     said = capsys.readouterr()
-    # Torch built with CUDA says so where there is none.
+    # A CUDA build of torch says so if there is no GPU.
     assert [line for line in said.err.splitlines() if "No CUDA runtime" not in line] == []
     assert [line for line in said.out.splitlines() if "compiling" in line] == [
         "compiling 2 steps per call (once; cached on disk afterwards)",
@@ -322,11 +322,11 @@ def test_one_compilation_serves_all_epochs_and_resuming_repeats_them(
     assert list(whole.model.state_dict()) == list(eager.model.state_dict())
 
     half = build(*overrides, "compile=true")
-    half.trainer.callbacks.append(StopsAt(13))  # amid the second epoch
+    half.trainer.callbacks.append(StopsAt(13))  # inside the second epoch
     fit(half)
     assert half.trainer.global_step == 13
     rest = build(*overrides, "compile=true")
-    fit(rest, tmp_path / "amid.ckpt")
+    fit(rest, tmp_path / "inside.ckpt")
     assert all(torch.equal(a, b) for a, b in zip(weights(rest), weights(whole), strict=True))
 
 
@@ -339,7 +339,7 @@ class StopsAt(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Stop if it is that step."""
         if trainer.global_step == self.step:
-            trainer.save_checkpoint(f"{trainer.default_root_dir}/amid.ckpt")
+            trainer.save_checkpoint(f"{trainer.default_root_dir}/inside.ckpt")
             trainer.should_stop = True
             trainer.fit_loop.epoch_loop.max_steps = self.step
 

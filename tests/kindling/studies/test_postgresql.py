@@ -107,7 +107,7 @@ def test_two_workers_share_a_study_and_the_server_restarts_meanwhile(
     time.sleep(1)
     server.start()
     printed = [worker.communicate(timeout=300)[0] for worker in workers]
-    # A worker whose transaction was cut off may end; another start goes on with its trial.
+    # A worker whose transaction was cut off may end; another start continues its trial.
     if any(worker.returncode for worker in workers):
         command("study", *WORDS, f"study.storage={server.url}")
     found = load(server)

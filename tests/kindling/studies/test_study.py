@@ -415,7 +415,7 @@ def test_guesses_and_a_space_in_settings_come_after_the_recipe(command: Command,
     assert load("y").trials[4].params["optimizer.lr"] not in (0.1, 0.25, 0.5, 0.6)
 
 
-def test_a_failing_trial_is_recorded_with_its_line_and_the_study_goes_on(
+def test_a_failing_trial_is_recorded_with_its_line_and_the_study_continues(
     command: Command, load: Any
 ) -> None:
     words = ("study.name=f", *QUICK, "study.trials=6", "study/sampler=random", "study/pruner=none")

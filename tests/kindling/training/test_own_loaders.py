@@ -134,7 +134,7 @@ def epoch_of(loader: OrderedLoader, epoch: int) -> list[list[int]]:
 
 
 @pytest.mark.parametrize(("taken", "workers"), [(0, 0), (1, 0), (5, 0), (6, 0), (2, 2)])
-def test_an_ordered_loader_goes_on_where_it_was(taken: int, workers: int) -> None:
+def test_an_ordered_loader_resumes_where_it_was(taken: int, workers: int) -> None:
     expected = EpochSampler(21, shuffle=True, seed=3).order().split(4)
     interrupted, resumed = ordered(), ordered(workers)
     for _ in zip(range(taken), interrupted, strict=False):

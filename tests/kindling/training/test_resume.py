@@ -1,4 +1,4 @@
-"""A run that was killed, moved, damaged or changed goes on as it should, or says why not."""
+"""A run that was killed, moved, damaged or changed resumes as it should, or says why not."""
 
 import contextlib
 import fcntl
@@ -85,7 +85,7 @@ CHAINS = {
         [
             "model=teacher",
             *SMALL["teacher"],
-            *EXTRAS["accumulation, validation amid its batches"],
+            *EXTRAS["accumulation, validation inside it"],
             "scheduler=plateau",
             "~callbacks.figures",
         ],

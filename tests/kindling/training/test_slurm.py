@@ -1,4 +1,4 @@
-"""Under SLURM's variables: the job that is queued again goes on, and srun's tasks share a run."""
+"""SLURM's variables: a requeued job resumes its run, and the tasks of srun share one."""
 
 import json
 import signal
@@ -41,7 +41,7 @@ def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return asked
 
 
-def test_usr1_saves_and_queues_the_job_again_which_goes_on(
+def test_usr1_saves_and_requeues_the_job_which_resumes(
     scontrol: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = (*LONG, "trainer.max_epochs=100")
