@@ -162,7 +162,7 @@ def build_trainer(settings: Plain, run: Path) -> pl.Trainer:
     with errors_from("logger"):
         loggers = [build_logger(node, run) for node in _nodes(settings, "logger").values()]
     with errors_from("callbacks"):
-        named = {k: instantiate(node) for k, node in _nodes(settings, "callbacks").items()}
+        named = instantiate(_nodes(settings, "callbacks"))
     installed = [Seeding(settings["seed"]), EpochLogs(), OwnCheckpoints()]
     if os.path.isdir(run):  # a ModelCheckpoint of the user's own continues in a run that is resumed
         warnings.filterwarnings("ignore", message=f"Checkpoint directory {re.escape(str(run))}.*")

@@ -248,4 +248,5 @@ def link_to(run: Path, link: Path) -> None:
 
 def write_config(run: Path, config: Plain) -> None:
     """Write config.yaml, plain YAML."""
-    write_text(run / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    text = yaml.dump(config, Dumper=bounded.Dumper, sort_keys=False, allow_unicode=True)
+    write_text(run / "config.yaml", text)

@@ -30,7 +30,7 @@ def run(settings: Plain, words: list[str], arguments: list[str]) -> tuple[Path, 
 
     Raises:
         InputError: a setting is wrong.
-        TooManyFailuresError, WorkerFailedError: trial after trial has failed, or a worker.
+        StudyFailedError, WorkerFailedError: trial after trial has failed, or a worker.
         StorageLostError: the study cannot be read or written any more.
     """
     opened = _opened(settings, words)
@@ -51,10 +51,14 @@ def _work(opened: "OpenStudy", settings: Plain, arguments: list[str]) -> None:
 
     is_one_of_several = processes.WORKER in os.environ
     try:
-        if opened.settings.workers > 1 and opened.settings.trials and not is_one_of_several:
+        if opened.settings.trials == 0:
+            return
+        if opened.settings.workers > 1 and not is_one_of_several:
             processes.work(opened, [sys.executable, "-m", "src.study", *arguments])
         else:
-            opened.worker().work()
+            from src.kindling.studies.worker import Worker  # imports Lightning
+
+            Worker(opened).work()
     except SystemExit:
         if not is_one_of_several:
             command = printable(_continuing(opened, settings))

@@ -4,11 +4,10 @@ import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import optuna
 from optuna import Study
-from optuna.samplers import BaseSampler, CmaEsSampler
+from optuna.samplers import CmaEsSampler
 
 from src.kindling import layout
 from src.kindling.config import masking
@@ -22,9 +21,6 @@ from src.kindling.studies.definition import Definition
 from src.kindling.studies.recipe import Recipe
 from src.kindling.studies.settings import StudySettings, directions, limits
 
-if TYPE_CHECKING:
-    from src.kindling.studies.worker import Worker
-
 
 @dataclass
 class OpenStudy:
@@ -37,6 +33,7 @@ class OpenStudy:
         recipe: the configuration that its trials vary.
         url: of its storage.
         folder: where its trials are.
+        sampler: makes the sampler of a trial from its number.
     """
 
     settings: StudySettings
@@ -45,22 +42,7 @@ class OpenStudy:
     recipe: Recipe
     url: str
     folder: Path
-
-    def worker(self) -> "Worker":
-        """Return a worker of this process."""
-        from src.kindling.studies.worker import Worker  # imports Lightning
-
-        told = self.settings
-        return Worker(
-            self.study,
-            self.definition,
-            self.recipe,
-            self.url,
-            self.folder,
-            told.trials,
-            told.max_failures,
-            told.timeout,
-        )
+    sampler: sampling.Make
 
 
 def open_study(settings: StudySettings, recipe: Recipe, log_dir: str) -> OpenStudy:
@@ -107,9 +89,9 @@ def _opened(
         with storage.locked(url, folder):
             for guess in guesses:
                 trials.add_guess(study, guess)
-    study.sampler = _sampler(settings, known.seed, recipe, known.metrics)
+    sampler = _sampler(settings, known.seed, recipe, known.metrics)
     study.pruner = settings.pruner
-    return OpenStudy(settings, study, known, recipe, url, folder)
+    return OpenStudy(settings, study, known, recipe, url, folder, sampler)
 
 
 def existing(name: str, url: str, folder: Path, heartbeat: int = 10) -> Study | None:
@@ -210,8 +192,10 @@ def _check_seeds(settings: StudySettings, seeds: int, recipe: Recipe) -> None:
         raise InputError("study/pruner=wilcoxon: it compares seeds: set study.seeds=5, say")
 
 
-def _sampler(settings: StudySettings, seed: int, recipe: Recipe, metrics: list[str]) -> BaseSampler:
-    """Return the sampler of this command line.
+def _sampler(
+    settings: StudySettings, seed: int, recipe: Recipe, metrics: list[str]
+) -> sampling.Make:
+    """Return what makes the samplers of this command line.
 
     Raises:
         InputError: it needs a package that is missing, or another search space.
@@ -220,6 +204,7 @@ def _sampler(settings: StudySettings, seed: int, recipe: Recipe, metrics: list[s
         raise InputError("study/sampler=cma_es: it optimizes one metric; tpe takes several")
     make = sampling.maker(settings.sampler, seed, recipe.dimensions)
     try:
-        return sampling.SeededSampler(make, seed, trials.number)
+        make(0)
     except (ImportError, ValueError, TypeError) as error:
         raise InputError(f"study/sampler: {first_line(error)}") from None
+    return make

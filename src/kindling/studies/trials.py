@@ -4,10 +4,12 @@ A trial whose worker stopped or died is failed in Optuna's storage, and queued a
 with the same settings, reported values and number. Everything here runs under the study's lock.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import optuna
-from optuna import Study, Trial
+from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from src.kindling.studies.space import Value
@@ -18,25 +20,21 @@ RUN, ERROR, GUESS = "run", "error", "guess"
 MOST_DEATHS = 3  # a trial whose workers die this often is given up
 
 
-def number(study: Study, trial: FrozenTrial | Trial) -> int:
-    """Return a trial's number, which counts first attempts alone: 0, 1, 2, ..."""
-    if NUMBER in trial.user_attrs:
-        return int(trial.user_attrs[NUMBER])
-    earlier = [t for t in study.get_trials(deepcopy=False) if t.number < trial.number]
-    return sum(ATTEMPT not in t.user_attrs for t in earlier)
-
-
 def latest(study: Study) -> dict[int, FrozenTrial]:
     """Return the latest attempt of each trial, by number."""
-    found: dict[int, FrozenTrial] = {}
+    return dict(_numbered(study))
+
+
+def _numbered(study: Study) -> Iterator[tuple[int, FrozenTrial]]:
+    """Yield each attempt, in the order of their creation, with the number of its trial.
+
+    Numbers count first attempts alone: 0, 1, 2, ...
+    """
     count = 0
-    for trial in study.get_trials(deepcopy=False):  # in the order of their creation
-        if ATTEMPT in trial.user_attrs:
-            found[int(trial.user_attrs[NUMBER])] = trial
-        else:
-            found[count] = trial
-            count += 1
-    return found
+    for trial in study.get_trials(deepcopy=False):
+        first = ATTEMPT not in trial.user_attrs
+        yield count if first else int(trial.user_attrs[NUMBER]), trial
+        count += first
 
 
 @dataclass(frozen=True)
@@ -45,15 +43,15 @@ class Progress:
 
     Attributes:
         done: trials that have ended: completed, pruned or failed.
+        complete: how many of those completed.
         running: trials that a worker trains.
-        waiting: trials that wait for a worker, such as guesses and those whose worker died.
         failed_in_a_row: how many of the latest to end have failed.
         error: the line of the latest failure.
     """
 
     done: int
+    complete: int
     running: int
-    waiting: int
     failed_in_a_row: int
     error: str
 
@@ -71,27 +69,27 @@ def progress(attempts: dict[int, FrozenTrial]) -> Progress:
     error = str(ended[-1].user_attrs.get(ERROR, "")) if in_a_row else ""
     return Progress(
         len(ended),
+        states.count(TrialState.COMPLETE),
         states.count(TrialState.RUNNING),
-        states.count(TrialState.WAITING),
         in_a_row,
         error,
     )
 
 
-def take_up_lost(study: Study) -> Progress:
-    """Queue the trials again whose workers died; return the progress of the study."""
+def take_up_lost(study: Study) -> dict[int, FrozenTrial]:
+    """Queue the trials again whose workers died; return the latest attempt of each trial."""
     optuna.storages.fail_stale_trials(study)
     found = latest(study)
-    lost = [t for t in found.values() if t.state == TrialState.FAIL and ERROR not in t.user_attrs]
-    for trial in lost:
-        requeue(study, trial, died=True)
-    return progress(latest(study) if lost else found)
+    lost = [n for n, t in found.items() if t.state == TrialState.FAIL and ERROR not in t.user_attrs]
+    for number in lost:
+        requeue(study, number, found[number], died=True)
+    return latest(study) if lost else found
 
 
-def requeue(study: Study, trial: FrozenTrial, died: bool) -> None:
+def requeue(study: Study, number: int, trial: FrozenTrial, died: bool) -> None:
     """Queue another attempt at a trial, from where the last one was left."""
     notes = dict(trial.user_attrs)
-    notes[NUMBER], notes[ATTEMPT] = number(study, trial), notes.get(ATTEMPT, 0) + 1
+    notes[NUMBER], notes[ATTEMPT] = number, notes.get(ATTEMPT, 0) + 1
     notes[DEATHS] = notes.get(DEATHS, 0) + died
     begun = RUN in notes  # else all of its settings are drawn again, as they were
     state = TrialState.WAITING
@@ -110,23 +108,31 @@ def requeue(study: Study, trial: FrozenTrial, died: bool) -> None:
     )
 
 
-def reports(study: Study, trial: Trial) -> dict[int, float]:
+def reports(study: Study, number: int) -> dict[int, float]:
     """Return the values that all attempts at a trial have reported.
 
     An attempt that was taken for dead may report after another has begun.
     """
-    attempts = study.get_trials(deepcopy=False) if ATTEMPT in trial.user_attrs else []
-    mine = [t for t in attempts if number(study, t) == trial.user_attrs[NUMBER]]
+    mine = [trial for n, trial in _numbered(study) if n == number]
     return {step: value for t in mine for step, value in t.intermediate_values.items()}
 
 
-def queue(study: Study) -> None:
-    """Queue a trial whose settings are not drawn yet.
+def next_waiting(study: Study, attempts: dict[int, FrozenTrial]) -> tuple[int, dict[str, Any]]:
+    """Return number and notes of the trial that Optuna starts next: the first that waits.
 
-    One that runs from its creation on, as Optuna's own do, is lost with a worker that dies before
-    the trial's first heartbeat.
+    If there is none, one is queued. A trial that runs from its creation on, as Optuna's own do, is
+    lost with a worker that dies before the trial's first heartbeat.
+
+    Args:
+        study: the study.
+        attempts: the latest attempt of each trial.
     """
+    waiting = {t.number: n for n, t in attempts.items() if t.state == TrialState.WAITING}
+    if waiting:
+        number = waiting[min(waiting)]
+        return number, attempts[number].user_attrs
     study.add_trial(optuna.create_trial(state=TrialState.WAITING))
+    return len(attempts), {}
 
 
 def add_guess(study: Study, guess: dict[str, Value]) -> None:

@@ -9,6 +9,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -20,7 +21,7 @@ import torch
 import yaml
 
 from src.kindling.files.run_lock import HeldError
-from src.kindling.studies import storage, trials
+from src.kindling.studies import storage, trial_run, trials
 from tests.conftest import has_command
 from tests.kindling.cli.test_command import Typed, typed  # noqa: F401 - a fixture
 from tests.kindling.conftest import Command
@@ -139,9 +140,7 @@ def test_a_trial_leaves_nothing_in_the_memory_of_its_worker(
 def test_a_worker_that_was_taken_for_dead_leaves_its_trial_to_another(
     done: Any, command: Command, load: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from src.kindling.studies import worker
-
-    train, calls = worker.train, list[str]()
+    train, calls = trial_run.train, list[str]()
 
     def resumed(settings: Any, path: Path, *rest: Any) -> Any:
         calls.append(path.name)
@@ -153,19 +152,20 @@ def test_a_worker_that_was_taken_for_dead_leaves_its_trial_to_another(
             raise HeldError("another process is training this run")
         return train(settings, path, *rest)
 
-    monkeypatch.setattr(worker, "train", resumed)
+    monkeypatch.setattr(trial_run, "train", resumed)
     printed = command.here("study", "study.name=rates", *QUICK, RATES, "study.trials=4")
     assert calls == [f"trial-000{number}" for number in (0, 1, 1, 1, 2, 3)]
     assert "the trial was taken up by another worker" in printed
+    assert printed.count("trial-0001: waiting for the process that holds this run") == 1
     assert state(load("rates")) == state(load("rates", done[0]))[:4]
 
 
 @pytest.mark.parametrize("url", ["postgresql+psycopg://x", "sqlite:///x"])
-def test_a_server_may_be_lost_and_return_and_a_file_may_not(url: str, tmp_path: Path) -> None:
+def test_a_server_may_be_lost_and_return_and_a_file_may_not(url: str) -> None:
     from src.kindling.studies.worker import MOST_LOST, Worker
 
-    nothing: Any = None
-    made = Worker(nothing, nothing, nothing, url, tmp_path, 1, 1)
+    opened: Any = SimpleNamespace(study=None, url=url)
+    made = Worker(opened)
     lost = sqlalchemy.exc.OperationalError("commit", {}, Exception("server closed"))
     with mock.patch.object(made, "_take_a_trial", side_effect=lost):
         for _ in range(MOST_LOST if url.startswith("postgresql") else 0):
@@ -279,6 +279,8 @@ def test_other_pruners_stop_trials_early(command: Command, load: Any, pruner: st
     assert pruned
     assert {trial.state.name for trial in found.values()} == {"COMPLETE", "PRUNED"}
     assert all(0 < max(trial.intermediate_values) < 20 for trial in pruned)
+    runs = [trial.user_attrs["run"] for _, trial in sorted(found.items())]
+    assert runs == [f"trial-{number:04d}" for number in range(10)]  # each has its own
 
 
 SEEDS = ("study.name=s", *QUICK, RATES, "trainer.max_epochs=3", "study.trials=2", "study.seeds=2")
@@ -301,9 +303,7 @@ def test_a_trial_stopped_between_its_seeds_keeps_the_runs_that_are_done(
 ) -> None:
     whole = Command(tmp_path / "whole")
     whole.here("study", *SEEDS)
-    from src.kindling.studies import worker
-
-    train, begun = worker.train, []
+    train, begun = trial_run.train, []
 
     def stopped(settings: Any, path: Path, *rest: Any) -> Any:
         begun.append(path.name)
@@ -312,7 +312,7 @@ def test_a_trial_stopped_between_its_seeds_keeps_the_runs_that_are_done(
         return train(settings, path, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(worker, "train", stopped)
+        patch.setattr(trial_run, "train", stopped)
         with pytest.raises(SystemExit):
             command.here("study", *SEEDS)
     kept = command.log_dir / "study" / "s" / "trial-0001" / "seed-0" / "checkpoints" / "last.ckpt"
@@ -436,6 +436,18 @@ def test_too_many_failures_in_a_row_end_the_study(command: Command, load: Any) -
     assert "the last 3 trials have failed" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert len(load("f").trials) in (3, 4)
+
+
+def test_a_study_in_which_no_trial_is_complete_has_failed(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("study.name=f", *QUICK, "optimizer.lr=1e200", "data.noise=interval(5,6)")
+    with pytest.raises(SystemExit) as stop:
+        command.here("study", *words, "study.trials=1")
+    assert stop.value.code == 1
+    assert "error: StudyFailedError: no trial is complete: " in capsys.readouterr().err
+    printed = command.here("study", "study.name=f", "study.trials=0")
+    assert printed == "study f: 1 trial: 1 failed\nno trial is complete yet\n"
 
 
 WRONG = {

@@ -26,7 +26,7 @@ def attempt(study: optuna.Study, state: TrialState, **notes: object) -> int:
     trial.suggest_float("x", 0, 1)
     for key, value in notes.items():
         trial.set_user_attr(key, value)
-    number = trials.number(study, study.get_trials(deepcopy=False)[trial.number])
+    number = next(n for n, t in trials.latest(study).items() if t.number == trial.number)
     study.tell(trial, 1.0 if state == TrialState.COMPLETE else None, state=state)
     return number
 
@@ -78,16 +78,15 @@ def test_a_trial_that_ends_its_worker_again_and_again_is_given_up(study: optuna.
     trials.take_up_lost(study)
     trials.take_up_lost(study)
     progress = trials.progress(trials.latest(study))
-    assert (progress.done, progress.waiting) == (1, 0)
+    assert (progress.done, len(study.trials)) == (1, trials.MOST_DEATHS + 2)
     assert progress.error == "its worker died 4 times"
 
 
 def test_a_stop_is_not_a_death(study: optuna.Study) -> None:
     for _ in range(2 * trials.MOST_DEATHS):
         attempt(study, TrialState.FAIL, run="trial-0000")
-        trials.requeue(study, study.trials[-1], died=False)
-    trials.take_up_lost(study)
-    assert trials.progress(trials.latest(study)).waiting == 1
+        trials.requeue(study, 0, study.trials[-1], died=False)
+    assert trials.take_up_lost(study)[0].state == TrialState.WAITING
 
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage")  # no thread: the worker dies at once
@@ -96,10 +95,10 @@ def test_a_trial_whose_worker_dies_before_its_first_heartbeat_is_taken_up(tmp_pa
     place = storage.opened(f"sqlite:///{tmp_path}/study.db", tmp_path, 1)
     place.grace_period = 0
     stored = optuna.create_study(storage=place)
-    trials.queue(stored)
+    trials.next_waiting(stored, {})
     stored.ask()
     time.sleep(1.1)  # SQLite's clock counts seconds
-    assert trials.take_up_lost(stored).waiting == 1
+    assert trials.take_up_lost(stored)[0].state == TrialState.WAITING
     place.engine.dispose()
 
 

@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 
-from src.kindling.studies import trials
+from src import study
+from src.kindling.studies import processes, trials
 from tests.conftest import ROOT, environment
 from tests.kindling import examples
 from tests.kindling.conftest import Command
@@ -26,7 +28,7 @@ WORDS = (
 )  # fmt: skip
 
 
-def ended(study: Any, folder: Path) -> list[Any]:
+def ended(found: Any, folder: Path) -> list[Any]:
     """Return settings, values, reports and weights of each trial."""
     return [
         (
@@ -41,7 +43,7 @@ def ended(study: Any, folder: Path) -> list[Any]:
                 )["state_dict"].values()
             ],
         )
-        for number, trial in sorted(trials.latest(study).items())
+        for number, trial in sorted(trials.latest(found).items())
     ]
 
 
@@ -98,11 +100,29 @@ def test_two_workers_start_one_study_at_the_same_time(command: Command, load: An
     ]  # fmt: skip
     printed = [worker.communicate(timeout=240)[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], printed
-    study = load("k")
-    assert len(study.trials) == 6
-    assert all(trial.state.is_finished() for trial in study.trials)
+    found = load("k")
+    assert len(found.trials) == 6
+    assert all(trial.state.is_finished() for trial in found.trials)
     runs = sorted((command.log_dir / "study" / "k").glob("trial-*"))
     assert len(runs) == 6
+
+
+def test_local_workers_take_flags_that_come_after_the_settings(
+    command: Command, load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = mock.Mock(return_value=mock.Mock(poll=lambda: 0))
+    words = ["study.name=k", "model=line", "optimizer.lr=interval(0.1,0.4)", "study.trials=1"]
+    words += ["~callbacks.figures", "study.workers=2", f"log_dir={command.log_dir}"]
+    with monkeypatch.context() as patch:
+        patch.setattr(processes, "subprocess", mock.Mock(Popen=start))
+        patch.setattr(sys, "argv", ["src/study.py", *words, "--config-dir", str(examples.CONF)])
+        study.main()
+    assert start.call_count == 2
+    (line,), named = start.call_args
+    monkeypatch.setenv(processes.WORKER, named["env"][processes.WORKER])
+    monkeypatch.setattr(sys, "argv", ["src/study.py", *line[3:]])
+    study.main()  # as the process does that was not started
+    assert [trial.state.name for trial in load("k").trials] == ["COMPLETE"]
 
 
 @pytest.mark.slow
