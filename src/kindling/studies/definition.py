@@ -49,9 +49,12 @@ def find(name: str, storage: Storage) -> Study | None:
     """Return the study of this name, if there is one.
 
     Raises:
-        InputError: it is not one of src.study.
+        InputError: it is not one of src.study, or its folder has been renamed.
     """
-    if name not in optuna.study.get_all_study_names(storage):
+    names = optuna.study.get_all_study_names(storage)
+    if name not in names:
+        if names and storage.url.startswith("sqlite"):
+            raise InputError(f"study.name={name}: its database is that of study.name={names[0]}")
         return None
     study = optuna.load_study(study_name=name, storage=storage)
     if KEY not in study.user_attrs:

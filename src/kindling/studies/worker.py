@@ -63,7 +63,7 @@ class Worker:
             raise
         progress = trials.progress(trials.latest(self.study))
         if not progress.complete:
-            raise StudyFailedError(f"no trial is complete: {progress.error or 'all were pruned'}")
+            raise StudyFailedError(": ".join(filter(None, ["no trial is complete", progress.error])))
 
     def _may_be_more(self) -> bool:
         """Take a trial; a server that was lost meanwhile may have restarted."""

@@ -191,6 +191,13 @@ def test_the_reason_of_a_lost_storage_is_found_under_the_assertion_of_optuna() -
         raise AssertionError("ours")
 
 
+def test_a_study_whose_folder_is_renamed_is_named(done: Any, typed: Typed) -> None:  # noqa: F811
+    log_dir, _ = done
+    shutil.copytree(log_dir / "study" / "rates", log_dir / "study" / "other")
+    said = typed("study", f"log_dir={log_dir}", "study.name=other", "study.trials=0")
+    assert said == "error: study.name=other: its database is that of study.name=rates\n"
+
+
 def test_another_study_seed_draws_other_settings(done: Any, command: Command, load: Any) -> None:
     log_dir, _ = done
     command.here("study", "study.name=rates", *QUICK, RATES, "study.trials=2", "study.seed=1")
