@@ -63,7 +63,8 @@ class Worker:
             raise
         progress = trials.progress(trials.latest(self.study))
         if not progress.complete:
-            raise StudyFailedError(": ".join(filter(None, ["no trial is complete", progress.error])))
+            why = f": {progress.error}" if progress.error else ""
+            raise StudyFailedError(f"no trial is complete{why}")
 
     def _may_be_more(self) -> bool:
         """Take a trial; a server that was lost meanwhile may have restarted."""
