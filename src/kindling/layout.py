@@ -37,6 +37,7 @@ RENAMED: dict[str, str | None] = {
     "src.schedulers.plateau": "src.kindling.schedulers.plateau",
     "src.schedulers.step": "src.kindling.schedulers.step",
     "src.strategies.DDP": "src.kindling.process.ddp.DDP",
+    "src.kindling.schedulers.none": "src.kindling.schedulers.constant",
 }
 
 

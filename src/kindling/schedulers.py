@@ -20,13 +20,8 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 NEVER = 2**62  # epochs: the frequency of a plateau schedule that Lightning leaves to PlateauSteps
 
 
-def none(optimizer: Optimizer, total_steps: int | None) -> None:
-    """Return no schedule: callbacks and hooks may then add parameter groups or change the rate."""
-
-
-def constant(optimizer: Optimizer, total_steps: int | None) -> LambdaLR:
-    """Keep the optimizer's learning rate."""
-    return LambdaLR(optimizer, lambda step: 1.0)
+def constant(optimizer: Optimizer, total_steps: int | None) -> None:
+    """Keep the optimizer's learning rate: no schedule, so callbacks may set it or add groups."""
 
 
 def step(

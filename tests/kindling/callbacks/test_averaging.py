@@ -36,7 +36,7 @@ def evaluated(folder: Path) -> tuple[dict[str, float], Any]:
 def test_train_tests_the_exponential_average(
     build: Callable[..., Experiment], tmp_path: Path
 ) -> None:
-    built = build("scheduler=none", *SHORT)
+    built = build("scheduler=constant", *SHORT)
     tested = fit_and_test(built, tmp_path, EMAWeightAveraging(decay=0.9))
     metrics, model = evaluated(tmp_path)
     assert tested == metrics
@@ -62,7 +62,7 @@ def test_the_best_checkpoint_is_the_average_of_the_last_epochs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(quadrants, "TwoLayers", net)
-    built = build("scheduler=none", *SHORT)
+    built = build("scheduler=constant", *SHORT)
     weights: list[Any] = []
 
     class Noted(StochasticWeightAveraging):
