@@ -29,7 +29,6 @@ LISTED = [
     ("callbacks/epoch_logs.py", "_update_count", "metric", "a state that is read without updates"),
     ("callbacks/loop.py", "_signal_connector", "trainer", "Lightning's own signal handlers"),
     ("callbacks/loop.py", "_broadcast_sigterm_tensor", "loop", "the same, at each step"),
-    ("callbacks/loop.py", "_should_check_val_fx", "loop", "whether a validation follows"),
     ("loggers/tensorboard.py", "_get_file_writer", "writer", "where the event file is"),
     ("loggers/records.py", "_pytorch_graph", "torch.utils.tensorboard", "how a graph is drawn"),
     ("loggers/csv.py", "_check_log_dir_exists", "csv writer", "a resumed run appends to its file"),
