@@ -10,12 +10,13 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from src.kindling.process.randomness import (
     generators_of,
+    isolated,
     seed_all,
     set_state,
     splitmix64,
     state_of,
 )
-from src.kindling.resumable import ResumableLoader, isolated
+from src.kindling.resumable import ResumableLoader
 
 
 def make_repeatable(data: pl.LightningDataModule, seed: int) -> None:

@@ -6,10 +6,9 @@ Here the order is a function of (seed, epoch), and the noise of a sample of (see
 matter which process reads it or how that process was started.
 """
 
-import random
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,13 @@ from torch.utils.data import (
     Subset,
 )
 
-from src.kindling.process.randomness import generators_of, seed_all, seed_each, splitmix64
+from src.kindling.process.randomness import (
+    generators_of,
+    isolated,
+    seed_all,
+    seed_each,
+    splitmix64,
+)
 
 # Arguments of a DataLoader, except the data set and the sampler.
 OPTIONS = (
@@ -240,24 +245,3 @@ class _SeededBatches(_SeededSamples):
 def _seeded(dataset: Any) -> _SeededSamples:
     at_once = hasattr(dataset, "__getitems__") and not isinstance(dataset, Subset)
     return _SeededBatches(dataset) if at_once else _SeededSamples(dataset)
-
-
-@contextmanager
-def isolated(bits: np.random.MT19937) -> Iterator[None]:
-    """Restore the CPU generators afterwards, so that training is not affected.
-
-    NumPy gets another generator meanwhile, since copying its state back and forth takes 120 us; a
-    normal number that it has drawn in advance is lost.
-
-    Args:
-        bits: that generator.
-    """
-    numpy: Any = np.random  # whose stubs lack these two functions
-    states = random.getstate(), numpy.get_bit_generator(), torch.get_rng_state()
-    numpy.set_bit_generator(bits)
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        numpy.set_bit_generator(states[1])
-        torch.set_rng_state(states[2])

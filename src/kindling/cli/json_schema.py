@@ -23,7 +23,8 @@ from pydantic import PydanticUserError
 from src.kindling.cli import check
 from src.kindling.config import ranges, signatures
 from src.kindling.config.hydra_calls import BASE
-from src.kindling.config.settings import TrainSettings, adapter
+from src.kindling.config.settings import TrainSettings
+from src.kindling.config.values import adapter
 from src.kindling.layout import CONF, Plain
 
 SCHEMAS = CONF.parent / ".schema"

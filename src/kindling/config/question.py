@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from src.kindling.config import signatures
-from src.kindling.config.settings import misfit, shown
 from src.kindling.config.source import UNREAD, UnreadableError
 from src.kindling.config.targets import allowed_targets
+from src.kindling.config.values import misfit, shown
 from src.kindling.errors import InputError, nearest
 from src.kindling.layout import Plain
 

@@ -4,26 +4,19 @@ A key is valid if the constructor named by `_target_` accepts it; a value is val
 argument's annotation.
 """
 
-import functools
 import inspect
-import json
-import re
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from src.kindling.config import conflicts, ranges, signatures, source, targets
+from src.kindling.config.values import join_messages, misfit, shown
 from src.kindling.errors import InputError, first_line, nearest
 from src.kindling.layout import Plain
 
 Signature = Callable[[str, frozenset[str]], inspect.Signature]
 UNKNOWN = ""  # instead of a line: the source alone does not show whether there is a problem
-INTERNAL_ERRORS = (
-    "is_instance_of",
-    "needs_python_object",
-)  # about Python objects, which a YAML cannot contain
 
 
 class TrainSettings(BaseModel):
@@ -82,7 +75,7 @@ def problems(config: Plain, quick: bool = False) -> list[str]:
             for line in _problems(key, node, signatures.from_source)
             if line != UNKNOWN and line.partition("=")[0].rpartition(".")[2] not in wrong
         ]
-    if missing := _trainer_keys() - config["trainer"].keys():
+    if missing := conflicts.trainer_defaults().keys() - config["trainer"].keys():
         return [f"trainer.{key}: missing" for key in sorted(missing)]
     if nothing := [
         line for group in ("callbacks", "logger") for line in _targetless(config, group)
@@ -122,11 +115,6 @@ def node_problems(where: str, node: Plain) -> list[str]:
     return []
 
 
-def _trainer_keys() -> set[str]:
-    """Return the keys that every trainer needs, which a file from elsewhere may lack."""
-    return set(conflicts.trainer_defaults())
-
-
 def _top_level_problems(errors: list[Any]) -> list[str]:
     by_key: dict[str, list[Any]] = {}
     for error in errors:
@@ -139,7 +127,7 @@ def _top_level_problem(key: str, errors: list[Any]) -> str:
         return f"{key}: there is no such key{nearest(key, list(TrainSettings.model_fields))}"
     if errors[0]["type"] == "missing":
         return f"{key}: missing"
-    return f"{key}={shown(errors[0]['input'])}: {_join_messages(errors)}"
+    return f"{key}={shown(errors[0]['input'])}: {join_messages(errors)}"
 
 
 def _imported(target: str, names: frozenset[str]) -> inspect.Signature:
@@ -193,94 +181,3 @@ def _value_problems(
         misfit(value, extra) if value is not None else None
     ):
         yield f"{where}={shown(value)}: {problem}"
-
-
-def adapter(annotation: Any) -> TypeAdapter[Any] | None:
-    """Return a validator for an annotation; None if pydantic cannot make one."""
-    try:
-        return _adapter(annotation)
-    except TypeError:  # not hashable
-        return _adapter.__wrapped__(annotation)
-
-
-@functools.lru_cache(maxsize=1024)
-def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
-    try:
-        return TypeAdapter(
-            annotation, config=ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
-        )
-    except Exception:  # annotations of other packages can fail in any way
-        return None
-
-
-def misfit(value: Any, annotation: Any) -> str | None:
-    """Return why a value does not match an annotation; None if it does."""
-    if (fits := adapter(annotation)) is None:
-        return None
-    try:
-        # Strict, so that neither `no` nor `"3"` counts as a number; as JSON, because YAML has only
-        # lists, even where an annotation is a tuple.
-        fits.validate_json(json.dumps(value), strict=True)
-    except ValidationError as error:
-        return _join_messages(error.errors())
-    return None
-
-
-def check_options(options: Plain, annotations: Plain) -> None:
-    """Validate the keys of a command other than src.train against an annotation for each.
-
-    Raises:
-        InputError: naming the key, and what is allowed.
-    """
-    for key, annotation in annotations.items():
-        if problem := misfit(options[key], annotation):
-            raise InputError(f"{key}={shown(options[key])}: {problem}")
-
-
-def _join_messages(errors: list[Any]) -> str:
-    """Join pydantic's messages into the end of one sentence.
-
-    A union reports one error per member. Members that are Python objects mean nothing to a user;
-    among the others, those that match except for one item are the most helpful.
-    """
-    errors = [error for error in errors if _place(error)] or errors
-    messages = [_message(error) for error in errors if error["type"] not in INTERNAL_ERRORS]
-    if not messages:
-        return "not a valid value here"
-    if not all(text.startswith("must be ") for text in messages):
-        return " or ".join(dict.fromkeys(messages))
-    choices = ", ".join(dict.fromkeys(text.removeprefix("must be ") for text in messages))
-    *others, last = choices.split(", ")
-    return f"must be {', '.join(others)} or {last}" if others else f"must be {last}"
-
-
-def _message(error: Any) -> str:
-    if error["type"] == "bool_type":
-        return "must be true or false"
-    if error["type"] == "literal_error":
-        choices = re.findall("'([^']+)'", error["ctx"]["expected"])
-        if len(choices) > 12:
-            return f"there is no such choice{nearest(str(error['input']), choices)}"
-        return f"must be {error['ctx']['expected']}".replace(" or ", ", ")
-    if error["type"] == "string_pattern_mismatch" and error["ctx"]["pattern"] in ranges.PATTERNS:
-        return ranges.PATTERNS[error["ctx"]["pattern"]]
-    message = (
-        str(error["msg"])
-        .replace("Input should be", "must be")
-        .replace("array", "list")
-        .replace("an object", "a dictionary")
-    )
-    message = message[0].lower() + message[1:]
-    message = "is missing" if error["type"] == "missing" else message
-    return f"{_place(error)} {message}".strip()
-
-
-def _place(error: Any) -> str:
-    """Return the item of a list that an error is about, as `[0]`; empty for the entire value."""
-    return "".join(f"[{part}]" for part in error["loc"] if isinstance(part, int))
-
-
-def shown(value: Any) -> str:
-    """Return a value as one line of YAML, which a command line takes too."""
-    text = yaml.safe_dump(value, default_flow_style=True, width=10**6).split("\n")[0]
-    return text if len(text) < 60 else f"{text[:57]}..."

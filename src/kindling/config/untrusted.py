@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from src.kindling.config import masking, signatures
-from src.kindling.config.settings import adapter
 from src.kindling.config.targets import allowed_targets, is_allowed, is_instruction, nodes
+from src.kindling.config.values import adapter
 from src.kindling.errors import InputError, short_repr
 from src.kindling.layout import Plain
 

@@ -22,6 +22,11 @@ LARGEST = 2**20  # bytes of config.yaml, run.json, and metrics.json; this projec
 # libyaml is several times as fast, and as safe.
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+# What run.json holds; a value of another kind is not what a run has written, and is left out.
+KINDS: dict[str, type] = {
+    **dict.fromkeys(("git", "versions", "monitor"), dict),
+    **dict.fromkeys(("command", "earlier", "config_dirs"), list),
+}
 SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
@@ -119,7 +124,8 @@ def read_record(run: Path) -> Plain:
         InputError: it is not what a run writes.
     """
     path = run / "run.json"
-    return bounded(read_json(path), path)
+    held = bounded(read_json(path), path)
+    return {key: value for key, value in held.items() if isinstance(value, KINDS.get(key, object))}
 
 
 def record_or_nothing(run: Path) -> Plain:

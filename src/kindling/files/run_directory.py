@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from src.kindling.errors import InputError, nearest_path, printable
-from src.kindling.files import bounded, run_lock, run_record
+from src.kindling.files import bounded, run_lock, run_log, run_record
 from src.kindling.files.atomic_write import write_text
 from src.kindling.layout import BEST, LAST, Plain, command_line
 from src.kindling.process import ranks
@@ -81,7 +81,7 @@ def _recorded(
     run: Path, settings: Plain, links: Iterable[Path] = (), **facts: Any
 ) -> Iterator[Plain]:
     if ranks.is_launched():
-        with run_record.recorded_by_first(run):
+        with run_log.recorded_by_first(run):
             yield {}
         return
     write_config(run, settings)

@@ -1,16 +1,13 @@
-"""run.json and run.log: how a run was started, what it printed, and how it ended."""
+"""run.json: how a run was started, and how it ended."""
 
 import contextlib
-import errno
 import functools
 import json
 import math
-import os
 import platform
 import shlex
 import subprocess
 import sys
-import threading
 import traceback
 from collections.abc import Iterator
 from datetime import datetime
@@ -20,13 +17,11 @@ from typing import Any, TextIO
 
 from src.kindling import layout
 from src.kindling.config import masking
-from src.kindling.errors import first_line
-from src.kindling.files import bounded, run_lock
-from src.kindling.files.atomic_write import naming, write_text
-from src.kindling.process import ranks, signals
+from src.kindling.files import bounded, run_lock, run_log
+from src.kindling.files.atomic_write import write_text
+from src.kindling.process import signals
 
 PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "tensorboard", "numpy")
-READER_GONE = (errno.EPIPE, errno.EIO)  # of standard output: `| head -1`, a closed terminal
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -61,10 +56,11 @@ def record_run(run: Path, device: str, **facts: Any) -> Iterator[dict[str, Any]]
     record = _begun(device) | facts
     if earlier := _earlier(run):
         record["earlier"] = earlier
-    with _open_log(run / "run.log") as log:
+    with run_log.opened(run / "run.log") as log:
         write_json(run / "run.json", record)
+        at_once = functools.partial(_ended_at_once, run, record, log)
         try:
-            with _copied(log), signals.at_exit(functools.partial(_ended_at_once, run, record, log)):
+            with run_log.copied(log), signals.at_exit(at_once):
                 yield record
             record["status"] = "finished"
         except BaseException as error:
@@ -112,59 +108,15 @@ def _ended_at_once(run: Path, record: dict[str, Any], log: TextIO, failure: str 
     return False
 
 
-@contextlib.contextmanager
-def _open_log(path: Path) -> Iterator[TextIO]:
-    """Open run.log, which also gets the traceback of a thread that fails."""
-    log = bounded.open_append(path)
-    console, threading.excepthook = threading.excepthook, functools.partial(_log_failure, log)
-    try:
-        yield log
-    finally:
-        threading.excepthook = console
-        with contextlib.suppress(OSError):  # a full disk
-            log.close()
-
-
-def _log_failure(log: TextIO, failed: Any) -> None:
-    """Write the traceback of a failed thread to the log, and mostly to the console.
-
-    Except an OSError: TensorBoard's writer passes it to the main thread, which reports it in one
-    line.
-    """
-    with contextlib.suppress(OSError, ValueError):  # a full disk; a thread that outlives the run
-        log.write(masking.redacted("".join(traceback.format_exception(failed.exc_value))))
-    if not isinstance(failed.exc_value, OSError):
-        threading.__excepthook__(failed)
-
-
-@contextlib.contextmanager
-def recorded_by_first(run: Path) -> Iterator[None]:
-    """Leave a launched rank's traceback in run.log, and its error line for rank 0 to print.
-
-    Raises:
-        SystemExit: with status 1, if the rank has failed.
-    """
-    try:
-        yield
-    except Exception as error:
-        ranks.report_failure(f"{type(error).__name__}: {first_line(error)}")
-        with bounded.open_append(run / "run.log") as log:
-            log.write(masking.redacted(f"rank {ranks.number()}:\n{traceback.format_exc()}"))
-        if ranks.has_own_console():
-            raise
-        raise SystemExit(1) from None
-
-
 def _earlier(run: Path) -> list[Any]:
     """Return how a resumed run was started before, the first time first."""
     before = bounded.record_or_nothing(run)
     if not before:
         return []
-    earlier = before.get("earlier")
     last = {key: before.get(key) for key in ("command", "git", "start", "end", "status")}
     if last["status"] == "running":  # this process holds the lock now
         last["status"] = "killed"
-    return [*(earlier if isinstance(earlier, list) else []), last]
+    return [*before.get("earlier", []), last]
 
 
 # Reading ------------------------------------------------------------------------------------------
@@ -205,8 +157,7 @@ def folder_words(run: Path) -> str:
 
     A run.json from elsewhere is not a reason to trust a folder; none inside the run is named.
     """
-    held = bounded.record_or_nothing(run).get("config_dirs")
-    listed = held if isinstance(held, list) else []
+    listed = bounded.record_or_nothing(run).get("config_dirs", [])
     given = [folder for folder in listed if isinstance(folder, str) and folder.isprintable()]
     folders = [f for f in given if not Path(f).resolve().is_relative_to(run.resolve())]
     return shlex.join(layout.folder_arguments(folders))
@@ -231,13 +182,12 @@ def now() -> str:
 
 def git_state() -> dict[str, Any] | None:
     """Return the commit and whether files differ from it; None outside a git checkout."""
-    root = Path(__file__).resolve().parents[3]
     try:
         commit, dirty = (
             subprocess.run(
                 # Without git's lock: the user's git may be running, and this process may be killed.
                 ["git", "--no-optional-locks", *arguments],
-                cwd=root,
+                cwd=layout.CONF.parent,
                 capture_output=True,
                 text=True,
                 check=True,
@@ -247,55 +197,3 @@ def git_state() -> dict[str, Any] | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return {"commit": commit, "dirty": bool(dirty)}
-
-
-# The console --------------------------------------------------------------------------------------
-
-
-class _Copy:
-    """A stream that writes to the console and to run.log; it outlives the console's reader."""
-
-    def __init__(self, stream: TextIO, log: TextIO) -> None:
-        self._stream, self._log = stream, log
-
-    def write(self, text: str) -> int:
-        shown = masking.redacted(text)
-        with naming("run.log"):
-            self._log.write(shown)
-        with _reader_may_leave(self._stream):
-            self._stream.write(shown)
-        return len(text)
-
-    def flush(self) -> None:
-        with naming("run.log"):
-            self._log.flush()
-        with _reader_may_leave(self._stream):
-            self._stream.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
-@contextlib.contextmanager
-def _reader_may_leave(stream: TextIO) -> Iterator[None]:
-    """Redirect a stream to the null device once its reader has gone (`| head -1`)."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in READER_GONE:
-            raise
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())  # its buffer is flushed once more when Python exits
-        os.close(nowhere)
-
-
-@contextlib.contextmanager
-def _copied(log: TextIO) -> Iterator[None]:
-    """Copy standard output and standard error to the log."""
-    out, err = _Copy(sys.stdout, log), _Copy(sys.stderr, log)
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            yield
-        finally:
-            out.flush()
-            err.flush()

@@ -7,7 +7,8 @@ was stopped and resumed, and with any number of steps per call.
 
 import random
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -80,6 +81,27 @@ def set_state(generator: Any, state: Any) -> None:
         generator.setstate(state)
     else:
         generator.set_state(state)
+
+
+@contextmanager
+def isolated(bits: np.random.MT19937) -> Iterator[None]:
+    """Restore the CPU generators afterwards, so that training is not affected.
+
+    NumPy gets another generator meanwhile, since copying its state back and forth takes 120 us; a
+    normal number that it has drawn in advance is lost.
+
+    Args:
+        bits: that generator.
+    """
+    numpy: Any = np.random  # whose stubs lack these two functions
+    states = random.getstate(), numpy.get_bit_generator(), torch.get_rng_state()
+    numpy.set_bit_generator(bits)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        numpy.set_bit_generator(states[1])
+        torch.set_rng_state(states[2])
 
 
 def generators_of(*parts: Any) -> list[Any]:

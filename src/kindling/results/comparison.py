@@ -215,16 +215,12 @@ def _same(key: str, value: Any, settings: Plain) -> bool:
 
 def as_overrides(settings: Plain) -> str:
     """Format settings as a command line does: `optimizer=AdamW optimizer.lr=0.01`."""
-    return " ".join(
-        f"{shown(key.removesuffix('._target_'))}={_value(key, value)}"
-        for key, value in settings.items()
-    )
-
-
-def _value(key: str, value: Any) -> str:
-    if key.endswith("._target_"):
-        return shown(value).rpartition(".")[2]
-    return "null" if value is None else shown(value)
+    words = []
+    for key, value in settings.items():
+        text = "null" if value is None else shown(value)
+        name = key.removesuffix("._target_")
+        words.append(f"{shown(name)}={text if name == key else text.rpartition('.')[2]}")
+    return " ".join(words)
 
 
 # The metric that ranks --------------------------------------------------------------------------
@@ -233,7 +229,7 @@ def _value(key: str, value: Any) -> str:
 def _criterion(runs: Sequence[Run], metric: str | None, mode: str | None) -> tuple[str, str]:
     """Return the metric to rank by and its mode: by default those of most runs' checkpoints."""
     names = sorted({name for run in runs for name in run.metrics})
-    monitors = [_monitor(run, names) for run in runs]
+    monitors = [run.monitor(names) for run in runs]
     monitored, monitor_mode = max(monitors, key=monitors.count)
     if metric is None and monitored in names:
         metric = monitored
@@ -247,18 +243,3 @@ def mode_of(metric: str) -> str:
     """Infer from a metric's name whether lower ("min") or higher ("max") values are better."""
     words = metric.rpartition("/")[2].split("_")
     return "min" if set(words) & set(LOWER_IS_BETTER) else "max"
-
-
-def _monitor(run: Run, names: list[str]) -> tuple[str, str]:
-    """Return the metric that a run selected checkpoints by, and its mode.
-
-    Both are in run.json. For older runs they come from the configuration, or else are val/loss, or
-    train/loss without validation.
-    """
-    recorded = run.record.get("monitor")
-    recorded = recorded if isinstance(recorded, dict) else {}
-    settings, key = run.settings, "callbacks.checkpointing"
-    metric = recorded.get("metric") or settings.get(f"{key}.monitor")
-    mode = recorded.get("mode") or settings.get(f"{key}.mode")
-    fallback = "val/loss" if "val/loss" in names else "train/loss"
-    return str(metric or fallback), mode if mode in ("min", "max") else "min"

@@ -1,15 +1,12 @@
 """Write one or several runs as one HTML page."""
 
-import base64
 import os
 import re
 import shlex
-import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
@@ -17,38 +14,16 @@ from src.kindling import layout
 from src.kindling.errors import printable
 from src.kindling.files import run_record
 from src.kindling.layout import Plain
-from src.kindling.results import comparison, tables
+from src.kindling.results import comparison, pictures, tables
 from src.kindling.results.comparison import Comparison
 from src.kindling.results.history import read_history
 from src.kindling.results.runs import Run
 
-if TYPE_CHECKING:
-    from src.kindling.chart import Chart
-
 PAGE = Path(__file__).with_suffix(".html")
-PNG = b"\x89PNG\r\n\x1a\n"
-LARGEST, MOST = 2**23, 50  # bytes per figure, figures per run
 RUNS = 100  # per page
 TRAINING = re.compile(r"src\.train|[\w-]+-train")  # as a module, or as the project's script
 FLAGS = ("-m", "--multirun")
 Rows = list[list[str]]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture on the page.
-
-    Attributes:
-        title: its caption.
-        text: a text alternative, for readers who cannot see it.
-        address: the image itself, as a data: URL.
-        wide: whether it takes a row of its own.
-    """
-
-    title: str
-    text: str
-    address: str
-    wide: bool = False
 
 
 def page(found: Sequence[Run]) -> str:
@@ -66,10 +41,10 @@ def study_page(study: Any, confirmed: Sequence[Run]) -> str:
         study: a StudyReport of src.kindling.studies.
         confirmed: its best settings, trained again with other seeds.
     """
-    pictures = [_picture(chart) for chart in study.charts]
+    drawn = [pictures.of_chart(chart) for chart in study.charts]
     fit = [run for run in confirmed if not run.unfit]
     compared = _tables(comparison.compare(fit, *study.by)) if fit else None
-    return _rendered(title=study.title, study=study, pictures=pictures, compared=compared)
+    return _rendered(title=study.title, study=study, pictures=drawn, compared=compared)
 
 
 def _rendered(**values: Any) -> str:
@@ -114,7 +89,7 @@ def _models(found: Sequence[Run]) -> Iterator[Plain]:
         histories = {number: read_history(run.path) for number, run in numbered.items()}
         fit = [run for run in numbered.values() if not run.unfit]
         compared = _tables(comparison.compare(fit)) if len(found) > 1 and fit else None
-        yield {"name": printable(model), "compared": compared, "curves": curves(histories)}
+        yield {"name": printable(model), "compared": compared, "curves": pictures.curves(histories)}
 
 
 def _tables(one: Comparison) -> Plain:
@@ -132,7 +107,7 @@ def _tables(one: Comparison) -> Plain:
 
 def described(run: Run) -> Plain:
     """Return the section about one run."""
-    pictures, left_out = figures(run.path)
+    drawn, left_out = pictures.figures(run.path)
     return {
         "name": printable(f"{run.model} {run.path.resolve().name}"),
         "status": printable(run.status),
@@ -140,7 +115,7 @@ def described(run: Run) -> Plain:
         "facts": facts(run),
         "commands": list(commands(run)),
         "config": _text(run.config),
-        "figures": pictures,
+        "figures": drawn,
         "left_out": left_out,
     }
 
@@ -165,7 +140,8 @@ def _text(config: Plain) -> str:
 
 def facts(run: Run) -> Rows:
     """Return the content of run.json, as names and values."""
-    record, git = run.record, run.record.get("git")
+    record, git = run.record, run.record.get("git", {})
+    unsaved = ", with uncommitted changes" if git.get("dirty") else ""
     found = {
         "directory": run.path,
         "status": run.status,
@@ -173,18 +149,13 @@ def facts(run: Run) -> Rows:
         "started": record.get("start"),
         "took": _duration(record.get("start"), record.get("end")),
         "device": record.get("device"),
-        "git commit": git.get("commit") if isinstance(git, dict) else None,
-        "command": _words(record.get("command")),
-        "times resumed": len(earlier)
-        if isinstance(earlier := record.get("earlier"), list)
-        else None,
+        "git commit": f"{git.get('commit')}{unsaved}" if git else None,
+        "command": shlex.join(map(str, record.get("command", []))) or None,
+        "times resumed": len(record["earlier"]) if "earlier" in record else None,
         "platform": record.get("platform"),
         "Python": record.get("python"),
+        **record.get("versions", {}),
     }
-    if isinstance(git, dict) and git.get("dirty"):
-        found["git commit"] = f"{git.get('commit')}, with uncommitted changes"
-    versions = record.get("versions")
-    found |= versions if isinstance(versions, dict) else {}
     return [[tables.shown(k), tables.shown(v)] for k, v in found.items() if v is not None]
 
 
@@ -193,15 +164,7 @@ def _duration(start: Any, end: Any) -> str | None:
         seconds = (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
     except (TypeError, ValueError):
         return None
-    minutes, left = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {left} s" if minutes else f"{left} s"
-
-
-def _words(command: Any) -> str | None:
-    return shlex.join(map(str, command)) if isinstance(command, list) and command else None
+    return str(timedelta(seconds=round(seconds)))
 
 
 def commands(run: Run) -> Iterator[tuple[str, str]]:
@@ -222,16 +185,14 @@ def _reproducing(record: Plain) -> str | None:
 
     People paste commands without reading them: one that could import or build code is omitted.
     """
-    earlier = record.get("earlier")
-    first = earlier[0] if isinstance(earlier, list) and earlier else record
-    command = first.get("command") if isinstance(first, dict) else None
+    first = next(iter(record.get("earlier", [])), record)
+    command, git = (first.get(k) if isinstance(first, dict) else None for k in ("command", "git"))
     words = [str(word) for word in command] if isinstance(command, list) else []
     names = [os.path.basename(word) for word in words]
     start = next((i for i, name in enumerate(names, 1) if TRAINING.fullmatch(name)), None)
     if start is None or not all(map(_harmless, words[start:])):
         return None
     lines = [shlex.join([*layout.program("train"), *words[start:]])]
-    git = first.get("git")
     if isinstance(git, dict) and re.fullmatch("[0-9a-f]{7,64}", str(git.get("commit"))):
         lines.insert(0, f"git checkout {git['commit']}")
     if isinstance(git, dict) and git.get("dirty"):
@@ -242,54 +203,3 @@ def _reproducing(record: Plain) -> str | None:
 def _harmless(word: str) -> bool:
     sets = not word.startswith(("-", "hydra", "resume=")) and "_target_" not in word
     return word in FLAGS or (sets and word.isprintable())
-
-
-# Pictures ---------------------------------------------------------------------------------------
-
-
-def curves(histories: dict[int, dict[str, Any]]) -> list[Picture]:
-    """Return charts of what runs logged."""
-    from src.kindling.results import charts  # imports matplotlib: after all checks
-
-    return [_picture(chart) for chart in charts.charts(histories)]
-
-
-def _picture(chart: "Chart") -> Picture:
-    address = _address("image/svg+xml", chart.svg)
-    return Picture(chart.title, chart.text, address, chart.is_wide)
-
-
-def figures(run: Path) -> tuple[list[Picture], list[str]]:
-    """Return the pictures in a run's figures/, and the names of files that are left out."""
-    files = sorted((run / "figures").glob("*.png"))
-    pictures, left_out = [], [printable(file.name) for file in files[MOST:]]
-    for file in files[:MOST]:
-        title = printable(file.stem.replace("_", " "), 100)
-        content = b""
-        if file.is_file() and file.stat().st_size <= LARGEST:
-            content = file.read_bytes()
-        if content.startswith(PNG):
-            text = description(content) or f"figure of the run: {title}"
-            pictures.append(Picture(title, text, _address("image/png", content)))
-        else:
-            left_out.append(printable(file.name))
-    return pictures, left_out
-
-
-def description(png: bytes) -> str | None:
-    """Return the text chunk `Description` of a PNG, its text alternative.
-
-    Source: the PNG specification, sections 5.3 and 11.3.3.
-    """
-    place = len(PNG)
-    while place + 8 <= len(png):
-        length, kind = struct.unpack(">I4s", png[place : place + 8])
-        keyword, _, text = png[place + 8 : place + 8 + length].partition(b"\0")
-        if kind == b"tEXt" and keyword == b"Description":
-            return printable(text.decode("latin-1"))
-        place += length + 12
-    return None
-
-
-def _address(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -64,6 +64,18 @@ class Run:
             return self.status
         return None if self.metrics else "without metrics"
 
+    def monitor(self, names: list[str]) -> tuple[str, str]:
+        """Return the metric, of these, that the run selected checkpoints by, and its mode.
+
+        Both are in run.json. For older runs they come from the configuration, or else are val/loss,
+        or train/loss without validation.
+        """
+        found, recorded = self.settings, self.record.get("monitor", {})
+        metric = recorded.get("metric") or found.get("callbacks.checkpointing.monitor")
+        mode = recorded.get("mode") or found.get("callbacks.checkpointing.mode")
+        default = "val/loss" if "val/loss" in names else "train/loss"
+        return str(metric or default), mode if mode in ("min", "max") else "min"
+
 
 # Finding ----------------------------------------------------------------------------------------
 

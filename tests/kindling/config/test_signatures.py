@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from src.kindling.config import ranges, signatures
-from src.kindling.config.settings import misfit
 from src.kindling.config.source import UNREAD, UnreadableError
+from src.kindling.config.values import misfit
 from src.kindling.layout import CONF
 
 TARGETS = sorted(

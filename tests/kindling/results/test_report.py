@@ -16,9 +16,10 @@ import pytest
 
 from src.kindling import layout
 from src.kindling.files import bounded, run_directory, run_record
-from src.kindling.results import charts, runs
+from src.kindling.results import charts, pictures, runs
 from src.kindling.results import page as page_module
-from src.kindling.results.page import PNG, commands, figures
+from src.kindling.results.page import commands
+from src.kindling.results.pictures import PNG, figures
 from tests.kindling.results.test_runs import METRICS, plant
 
 HISTORY = "step,train/loss,val/loss,train/lr\n9,1.5,,0.1\n19,1.25,0.5,0.01\n29,nan,0.25,1e-05\n"
@@ -109,7 +110,7 @@ def reported(tmp_path, monkeypatch, capfd):
 
 def test_the_page_has_facts_metrics_curves_figures_commands_and_configuration(page):
     for text in (
-        *("2.13.0", "0123abc", "cpu, 1 process(es)", "1 h 2 min", "finished"),
+        *("2.13.0", "0123abc", "cpu, 1 process(es)", "1:02:03", "finished"),
         "git checkout 0123abc\npython -m src.train seed=3 'model.name='\"'\"'a b'\"'\"''\n"[:-1],
         "python -m src.train resume=/",
         "python -m src.predict run=/",
@@ -338,11 +339,11 @@ def test_a_figure_that_is_no_picture(run, content):
 
 
 def test_a_figure_that_is_too_large_or_no_file_is_left_out(run, monkeypatch):
-    monkeypatch.setattr(page_module, "LARGEST", 10)
+    monkeypatch.setattr(pictures, "LARGEST", 10)
     (run / "figures" / "pipe.png").symlink_to("/dev/zero")
     names = ["board.png", "first_weights.png", "pipe.png"]
     assert figures(run) == ([], names)
-    monkeypatch.setattr(page_module, "MOST", 1)
+    monkeypatch.setattr(pictures, "MOST", 1)
     assert sorted(figures(run)[1]) == names
     (run / "figures" / "pipe.png").unlink()
     page = page_module.page([runs.read(run)])
