@@ -2,12 +2,11 @@
 
 import importlib
 import inspect
-import logging
 import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,7 +17,7 @@ import lightning.pytorch as pl
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, get_object
-from lightning.pytorch.callbacks import BatchSizeFinder, Checkpoint, LearningRateFinder
+from lightning.pytorch.callbacks import BatchSizeFinder, Callback, Checkpoint, LearningRateFinder
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from src.kindling import factories
@@ -35,6 +34,7 @@ from src.kindling.layout import Plain
 from src.kindling.process import garbage, ranks
 from src.kindling.process.devices import check_device
 from src.kindling.process.memory import keep_freed_memory, total_memory
+from src.kindling.process.quiet import quiet_lightning
 from src.kindling.process.seeding import Seeding
 from src.kindling.process.unprofiled import Unprofiled
 from src.kindling.repeatable import make_repeatable, make_resumable
@@ -57,10 +57,11 @@ class Experiment:
     trainer: pl.Trainer
 
 
-def build(settings: Plain, run: Path) -> Experiment:
+def build(settings: Plain, run: Path, callbacks: Sequence[Callback] = ()) -> Experiment:
     """Build data, model and trainer for a run that will keep its files in `run`.
 
-    Nothing is written: a run directory is made once this has succeeded.
+    Nothing is written: a run directory is made once this has succeeded. The callbacks are called
+    before those of the configuration.
 
     Raises:
         InputError: something in the configuration cannot be built; the message says what.
@@ -72,7 +73,7 @@ def build(settings: Plain, run: Path) -> Experiment:
     keep_freed_memory()
     _check_memory(settings)
     data, model = build_pair(settings)
-    trainer = build_trainer(settings, run)
+    trainer = build_trainer(settings, run, callbacks)
     return Experiment(settings, data, model, trainer)
 
 
@@ -156,7 +157,7 @@ def check_shapes(data: Any, model: Any) -> None:
             )
 
 
-def build_trainer(settings: Plain, run: Path) -> pl.Trainer:
+def build_trainer(settings: Plain, run: Path, callbacks: Sequence[Callback] = ()) -> pl.Trainer:
     """Build the Trainer, with its loggers and callbacks."""
     options = dict(settings["trainer"])
     profiler = options.pop("profiler", None) or Unprofiled()
@@ -174,7 +175,7 @@ def build_trainer(settings: Plain, run: Path) -> pl.Trainer:
             default_root_dir=os.path.join(".", run),  # not the home of a leading `~`
             logger=loggers or False,
             profiler=profiler,
-            callbacks=[Monitors(named), *named.values(), *installed],
+            callbacks=[*callbacks, Monitors(named), *named.values(), *installed],
             plugins=[ConfiguredCheckpointIO(masking.masked(settings))],
             enable_progress_bar="progress" in named,
             enable_checkpointing=any(isinstance(c, Checkpoint) for c in named.values()),
@@ -245,37 +246,3 @@ def _missing_package(error: ModuleNotFoundError) -> str:
 def stem(module: Any) -> str:
     """Return the file name that a model or data set has in src/ and conf/: `fizzbuzz`."""
     return type(module).__module__.rpartition(".")[2]
-
-
-def quiet_lightning() -> None:
-    """Keep Lightning's advice off the console; its warnings are still shown."""
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # A profiler's table comes the same way as the advice does.
-    logging.getLogger("lightning.pytorch.profilers.profiler").setLevel(logging.INFO)
-    # A validation or test can have fewer batches than the profiler's schedule; it then records all.
-    warnings.filterwarnings("ignore", message="The PyTorch Profiler default schedule will be.*")
-    # Only torch 2.11 says so, of a schedule whose cycles end with the fit.
-    warnings.filterwarnings("ignore", message=".*Profiler clears events at the end of each cycle.*")
-    # Points are logged every n steps of the run, not of the epoch: see callbacks/training_metrics.
-    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
-    # Data without validation or test rows says so with an empty list of loaders.
-    warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero.*")
-    # The loader of data/base.py turns shuffling off by itself.
-    warnings.filterwarnings("ignore", message="You requested to overfit but enabled.*")
-    # Lightning 2.6 calls a part of torch's pytree that torch 2.13 is about to rename.
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
-    # Lightning 2.6 gathers from ranks by a function that torch 2.13 has given another name.
-    warnings.filterwarnings("ignore", message=".*all_gather is deprecated.*")
-    # callbacks/checkpointing.py says so, and what to do.
-    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
-    # BaseModule makes its metrics in configure_model; it shards nothing.
-    warnings.filterwarnings("ignore", message=".*WeightAveraging callback with a model that over.*")
-    # training/fit.py says so, and what to do.
-    warnings.filterwarnings("ignore", message="Using `DistributedSampler` with the dataloaders.*")
-    # `accelerator=cpu` says so.
-    warnings.filterwarnings("ignore", message="GPU available but not used.*")
-    # A SLURM login node has srun; training there outside of a job is intended.
-    warnings.filterwarnings("ignore", message="The `srun` command is available on your system.*")
-    # The rows are in memory: there is nothing that a worker process could do.
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")

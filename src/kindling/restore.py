@@ -10,13 +10,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from src.kindling import layout
-from src.kindling.build import (
-    Experiment,
-    build_model,
-    build_pair,
-    errors_from,
-    quiet_lightning,
-)
+from src.kindling.build import Experiment, build_model, build_pair, errors_from
 from src.kindling.config import untrusted
 from src.kindling.config.settings import validate
 from src.kindling.errors import InputError, printable
@@ -25,6 +19,7 @@ from src.kindling.files.run_record import folders_advice
 from src.kindling.layout import Plain
 from src.kindling.process import garbage
 from src.kindling.process.devices import FOR_GPUS, runs_on_cpu
+from src.kindling.process.quiet import quiet_lightning
 from src.kindling.process.seeding import Seeding
 
 

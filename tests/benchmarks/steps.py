@@ -27,6 +27,7 @@ import torch
 from src import train
 from src.kindling import build
 from src.kindling.model import BaseModule
+from src.kindling.process.quiet import quiet_lightning
 from src.tour.fizzbuzz import make_data
 from tests.benchmarks import bare_lightning, raw_loops
 from tests.benchmarks.measure import ROUNDS, alternately, now, ratio, seconds
@@ -214,7 +215,7 @@ def anchors() -> list[Result]:
     module.on_train_epoch_start = lambda: marks.at_epoch_start(  # type: ignore[method-assign]
         module.current_epoch, module.global_step
     )
-    build.quiet_lightning()
+    quiet_lightning()
     bare_lightning.fit(module, marks.epochs)
     found.append(Result("anchors", "bare Lightning / raw loop", unit=UNIT))
     found[-1].measured = ratio(marks.ours, marks.against)

@@ -40,8 +40,13 @@ def check(trainer: Plain, overrides: Sequence[str]) -> None:
         )
 
 
-def notices(trainer: Plain, overrides: Sequence[str]) -> Iterator[str]:
-    """Yield a line that names what a fast development run leaves without effect."""
+def notices(settings: Plain, overrides: Sequence[str]) -> Iterator[str]:
+    """Yield a warning per setting that is valid but surely a mistake, or without effect."""
+    trainer = settings["trainer"]
+    if 0 in (trainer["max_epochs"], trainer["max_steps"]):
+        yield "trainer.max_epochs or max_steps is 0: nothing is trained"
+    if settings["optimizer"].get("lr") == 0:
+        yield "optimizer.lr=0: the weights stay at their initial values"
     if trainer["fast_dev_run"] and (found := _typed(trainer, overrides)):
         keys = ", ".join(dict.fromkeys(f"trainer.{key}" for key, _ in found))
         yield f"{keys}: no effect with trainer.fast_dev_run={_shown(trainer['fast_dev_run'])}"

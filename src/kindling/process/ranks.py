@@ -4,6 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 VARIABLE = "KINDLING_RUN_DIRECTORY"  # the run directory, for other ranks than 0
 FIRST = "KINDLING_FIRST_RANK"  # the first global rank on this host; unset on the host of rank 0
@@ -26,19 +27,16 @@ def exported(run: Path) -> Iterator[None]:
             os.environ[VARIABLE] = before
 
 
-def join_run(run: Path) -> None:
-    """Take part in a run that the first task of srun has created."""
-    os.environ[VARIABLE] = str(run)
-
-
-def follow(run: Path, first: int) -> None:
+def follow(run: Path, first: int = 0) -> None:
     """Take part in a run whose first process is another one that has not launched this one.
 
     Args:
         run: its directory.
         first: the global rank of the first process on this host.
     """
-    os.environ[VARIABLE], os.environ[FIRST] = str(run), str(first)
+    os.environ[VARIABLE] = str(run)
+    if first:
+        os.environ[FIRST] = str(first)
 
 
 def inherited_run() -> Path | None:
@@ -54,6 +52,12 @@ def is_launched() -> bool:
 def number() -> int:
     """Return the global rank of this process, as far as it is known before ranks meet."""
     return int(os.environ.get(FIRST, "0")) + int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def per_node(devices: Any) -> int:
+    """Return the processes per host that `trainer.devices` asks for; -1 if it leaves that open."""
+    number = len(devices) if isinstance(devices, list) else devices
+    return number if isinstance(number, int) else -1
 
 
 def is_torchrun() -> bool:

@@ -28,6 +28,40 @@ class Metrics(dict[str, float]):
     monitored: float | None = None
 
 
+def check_monitors(built: "Experiment") -> None:
+    """Refuse a metric to monitor that is known not to be logged."""
+    from src.kindling.callbacks.monitors import Monitors
+
+    trainer: Any = built.trainer
+    for callback in trainer.callbacks:
+        if isinstance(callback, Monitors):
+            callback.check_known(trainer, built.model, _validates(built))
+
+
+def _validates(built: "Experiment") -> bool:
+    from src.kindling.training.stages import has_stage
+
+    trainer: Any = built.trainer
+    return has_stage(built.model, built.data, "val") and trainer.limit_val_batches != 0
+
+
+def facts_of(built: "Experiment", begun: list[str]) -> Plain:
+    """Return what run.json holds of a run from its start.
+
+    Args:
+        built: data, model, and trainer.
+        begun: the line that says which weights `init_from` gave, if it did.
+    """
+    from src.kindling.callbacks.checkpointing import monitor
+    from src.kindling.training import summary
+
+    return {
+        "device": summary.device_name(built.trainer),
+        "monitor": monitor(built.trainer, built.model, _validates(built)),
+        **({"init_from": begun[0]} if begun else {}),
+    }
+
+
 def train(
     built: "Experiment",
     path: Path,

@@ -101,25 +101,20 @@ def _check(trainer: Plain) -> None:
                 " each host is told its rank and the address of the first"
             )
         return
-    per_node, processes = len(devices) if isinstance(devices, list) else devices, _world_size()
-    if isinstance(per_node, int) and per_node > 0 and per_node * nodes != processes:
+    per_node, processes = ranks.per_node(devices), int(os.environ["WORLD_SIZE"])
+    if per_node > 0 and per_node * nodes != processes:
         raise InputError(
             f"trainer.devices={devices}: {per_node * nodes} process(es), and torchrun has started"
             f" {processes}; trainer.devices times trainer.num_nodes must be that number"
         )
 
 
-def _world_size() -> int:
-    return int(os.environ["WORLD_SIZE"])
-
-
 def _rank(trainer: Plain) -> int:
     """Return the global rank of this process."""
     if ranks.is_torchrun():
         return int(os.environ["RANK"])
-    devices, local = trainer["devices"], int(os.environ.get("LOCAL_RANK", "0"))
-    per_node = len(devices) if isinstance(devices, list) else devices
-    return int(os.environ["NODE_RANK"]) * (per_node if isinstance(per_node, int) else 1) + local
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    return int(os.environ["NODE_RANK"]) * abs(ranks.per_node(trainer["devices"])) + local
 
 
 def _store(trainer: Plain) -> Any:

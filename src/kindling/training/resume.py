@@ -45,23 +45,14 @@ class Resumption:
     changes: Changes
     notices: list[str]
 
-    def check_fit(self, built: "Experiment") -> None:
-        """Refuse a checkpoint whose weights or optimizer states do not fit the configuration.
-
-        Raises:
-            InputError: naming what does not fit.
-        """
-        from src.kindling.training import resume_fit
-
-        if self.checkpoint is not None:
-            resume_fit.check_fit(self.checkpoint, self.content, built.model, built.trainer)
-
     def apply(self, built: "Experiment") -> Path | None:
         """Restore a run's files to the time of the checkpoint, and apply the changed settings.
 
         Returns:
             The checkpoint to resume from; the Trainer gets its content without reading it again.
         """
+        from src.kindling.files.checkpoint import AtomicCheckpointIO
+
         truncate_history(built.trainer, self.content)
         if self.checkpoint is None:
             return None
@@ -71,8 +62,11 @@ class Resumption:
         if self.changes:
             apply_changes(self.changes, content, masking.masked(built.config))
         if self.checkpoint != last or self.changes or lost:
-            _save(content, last, damaged=self.checkpoint != last)
-        _hand_over(content, last, built.trainer)
+            if self.checkpoint != last and last.exists():
+                last.replace(last.with_name("damaged.ckpt"))
+            AtomicCheckpointIO().save_checkpoint(content, last)
+        if isinstance(writer := built.trainer.strategy.checkpoint_io, AtomicCheckpointIO):
+            writer.provide(last, content)
         self.content = {}  # not kept in memory during training
         return last
 
@@ -137,21 +131,6 @@ def _forget_lost_best(run: Path, content: Any) -> list[str]:
         state["best_score"] = None
         return [f"{first_line(error)}: the best one from now on takes its place"]
     return []
-
-
-def _save(content: Any, last: Path, damaged: bool) -> None:
-    from src.kindling.files.checkpoint import AtomicCheckpointIO
-
-    if damaged and last.exists():
-        last.replace(last.with_name("damaged.ckpt"))
-    AtomicCheckpointIO().save_checkpoint(content, last)
-
-
-def _hand_over(content: Any, last: Path, trainer: Any) -> None:
-    from src.kindling.files.checkpoint import AtomicCheckpointIO
-
-    if isinstance(writer := trainer.strategy.checkpoint_io, AtomicCheckpointIO):
-        writer.provide(last, content)
 
 
 def truncate_history(trainer: Any, content: Any) -> None:

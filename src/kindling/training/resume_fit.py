@@ -57,9 +57,9 @@ class _DatalessTrainer:
         return getattr(self.trainer, name)
 
 
-def _load_optimizers(content: Any, model: pl.LightningModule, trainer: pl.Trainer) -> None:
+def _load_optimizers(content: Any, model: pl.LightningModule, trainer: Any) -> None:
     outline: Any = _DatalessTrainer(trainer)
-    finetuning = [copy.deepcopy(c) for c in _callbacks(trainer) if isinstance(c, BaseFinetuning)]
+    finetuning = [copy.deepcopy(c) for c in trainer.callbacks if isinstance(c, BaseFinetuning)]
     for callback in finetuning:  # it freezes parameters first, and restores its groups later
         callback.setup(outline, model, "fit")
         if state := state_of(content, callback.state_key):
@@ -75,10 +75,6 @@ def _load_optimizers(content: Any, model: pl.LightningModule, trainer: pl.Traine
         callback.on_fit_start(outline, model)
     for optimizer, state in zip(outline.optimizers, states, strict=False):
         optimizer.load_state_dict(state)
-
-
-def _callbacks(trainer: Any) -> list[Any]:
-    return list(trainer.callbacks)
 
 
 def _optimizers(model: pl.LightningModule, trainer: Any) -> list[Optimizer]:

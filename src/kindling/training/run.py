@@ -1,10 +1,10 @@
 """A training run from its first line to its last: validate, build, open, fit, test, record."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from src.kindling import layout
 from src.kindling.config import conflicts, masking, untrusted
@@ -22,7 +22,7 @@ from src.kindling.training import (
     resume_settings,
     slurm,
 )
-from src.kindling.training.fit import Metrics, say, train
+from src.kindling.training.fit import Metrics, check_monitors, facts_of, say, train
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
@@ -35,21 +35,24 @@ class Assignment:
     """A run that something other than its own command trains, such as a study.
 
     Attributes:
-        path: its run directory; an existing one is continued.
+        path: its run directory; an existing one is continued. None: the run chooses its own.
         facts: further content of run.json.
         callbacks: called before those of the configuration.
     """
 
-    path: Path
+    path: Path | None = None
     facts: Plain = field(default_factory=dict)
     callbacks: Sequence["Callback"] = ()
+
+
+UNASSIGNED = Assignment()
 
 
 def run(
     settings: Plain,
     overrides: Sequence[str] = (),
     job: int | None = None,
-    assignment: Assignment | None = None,
+    assignment: Assignment = UNASSIGNED,
 ) -> Metrics:
     """Train, validate, and test: start a run, or continue the one that `resume` names.
 
@@ -68,8 +71,10 @@ def run(
         InputError: the settings are wrong, or the run cannot be continued with them.
         Stopped: a signal stopped the run.
     """
-    if assignment is not None:
-        return _assigned(settings, overrides, assignment)
+    if assignment.path:  # whatever this process was started for
+        if not (assignment.path / "config.yaml").is_file():
+            return _start(settings, overrides, assignment=assignment)
+        return _resume(settings | {"resume": str(assignment.path)}, [], assignment)
     try:
         slurm.check_tasks(settings)
         slurm.wait_for_first_task(settings, overrides)
@@ -85,13 +90,6 @@ def run(
         raise
     finally:
         hosts.announce(None)
-
-
-def _assigned(settings: Plain, overrides: Sequence[str], assignment: Assignment) -> Metrics:
-    """Start or continue an assigned run, whatever this process was started for."""
-    if (assignment.path / "config.yaml").is_file():
-        return _resume(settings | {"resume": str(assignment.path)}, [], assignment)
-    return _start(settings, overrides, assignment=assignment)
 
 
 def _run_of_job(settings: Plain, job: int | None) -> Path | None:
@@ -119,7 +117,7 @@ def _start(
     settings: Plain,
     overrides: Sequence[str],
     job: int | None = None,
-    assignment: Assignment | None = None,
+    assignment: Assignment = UNASSIGNED,
 ) -> Metrics:
     """Train in a new run directory."""
     validate(masking.with_variables(settings))
@@ -130,25 +128,22 @@ def _start(
     path = run_directory.new_path(log_dir, "train", layout.model_stem(settings))
     links = [Path(log_dir) / "latest", *slurm.run_links(log_dir, overrides)]
     links += sweep_links.links(log_dir, job)
-    if assignment is not None:
+    if assignment.path:
         path, links = assignment.path, []
     built, notices = prepare(settings, overrides, path, assignment)
-    if job is not None or assignment is not None:
+    if job is not None or assignment.path:
         check_one_process(built)
     settings = built.config
-    for line in [
-        *_suspicious_settings(settings),
-        *conflicts.notices(settings["trainer"], overrides),
-    ]:
+    for line in conflicts.notices(settings, overrides):
         print(f"warning: {line}", file=sys.stderr)
-    stored, facts = masking.masked(settings), _facts(built, notices, assignment)
+    stored, facts = masking.masked(settings), assignment.facts | facts_of(built, notices)
     with run_directory.opened(path, stored, links, **facts) as record:
         hosts.announce(path)
         return train(built, path, None, notices, overrides, record)
 
 
 def prepare(
-    settings: Plain, overrides: Sequence[str], path: Path, assignment: Assignment | None = None
+    settings: Plain, overrides: Sequence[str], path: Path, assignment: Assignment = UNASSIGNED
 ) -> tuple["Experiment", list[str]]:
     """Build a new run without writing anything; refuse settings that it could not train with.
 
@@ -170,18 +165,10 @@ def prepare(
         settings = settings | {"init_from": str(source)}  # `latest` will soon be this run
     from src.kindling import build, factories, restore  # import torch only for right settings
 
-    built = _attached(build.build(settings, path), assignment)
+    built = build.build(settings, path, assignment.callbacks)
     factories.check_overrides(built.model, list(overrides))
-    _check_monitors(built)
+    check_monitors(built)
     return built, restore.init_from_checkpoint(built)
-
-
-def _suspicious_settings(settings: Plain) -> Iterator[str]:
-    """Yield a warning per setting that is valid but surely a mistake."""
-    if settings["trainer"]["max_epochs"] == 0 or settings["trainer"]["max_steps"] == 0:
-        yield "trainer.max_epochs or max_steps is 0: nothing is trained"
-    if settings["optimizer"].get("lr") == 0:
-        yield "optimizer.lr=0: the weights stay at their initial values"
 
 
 def check_one_process(built: "Experiment") -> None:
@@ -199,7 +186,7 @@ def check_one_process(built: "Experiment") -> None:
 
 
 def _resume(
-    command_line: Plain, overrides: Sequence[str], assignment: Assignment | None = None
+    command_line: Plain, overrides: Sequence[str], assignment: Assignment = UNASSIGNED
 ) -> Metrics:
     """Continue a run in its own directory, with its own configuration."""
     log_dir, allow_changes = str(command_line["log_dir"]), bool(command_line["allow_changes"])
@@ -217,17 +204,19 @@ def _resume(
     with run_directory.reopened(path) as recorded:
         plan = resume.plan(path, masking.masked(settings), allow_changes)
         from src.kindling import build, factories, restore
+        from src.kindling.training.resume_fit import check_fit
 
         if plan.checkpoint:
             restore.check_checkpoint(settings, plan.checkpoint)
-        built = _attached(build.build(settings, path), assignment)
+        built = build.build(settings, path, assignment.callbacks)
         factories.check_overrides(built.model, list(plan.changes))
-        _check_monitors(built)
-        plan.check_fit(built)
+        check_monitors(built)
+        if plan.checkpoint:
+            check_fit(plan.checkpoint, plan.content, built.model, built.trainer)
         begun = [] if plan.checkpoint else restore.init_from_checkpoint(built)
         checkpoint = None if ranks.is_launched() else plan.apply(built)
         notices += begun + plan.notices
-        facts = _facts(built, begun, assignment)
+        facts = assignment.facts | facts_of(built, begun)
         with recorded(masking.masked(settings), **facts) as record:
             hosts.announce(path)
             return train(built, path, checkpoint or plan.checkpoint, notices, overrides, record)
@@ -256,49 +245,3 @@ def _writable(path: Path, settings: Plain) -> tuple[Path, list[str]]:
     run_directory.copy(path, copy)
     run_directory.link_to(copy, Path(log_dir) / "latest")
     return copy, [f"{path} cannot be written to: this is a copy of it"]
-
-
-# Before a fit ------------------------------------------------------------------------------------
-
-
-def _attached(built: "Experiment", assignment: Assignment | None) -> "Experiment":
-    if assignment is not None:
-        callbacks: Any = built.trainer.callbacks  # type: ignore[attr-defined]
-        callbacks[:0] = assignment.callbacks
-    return built
-
-
-def _check_monitors(built: "Experiment") -> None:
-    """Refuse a metric to monitor that is known not to be logged."""
-    from src.kindling.callbacks.monitors import Monitors
-
-    trainer: Any = built.trainer
-    for callback in trainer.callbacks:
-        if isinstance(callback, Monitors):
-            callback.check_known(trainer, built.model, _validates(built))
-
-
-def _validates(built: "Experiment") -> bool:
-    from src.kindling.training.stages import has_stage
-
-    trainer: Any = built.trainer
-    return has_stage(built.model, built.data, "val") and trainer.limit_val_batches != 0
-
-
-def _facts(built: "Experiment", begun: list[str], assignment: Assignment | None) -> Plain:
-    """Return what run.json holds of a run from its start.
-
-    Args:
-        built: data, model, and trainer.
-        begun: the line that says which weights `init_from` gave, if it did.
-        assignment: as `run` takes it.
-    """
-    from src.kindling.callbacks.checkpointing import monitor
-    from src.kindling.training import summary
-
-    facts = {
-        "device": summary.device_name(built.trainer),
-        "monitor": monitor(built.trainer, built.model, _validates(built)),
-    }
-    given = assignment.facts if assignment else {}
-    return facts | given | ({"init_from": begun[0]} if begun else {})

@@ -49,8 +49,8 @@ def check_tasks(settings: Plain) -> None:
         InputError: the job has another number of tasks than the run is to have processes.
     """
     devices, tasks = settings["trainer"]["devices"], os.environ.get("SLURM_NTASKS", "")
-    per_node = len(devices) if isinstance(devices, list) else devices
-    if not isinstance(per_node, int) or not tasks.isdigit() or ranks.is_launched():
+    per_node = ranks.per_node(devices)
+    if per_node < 0 or not tasks.isdigit() or ranks.is_launched():
         return
     by_hand = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
     if job() is None or by_hand or ranks.is_torchrun():
@@ -80,7 +80,7 @@ def wait_for_first_task(settings: Plain, overrides: Sequence[str]) -> None:
         if time.monotonic() > deadline:
             raise InputError(f"task 0 of job {job()} created no run directory in {PATIENCE:g} s")
         time.sleep(0.1)
-    ranks.join_run(run_directory.target(link))
+    ranks.follow(run_directory.target(link))
     os.environ["LOCAL_RANK"] = task  # as in a rank that another process has launched: not 0
 
 

@@ -11,9 +11,10 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
-from src.kindling.build import Experiment, quiet_lightning
+from src.kindling.build import Experiment
 from src.kindling.callbacks import training_metrics
 from src.kindling.callbacks.training_metrics import TrainingMetrics, _samples
+from src.kindling.process.quiet import quiet_lightning
 
 Build = Callable[..., Experiment]
 

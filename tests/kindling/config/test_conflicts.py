@@ -69,10 +69,10 @@ def test_a_development_run_takes_the_words_of_any_run_and_names_what_it_ignores(
     typed = words("fast_dev_run=2", "max_epochs=50", "limit_val_batches=0.5", "precision=64-true")
     trainer = compose(*typed)["trainer"]
     conflicts.check(trainer, typed)
-    assert list(conflicts.notices(trainer, typed)) == [
+    assert list(conflicts.notices({"trainer": trainer, "optimizer": {}}, typed)) == [
         "trainer.limit_val_batches, trainer.max_epochs: no effect with trainer.fast_dev_run=2"
     ]
-    assert list(conflicts.notices(trainer, typed[:1])) == []
+    assert list(conflicts.notices({"trainer": trainer, "optimizer": {}}, typed[:1])) == []
 
 
 @pytest.mark.parametrize("start", [["train"], ["train", "-m", "seed=0,1"], ["study"]])
