@@ -78,11 +78,7 @@ def build(settings: Plain, run: Path, callbacks: Sequence[Callback] = ()) -> Exp
 
 
 def _check_memory(settings: Plain) -> None:
-    """Refuse a model whose weights and gradients would not fit into memory, before they are made.
-
-    Raises:
-        InputError: saying how much is needed.
-    """
+    """Refuse, before it is made, a model whose weights and gradients do not fit into memory."""
     sizes = {key: value for key, value in settings["model"].items() if isinstance(value, int)}
     for key, value in sizes.items():
         if abs(value) >= 2**63:

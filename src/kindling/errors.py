@@ -12,7 +12,10 @@ _short.maxlevel, _short.maxstring, _short.maxother = 3, 100, 100
 
 
 class InputError(Exception):
-    """Raised for invalid input; the message is one line with the reason."""
+    """Raised for invalid input; the message is one line that names the key, and the reason.
+
+    A function whose docstring begins with "Refuse" raises it.
+    """
 
 
 def printable(text: str, most: int = 1000) -> str:

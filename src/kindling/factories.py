@@ -49,9 +49,6 @@ def check_overrides(model: Any, overrides: list[str]) -> None:
     Args:
         model: the LightningModule.
         overrides: those of the command line: ["optimizer=sgd", "optimizer.lr=0.1", ...].
-
-    Raises:
-        InputError: naming the first such setting.
     """
     ignored = GROUPS - used_by(type(model))
     for override in overrides:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 CONF = Path(__file__).resolve().parents[2] / "conf"
 Plain = dict[str, Any]
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
@@ -72,6 +74,19 @@ def _target(node: Any) -> str:
 def conf_folders() -> list[Path]:
     """Return conf/ and the folders that the user adds to it (--config-dir, hydra.searchpath)."""
     return [CONF, *_own_folders]
+
+
+def conf_texts(pattern: str = "**/*.yaml") -> Iterator[tuple[Path, Path, str]]:
+    """Yield the YAMLs of these folders: the folder, the file, and its text."""
+    for folder in conf_folders():
+        for path in sorted(folder.glob(pattern)):
+            yield folder, path, path.read_text(encoding="utf-8")
+
+
+def command_yaml(name: str) -> Plain:
+    """Return the content of a command's own YAML in conf/, as it is written."""
+    content: Plain = yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8"))
+    return content
 
 
 def own_folders() -> list[Path]:

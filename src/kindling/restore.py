@@ -37,8 +37,7 @@ def load(checkpoint: Path) -> tuple[Plain, Any, Any]:
     content = _content(checkpoint)
     settings = untrusted.check(content.get("config"), checkpoint, folders_advice)
     validate(settings)
-    with _file_errors():
-        check_size(lambda: build_model(settings), checkpoint)
+    check_checkpoint(settings, checkpoint)
     data, model = build_pair(settings)
     try:
         model.configure_model()  # layers that a module makes there, as Lightning would before a fit
@@ -129,11 +128,7 @@ def init_from_checkpoint(built: Experiment) -> list[str]:
 
 
 def check_checkpoint(settings: Plain, checkpoint: Path) -> None:
-    """Refuse a whole checkpoint that is smaller than the model of a run, which is still untouched.
-
-    Raises:
-        InputError: saying both sizes.
-    """
+    """Refuse a whole checkpoint that is smaller than the model of its configuration."""
     with _file_errors():
         check_size(lambda: build_model(settings), checkpoint)
 

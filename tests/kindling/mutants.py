@@ -152,9 +152,9 @@ MUTATIONS = [
         ("if refused := ask(number):", "if refused := None:"),
     ),
     *_of(
-        "src/kindling/callbacks/checkpointing.py",
+        "src/kindling/callbacks/step_state.py",
         "tests/kindling/training/test_own_optimizers.py -k same_bits",
-        ("freeze_only(pl_module, self._frozen)", "pass"),
+        ('setattr(part, flag, name not in state["frozen"])', "pass"),
     ),
     *_of(
         "src/kindling/training/resume_fit.py",

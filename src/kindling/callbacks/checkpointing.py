@@ -7,19 +7,17 @@ import sys
 from typing import Any, Literal
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import CombinedLoader
 from pydantic import PositiveInt
 
+from src.kindling.callbacks import step_state
 from src.kindling.callbacks.averaging import ends_with_average
-from src.kindling.callbacks.freezing import freeze_only, frozen
 from src.kindling.callbacks.loop import (
     call_after_hooks,
     count_an_ended_epoch_once,
-    has_ended,
     is_last_epoch,
 )
 from src.kindling.files.checkpoint import AtomicCheckpointIO
@@ -58,10 +56,7 @@ class Checkpointing(Checkpoint):
         self.best_score: float | None = None
         self._kept: list[tuple[float, str]] = []  # scores and files of the best, if save_top_k > 1
         self._validated = False
-        self._resumed = False
-        self._metrics: dict[str, Any] = {}  # both from the checkpoint of a resumed run
-        self._gradients: dict[str, Any] = {}
-        self._frozen: list[str] | None = None  # None in a new run, and in older checkpoints
+        self._restored: dict[str, Any] = {}  # what a resumed run's checkpoint holds
 
     # Saving -----------------------------------------------------------------------------------
 
@@ -156,13 +151,10 @@ class Checkpointing(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Flush the history to disk, and add to the checkpoint what else a resumed run needs."""
-        state = checkpoint["callbacks"][self.state_key]
-        state["metrics"] = {name: _plain(value) for name, value in trainer.callback_metrics.items()}
-        if _accumulates(trainer):
-            gradients = {n: p.grad for n, p in pl_module.named_parameters() if p.grad is not None}
-            state["gradients"] = {name: grad.cpu().clone() for name, grad in gradients.items()}
-        state["frozen"] = frozen(pl_module)
-        state["history"] = history(trainer)
+        checkpoint["callbacks"][self.state_key] |= {
+            **step_state.saved(trainer, pl_module),
+            "history": history(trainer),
+        }
 
     # Resuming ---------------------------------------------------------------------------------
 
@@ -175,17 +167,12 @@ class Checkpointing(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best score of a resumed run, and what its next steps depend on."""
-        self.best_score, self._resumed = state_dict["best_score"], True
+        self.best_score, self._restored = state_dict["best_score"], state_dict
         self._kept = [(score, name) for score, name in state_dict.get("kept", [])]
-        self._metrics = state_dict.get("metrics", {})
-        self._gradients = state_dict.get("gradients", {})
-        self._frozen = state_dict.get("frozen")
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restore the latest metrics, which Lightning has just cleared."""
-        for name, value in self._metrics.items():
-            trainer.callback_metrics[name] = _tensor(value).to(pl_module.device)
-        self._metrics = {}
+        step_state.restore_metrics(trainer, self._restored)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restore gradients of an unfinished accumulation, and a decision to stop early.
@@ -194,14 +181,9 @@ class Checkpointing(Checkpoint):
         is restored too: BaseFinetuning freezes the backbone of a resumed run a second time, and
         does not unfreeze it where the epoch for that has passed.
         """
-        if self._frozen is not None:
-            freeze_only(pl_module, self._frozen)
-        self._frozen = None
-        for name, parameter in pl_module.named_parameters():
-            if name in self._gradients:
-                parameter.grad = self._gradients[name].to(parameter.device)
-        self._gradients = {}
-        _announce_inexact(trainer, self._resumed)
+        step_state.restore(pl_module, self._restored)
+        _announce_inexact(trainer, bool(self._restored))
+        self._restored = {}
         trainer.should_stop = trainer.should_stop or has_stopped_early(trainer)
 
 
@@ -244,29 +226,6 @@ def _announce_inexact(trainer: Any, resumed: bool) -> None:
         f" StatefulDataLoader can): {runs} from one that was never interrupted",
         file=sys.stderr,
     )
-
-
-def _accumulates(trainer: Any) -> bool:
-    """Return whether the gradients wait for more batches of their step; if not known, True."""
-    if not trainer.lightning_module.automatic_optimization:
-        return True
-    batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
-    return not has_ended(trainer) and bool(batches % trainer.accumulate_grad_batches)
-
-
-def _plain(value: torch.Tensor) -> float | torch.Tensor:
-    """Return a metric as a plain number if that is exact; it serializes 15 us faster."""
-    exact = value.dtype in (torch.float32, torch.float64) and value.dim() == 0
-    return value.item() if exact else value.detach().cpu().clone()
-
-
-def _tensor(value: float | torch.Tensor) -> torch.Tensor:
-    """Return what `_plain` was given: of numbers, those that single precision holds are of it."""
-    if isinstance(value, torch.Tensor):
-        return value
-    double = torch.tensor(value, dtype=torch.float64)
-    single = double.float()
-    return double if single.double() != double and double.isfinite() else single
 
 
 def history(trainer: Any) -> dict[str, Any]:

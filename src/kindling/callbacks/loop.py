@@ -6,6 +6,7 @@ steps of schedules, and the means of the epoch: a resumed run would lack them.
 """
 
 import functools
+import math
 from typing import Any
 
 from lightning.pytorch.callbacks import Callback
@@ -99,11 +100,14 @@ def has_ended(trainer: Any) -> bool:
 def is_last_epoch(trainer: Any) -> bool:
     """Return, at the end of an epoch, whether training ends with it."""
     # Not `fit_loop.done`, which changes the loop's counters.
-    progress: Any = trainer.fit_loop.epoch_progress.current
-    epochs = progress.processed
-    ends = trainer.max_epochs is not None and trainer.max_epochs >= 0
+    epochs = trainer.fit_loop.epoch_progress.current.processed
     return bool(
         trainer.should_stop
-        or (ends and epochs >= (trainer.max_epochs or 0))
-        or (trainer.max_steps >= 0 and trainer.global_step >= trainer.max_steps)
+        or -1 < trainer.max_epochs <= epochs
+        or -1 < trainer.max_steps <= trainer.global_step
     )
+
+
+def epochs_left(trainer: Any) -> float:
+    """Return the epochs up to the end of training, with this one; infinity without an end."""
+    return math.inf if trainer.max_epochs == -1 else trainer.max_epochs - trainer.current_epoch

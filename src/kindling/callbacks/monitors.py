@@ -92,11 +92,7 @@ class Monitors(Callback):
                 yield key, str(config.monitor), None
 
     def check_known(self, trainer: Any, model: Any, validates: bool) -> None:
-        """Refuse, before training, a metric that is known not to be logged.
-
-        Raises:
-            InputError: naming the key and the nearest metric.
-        """
+        """Refuse, before training, a metric that is known not to be logged."""
         logged = _known(trainer, model, validates)
         for key, metric, _ in [] if logged is None else self.monitored(trainer, model, []):
             _refuse_unless_in(logged or [], key, metric)

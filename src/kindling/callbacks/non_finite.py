@@ -46,15 +46,11 @@ class NonFinite(Callback):
         # float16 on a GPU: infinite gradients are part of its search for a scale, which skips them.
         self._scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, *_: Any) -> None:
         """Keep the batch, to tell whether the data is the cause."""
         self._batch = batch
 
-    def on_before_backward(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
-    ) -> None:
+    def on_before_backward(self, trainer: Any, pl_module: Any, loss: Tensor) -> None:
         """Keep the loss; reading it on a GPU would wait for it."""
         self._losses.append(loss.detach())
 
@@ -90,12 +86,7 @@ class NonFinite(Callback):
                 parameter.grad = None
 
     def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Check what has not been checked; log what was skipped."""
         self._batch = getattr(outputs, "batches", batch)

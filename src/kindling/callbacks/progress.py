@@ -49,25 +49,15 @@ class Progress(ProgressBar):
                 leave=False,
             )
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Update the bar at most ten times per second, or print a line."""
-        now = time.monotonic()
-        if not self._enabled or now - self._shown_at < (
-            0.1 if self._bar else self.seconds_per_line
-        ):
+        now, apart = time.monotonic(), 0.1 if self._bar else self.seconds_per_line
+        if not self._enabled or now - self._shown_at < apart:
             return
         self._shown_at = now
         if self._bar is None:
-            print(
-                f"step {trainer.global_step}/{self._total or '?'}  {_latest(trainer)}", flush=True
-            )
+            step = f"step {trainer.global_step}/{self._total or '?'}"
+            print(f"{step}  {_latest(trainer)}", flush=True)
         else:
             self._bar.set_postfix_str(_latest(trainer), refresh=False)
             self._bar.update(trainer.global_step - self._bar.n)
@@ -76,20 +66,13 @@ class Progress(ProgressBar):
         """Need no call between steps: the display follows the clock."""
         return float("inf")
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Close the bar."""
-        self._close()
-
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
+    def on_train_end(self, *_: Any) -> None:
         """Close the bar, so that the next message starts on a new line."""
-        self._close()
-
-    def _close(self) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+    on_exception = on_train_end  # type: ignore[assignment]
 
 
 def _latest(trainer: pl.Trainer) -> str:

@@ -63,15 +63,7 @@ class StopOnSignal(Checkpoint):
         """Stop at the end of an epoch."""
         self._stop_if_pending(trainer)
 
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Abandon a long validation. Rank 0 decides alone: ranks differ in batches."""
         if not (signals.pending_signal() and trainer.is_global_zero):
             return
@@ -86,15 +78,11 @@ class StopOnSignal(Checkpoint):
         if number := self._pending_on_any(trainer):
             raise signals.Stopped(number, f"stopped after the last step, {trainer.global_step}")
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def teardown(self, *_: Any) -> None:
         """From now on a signal ends the process at once."""
         self._stepping.close()
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        """From now on a signal ends the process at once."""
-        self._stepping.close()
+    on_exception = teardown  # type: ignore[assignment]
 
     def _stop_if_pending(self, trainer: pl.Trainer) -> None:
         if number := self._pending_on_any(trainer):

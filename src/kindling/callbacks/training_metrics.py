@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from src.kindling.callbacks.loop import is_last_epoch
+from src.kindling.callbacks.loop import epochs_left, is_last_epoch
 from src.kindling.callbacks.magnitudes import GradientNorms
 from src.kindling.schedulers import step_plateaus
 
@@ -57,20 +57,13 @@ class TrainingMetrics(Callback):
         """Start the clock."""
         self._started = time.perf_counter()
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         """Copy the weights if a point is due after the step that this batch belongs to."""
         if self._steps_to_point(trainer) <= 1:
             self._norms.snapshot(trainer, pl_module)
 
     def on_train_batch_end(
-        self,
-        trainer: Any,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Count the batch, or the batches of a call; log when enough steps have passed."""
         losses = losses_of(outputs)
@@ -119,8 +112,7 @@ class TrainingMetrics(Callback):
 
     def epochs_until_next(self, trainer: Any, steps: int) -> float:
         """Return the number of epochs up to the last one."""
-        ends = trainer.max_epochs is not None and trainer.max_epochs >= 0
-        return float(trainer.max_epochs - trainer.current_epoch) if ends else math.inf
+        return epochs_left(trainer)
 
     def _steps_to_point(self, trainer: Any) -> float:
         """Return the steps up to the next point, or to the end of training."""
@@ -129,10 +121,9 @@ class TrainingMetrics(Callback):
         if trainer.max_steps >= 0:
             left.append(trainer.max_steps - step)
         batches, accumulate = trainer.num_training_batches, trainer.accumulate_grad_batches
-        ends = trainer.max_epochs is not None and trainer.max_epochs >= 0
-        if ends and not math.isinf(batches):  # the length of a stream is not known
+        epochs = epochs_left(trainer)
+        if not math.isinf(batches + epochs):  # the length of a stream is not known
             done = trainer.fit_loop.epoch_loop.batch_progress.current.completed // accumulate
-            epochs = trainer.max_epochs - trainer.current_epoch
             left.append(math.ceil(batches / accumulate) * epochs - done)
         return float(min(left))
 

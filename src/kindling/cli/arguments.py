@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 
 from src.kindling.cli.composition import default_options, group_names
 from src.kindling.errors import InputError, first_line
-from src.kindling.layout import CONF, Plain
+from src.kindling.layout import Plain, command_yaml
 
 # Keys that a resumed run reads from the command, not from its own configuration.
 COMMAND_KEYS = ("resume", "allow_changes", "log_dir", "init_from", "debug")
@@ -25,11 +25,7 @@ HYDRA_FILES = (
 
 
 def check_flags(arguments: list[str]) -> None:
-    """Refuse flags that are not Hydra's: settings here are `key=value`.
-
-    Raises:
-        InputError: naming the flag, and the `key=value` that was probably meant.
-    """
+    """Refuse flags that are not Hydra's: settings here are `key=value`."""
     _check_spaces(arguments)
     parser = get_args_parser()
     parser.error = _refuse  # type: ignore[method-assign] # argparse itself would print its usage
@@ -53,11 +49,7 @@ def check_flags(arguments: list[str]) -> None:
 
 
 def _check_spaces(arguments: list[str]) -> None:
-    """Refuse what a shell or a script's line ends have made of `key=value`.
-
-    Raises:
-        InputError: naming the words, and how they are written.
-    """
+    """Refuse what a shell or a script's line ends have made of `key=value`."""
     for place, argument in enumerate(arguments):
         before, after = arguments[:place][-1:], arguments[place + 1 :][:1]
         if argument.endswith("\r"):
@@ -107,11 +99,7 @@ def _store_resumed_model() -> None:
 
 
 def check_settings(name: str, arguments: list[str]) -> None:
-    """Refuse overrides that make Hydra write files, or that remove a part that every run needs.
-
-    Raises:
-        InputError: naming the override.
-    """
+    """Refuse overrides that make Hydra write files, or that remove a part that every run needs."""
     for argument in arguments:
         key = argument.partition("=")[0]
         if f"{key.strip('+~')}.".startswith(HYDRA_FILES):
@@ -121,7 +109,7 @@ def check_settings(name: str, arguments: list[str]) -> None:
 
 
 def _top_level(name: str) -> set[str]:
-    own, shared = (yaml.safe_load((CONF / f"{n}.yaml").read_text()) for n in (name, "command"))
+    own, shared = command_yaml(name), command_yaml("command")
     optional = {"hydra", "defaults", "debug", "experiment"}
     return {*own, *shared, *default_options(name), "trainer"} - optional
 
@@ -140,7 +128,7 @@ def split(name: str, words: str | None, arguments: list[str]) -> tuple[list[str]
     """
     if words is None:
         return arguments, {}
-    own = yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8"))
+    own = command_yaml(name)
     overrides = get_args_parser().parse_args(arguments).overrides
     remaining, values = list(arguments), Plain()
     for argument in overrides:

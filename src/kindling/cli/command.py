@@ -23,6 +23,7 @@ from src.kindling.errors import InputError, first_line, printable
 from src.kindling.files import sweep_links
 from src.kindling.layout import CONF, Plain, added_folders, as_started
 from src.kindling.process import garbage, ranks, streams
+from src.kindling.process.environment import variable
 
 Task = Callable[[DictConfig], Any]
 
@@ -86,7 +87,7 @@ class Command:
                 links = during.enter_context(sweep.continued(words, log_dirs))
                 words = during.enter_context(sweep.without_files(words))
             # Makes Hydra raise instead of exit.
-            during.enter_context(_environment("HYDRA_FULL_ERROR", "1"))
+            during.enter_context(variable("HYDRA_FULL_ERROR", "1"))
             during.enter_context(_command_line(words))
             during.enter_context(self.failed)
             if {"-h", "--help"} & set(words):
@@ -105,7 +106,7 @@ class Command:
             self.failed.job(),
             _command_line(self.typed),  # with which Lightning launches ranks
             added_folders(list(dict.fromkeys(folders))),
-            _environment("HYDRA_FULL_ERROR", "1" if debugging else self.full_error),
+            variable("HYDRA_FULL_ERROR", "1" if debugging else self.full_error),
             one_line_errors(),
         ):
             config.update(self.values)
@@ -162,23 +163,6 @@ def _exit(line: str, status: int) -> typing.NoReturn:
 
 
 @contextmanager
-def _environment(name: str, value: str | None) -> Iterator[None]:
-    previous = os.environ.get(name)
-    try:
-        _set_environment(name, value)
-        yield
-    finally:
-        _set_environment(name, previous)
-
-
-def _set_environment(name: str, value: str | None) -> None:
-    if value is None:
-        os.environ.pop(name, None)
-    else:
-        os.environ[name] = value
-
-
-@contextmanager
 def _command_line(words: list[str]) -> Iterator[None]:
     """Present these arguments to Hydra as the command line."""
     before = sys.argv[1:]
@@ -201,11 +185,7 @@ def _help_as_started() -> Iterator[None]:
 
 
 def _check_text(config: DictConfig, words: str | None) -> None:
-    """Refuse a log_dir or a run that is not a string; the key that takes words may be a list.
-
-    Raises:
-        InputError: naming the key.
-    """
+    """Refuse a log_dir or a run that is not a string; the key that takes words may be a list."""
     settings: Any = OmegaConf.to_container(config)
     if "trainer" in settings and settings["resume"] is None:
         return  # checked later, with all settings of the new run

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
@@ -26,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from src.kindling import layout
 from src.kindling.config.hydra_calls import BASE
 from src.kindling.errors import InputError, first_line, nearest
-from src.kindling.layout import CONF, Plain, conf_folders
+from src.kindling.layout import CONF, Plain, command_yaml, conf_folders
 
 NO_MODEL = ", and this project has none yet: make new NAME=my_model KIND=classifier writes one"
 SEVERAL_VALUES = r"(?:Ambiguous value for argument|Sweep parameters) '([^']+)'"
@@ -85,8 +84,7 @@ def _searchpath(name: str, overrides: list[str]) -> list[str]:
     if typed:
         places: Any = OverridesParser.create().parse_overrides(typed[:1])[0].value()
     else:
-        own = yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8"))
-        places = own.get("hydra", {}).get("searchpath", [])
+        places = command_yaml(name).get("hydra", {}).get("searchpath", [])
     return [place for place in places if isinstance(place, str)] if isinstance(places, list) else []
 
 
@@ -151,13 +149,8 @@ def option_names(group: str) -> list[str]:
 
 def default_options(name: str) -> dict[str, Any]:
     """Return the default option of each group in a command's YAML."""
-    entries = yaml.safe_load((CONF / f"{name}.yaml").read_text())["defaults"]
-    return {
-        group: option
-        for entry in entries
-        if isinstance(entry, dict)
-        for group, option in entry.items()
-    }
+    entries = [e for e in command_yaml(name)["defaults"] if isinstance(e, dict)]
+    return {group: option for entry in entries for group, option in entry.items()}
 
 
 def option_problems(name: str, argument: str) -> list[str]:

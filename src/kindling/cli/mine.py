@@ -43,11 +43,7 @@ def main(root: Path = CONF.parent) -> None:
 
 
 def check_name(name: str, root: Path) -> None:
-    """Refuse a name that pip could not install, or would take for another package.
-
-    Raises:
-        InputError: with a name that could be used.
-    """
+    """Refuse a name that pip could not install, or would take for another package."""
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         fit = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-0123456789") or "my-project"
         raise InputError(f"NAME={name}: use lowercase letters, digits and -: {fit}")
@@ -57,11 +53,7 @@ def check_name(name: str, root: Path) -> None:
 
 
 def check_kept(kept: list[str], root: Path) -> None:
-    """Refuse to keep a model that is not there.
-
-    Raises:
-        InputError: naming the nearest.
-    """
+    """Refuse to keep a model that is not there."""
     there = models(root)
     for name in kept:
         if name not in there:
@@ -69,11 +61,7 @@ def check_kept(kept: list[str], root: Path) -> None:
 
 
 def check_committed(root: Path) -> None:
-    """Refuse to change files of which git has no copy.
-
-    Raises:
-        InputError: saying which, or that this is not a git repository.
-    """
+    """Refuse to change files of which git has no copy."""
     words = ["git", "-C", str(root), "status", "--porcelain"]
     try:
         done = subprocess.run(words, capture_output=True, text=True)

@@ -45,21 +45,13 @@ def main(root: Path = CONF.parent) -> None:
 
 
 def check_kind(kind: str) -> None:
-    """Refuse a kind without templates.
-
-    Raises:
-        InputError: naming the nearest kind.
-    """
+    """Refuse a kind without templates."""
     if kind not in KINDS:
         raise InputError(f"KIND={kind}: there is no such kind{nearest(kind, list(KINDS))}")
 
 
 def check_name(name: str, root: Path) -> None:
-    """Refuse a name that is invalid or taken in Python, YAML or this project.
-
-    Raises:
-        InputError: with the reason.
-    """
+    """Refuse a name that is invalid or taken in Python, YAML or this project."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise InputError(f"NAME={name}: use lowercase letters, digits and _: my_model")
     if keyword.iskeyword(name) or name in YAML_WORDS:

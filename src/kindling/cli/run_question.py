@@ -8,14 +8,13 @@ and completion lack these keys, and they are checked once the model is there.
 import os
 from pathlib import Path
 
-import yaml
 from hydra._internal.utils import get_args_parser
 
 from src.kindling.config import question
 from src.kindling.config.source import UnreadableError
 from src.kindling.errors import InputError
 from src.kindling.files import bounded, run_directory
-from src.kindling.layout import CONF, Plain
+from src.kindling.layout import Plain, command_yaml
 
 
 def check(checkpoint: Path, asked: Plain) -> None:
@@ -77,8 +76,7 @@ def _asked(name: str, typed: list[str]) -> tuple[str, Path]:
 
 def _settings(name: str) -> Plain:
     """Return the keys of a command and their defaults."""
-    texts = [(CONF / f"{n}.yaml").read_text(encoding="utf-8") for n in ("command", name)]
-    return {key: value for text in texts for key, value in yaml.safe_load(text).items()}
+    return command_yaml("command") | command_yaml(name)
 
 
 def _of(checkpoint: Path) -> tuple[question.Parameters, list[str]]:

@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 from src.kindling.cli import composition
 from src.kindling.errors import InputError
 from src.kindling.files import sweep_links
-from src.kindling.layout import Plain, conf_folders
+from src.kindling.layout import Plain, conf_texts
 from src.kindling.process import signals
 
 GRACE = 30.0  # seconds that a job may take to save
@@ -35,16 +35,13 @@ def is_asked_for(name: str, arguments: list[str]) -> bool:
     parsed = get_args_parser().parse_args(arguments)
     if parsed.multirun:
         return True
-    texts = [*parsed.overrides, *_yamls_that_mention("MULTIRUN")]
-    if parsed.help or parsed.hydra_help or not any("MULTIRUN" in text.upper() for text in texts):
+    if parsed.help or parsed.hydra_help:
+        return False
+    yamls = (text for _, _, text in conf_texts() if "MULTIRUN" in text)
+    if not any("MULTIRUN" in text.upper() for text in (*parsed.overrides, *yamls)):
         return False
     with composition.initialized():
         return bool(_configuration(name, parsed.overrides).hydra.mode == RunMode.MULTIRUN)
-
-
-def _yamls_that_mention(word: str) -> list[str]:
-    paths = [path for folder in conf_folders() for path in folder.rglob("*.yaml")]
-    return [text for path in paths if word in (text := path.read_text(encoding="utf-8"))]
 
 
 def _configuration(name: str, overrides: list[str]) -> DictConfig:
@@ -87,11 +84,7 @@ def check(name: str, arguments: list[str]) -> set[str]:
 
 
 def _check_values(sweeps: list[Override], typed: list[Override]) -> None:
-    """Refuse a sweep without values, and one of several for a key, of which Hydra takes the last.
-
-    Raises:
-        InputError: naming the override.
-    """
+    """Refuse a sweep without values, and several for one key, of which Hydra takes the last."""
     keys = [override.get_key_element() for override in typed]
     for override, key in zip(typed, keys, strict=True):
         if override.is_sweep_override() and keys.count(key) > 1:

@@ -29,9 +29,6 @@ def check(trainer: Plain, overrides: Sequence[str]) -> None:
     Args:
         trainer: the settings of the Trainer.
         overrides: what the command line sets: ["trainer.limit_val_batches=0", ...].
-
-    Raises:
-        InputError: naming the setting, and the one that leaves it without effect.
     """
     for key, other in [] if trainer["fast_dev_run"] else _typed(trainer, overrides):
         raise InputError(

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from src.kindling.errors import InputError
-from src.kindling.layout import Plain, conf_folders, flat
+from src.kindling.layout import Plain, conf_texts, flat
 
 MASK = "***"
 VARIABLE = re.compile(r"\$\{oc\.env:([A-Za-z_]\w*)(?:,([^${}]*))?\}")
@@ -40,8 +40,8 @@ _seen: set[str] = set()  # other secrets in the settings of this process
 def environment_of_conf() -> set[tuple[str, str, str]]:
     """Return the references to environment variables in conf/: ("logger", "token", "${...}")."""
     found = set()
-    for path in (path for folder in conf_folders() for path in folder.rglob("*.yaml")):
-        if "${oc.env:" not in (text := path.read_text(encoding="utf-8")):
+    for _, path, text in conf_texts():
+        if "${oc.env:" not in text:
             continue
         top = None if "@package _global_" in text else path.parent.name
         for key, value in flat(yaml.safe_load(text)).items():
@@ -144,11 +144,7 @@ def as_stored(arguments: Plain, settings: Plain) -> Plain:
 
 
 def check_complete(settings: Plain) -> None:
-    """Refuse stored settings that contain a masked value.
-
-    Raises:
-        InputError: naming the key and how to set its value.
-    """
+    """Refuse stored settings that contain a masked value."""
     if lost := [key for key, value in flat(settings).items() if value == MASK]:
         raise InputError(
             f"{lost[0]}: its value looked like a secret and was not stored; set it again, or use"

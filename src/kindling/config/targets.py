@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from src.kindling.errors import InputError, first_line
-from src.kindling.layout import CONF, Plain, conf_folders
+from src.kindling.layout import CONF, Plain, conf_texts
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten times as fast
 
@@ -22,7 +22,7 @@ def allowed_targets() -> set[tuple[str, str, Any]]:
         InputError: conf/ contains no `_target_`, so it is not this project's.
     """
     found = set()
-    for tops, _, place, value in _instructions("**/*.yaml"):
+    for tops, _, place, value in _instructions():
         found |= {(top, place[-1], value) for top in tops or place[:1]}
     if "_target_" not in {key for _, key, _ in found}:
         raise InputError(f"{CONF}: no YAML contains a _target_")
@@ -46,21 +46,18 @@ def option(group: str, target: str) -> str | None:
 Instruction = tuple[tuple[str, ...], Path, tuple[Any, ...], Any]
 
 
-def _instructions(pattern: str) -> Iterator[Instruction]:
+def _instructions(pattern: str = "**/*.yaml") -> Iterator[Instruction]:
     """Yield what YAMLs tell Hydra to build: the groups by folders, the file, the keys, the value.
 
     An option may lie in a folder of a group (conf/callbacks/mine/ema.yaml), or in a group of conf/
     for another (conf/tuned/optimizer). A YAML that sets keys of the whole configuration has none.
     """
-    for folder in conf_folders():
-        for path in sorted(folder.glob(pattern)):
-            text = path.read_text(encoding="utf-8")
-            parts = path.relative_to(folder).parts[:-1]
-            tops = () if "@package _global_" in text else parts
-            try:
-                yield from ((tops, path, *found) for found in _of_file(text))
-            except (yaml.YAMLError, ValueError) as error:
-                raise InputError(f"{path}: {first_line(error)}") from None
+    for folder, path, text in conf_texts(pattern):
+        tops = () if "@package _global_" in text else path.relative_to(folder).parts[:-1]
+        try:
+            yield from ((tops, path, *found) for found in _of_file(text))
+        except (yaml.YAMLError, ValueError) as error:
+            raise InputError(f"{path}: {first_line(error)}") from None
 
 
 @functools.lru_cache(maxsize=1024)  # each run of a sweep or a study reads all of conf/

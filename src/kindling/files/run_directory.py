@@ -130,9 +130,6 @@ def check_parts(run: Path) -> None:
     """Refuse a run directory that has a link, pipe, device, or folder among its files.
 
     A run writes none of these. Through a link, a command would read or write outside the directory.
-
-    Raises:
-        InputError: naming it.
     """
     for path in _parts(run):
         try:

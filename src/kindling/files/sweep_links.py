@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from src.kindling.errors import printable
+from src.kindling.process.environment import variable
 
 VARIABLE = "KINDLING_SWEEP"  # tells the processes of a launcher which sweep their jobs are of
 
@@ -38,11 +39,8 @@ def kept(words: Sequence[str], log_dirs: Iterable[str]) -> Iterator[list[Path]]:
         if folder.is_dir():
             line = f"continuing the sweep of {folder}; without this folder it starts from its first"
             print(printable(f"{line} job"), flush=True)
-    os.environ[VARIABLE] = name
-    try:
+    with variable(VARIABLE, name):
         yield folders
-    finally:
-        del os.environ[VARIABLE]
 
 
 def remove(folders: Iterable[Path]) -> None:

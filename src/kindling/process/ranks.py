@@ -2,29 +2,22 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+
+from src.kindling.process.environment import variable
 
 VARIABLE = "KINDLING_RUN_DIRECTORY"  # the run directory, for other ranks than 0
 FIRST = "KINDLING_FIRST_RANK"  # the first global rank on this host; unset on the host of rank 0
 
 
-@contextlib.contextmanager
-def exported(run: Path) -> Iterator[None]:
+def exported(run: Path) -> AbstractContextManager[None]:
     """Pass the run directory to the processes that this one launches within the block.
 
     A later command of the same process must not inherit it: its ranks would join this run.
     """
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = str(run)
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop(VARIABLE, None)
-        else:
-            os.environ[VARIABLE] = before
+    return variable(VARIABLE, str(run))
 
 
 def follow(run: Path, first: int = 0) -> None:

@@ -41,13 +41,11 @@ class Seeding(Callback):
         # read the checkpoint, whose state of the loader it would ignore: let it do so again.
         trainer.fit_loop._combined_loader = None
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Seed before a run that is resumed inside an epoch fetches its next batch."""
+    def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Seed before the next batch is fetched: the first of an epoch, or of a resumed run."""
         self.randomness.seed_fetch(trainer.global_step)
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Seed before the first batch of the epoch is fetched."""
-        self.randomness.seed_fetch(trainer.global_step)
+    on_train_epoch_start = on_train_batch_end = on_train_start  # type: ignore[assignment]
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -55,10 +53,6 @@ class Seeding(Callback):
         """Seed before the training step."""
         part = batch_idx % trainer.accumulate_grad_batches
         self.randomness.seed_batch(trainer.global_step, part)
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Seed before the next batch is fetched."""
-        self.randomness.seed_fetch(trainer.global_step)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Seed before the next batch is fetched: the validation may have drawn random numbers."""
@@ -77,15 +71,11 @@ class Seeding(Callback):
         if manual["total"]["completed"] > automatic["optimizer"]["step"]["total"]["completed"]:
             automatic["optimizer"]["step"] = manual
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def teardown(self, *_: Any) -> None:
         """Restore the default treatment of small numbers."""
         torch.set_flush_denormal(False)
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        """Restore the default treatment of small numbers."""
-        torch.set_flush_denormal(False)
+    on_exception = teardown  # type: ignore[assignment]
 
     def steps_until_next(self, trainer: Any) -> float:
         """Need no call between steps: src/kindling/speed seeds each step of a call by itself."""

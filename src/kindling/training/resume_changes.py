@@ -26,11 +26,7 @@ def changes(old: Any, new: Plain) -> Changes:
 
 
 def check_allowed(run: Path, found: Changes, allow: bool) -> None:
-    """Refuse changes without `allow_changes`, except for a longer run.
-
-    Raises:
-        InputError: listing each.
-    """
+    """Refuse changes without `allow_changes`, except for a longer run."""
     asked = {key: pair for key, pair in found.items() if not _is_longer(key, *pair)}
     if asked and not allow:
         lines = [f"{key}: {short_repr(a)} -> {short_repr(b)}" for key, (a, b) in asked.items()]
@@ -47,11 +43,7 @@ def _is_longer(key: str, old: Any, new: Any) -> bool:
 
 
 def check_possible(found: Changes) -> None:
-    """Refuse changes that the state in the checkpoint rules out.
-
-    Raises:
-        InputError: naming the key, the reason, and what to do instead.
-    """
+    """Refuse changes that the state in the checkpoint rules out."""
     for key, reason in INCOMPATIBLE.items():
         if key not in found:
             continue

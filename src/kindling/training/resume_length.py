@@ -64,11 +64,7 @@ def _patience(settings: Plain) -> dict[str, str]:
 
 
 def check_length(run: Path, content: Any, settings: Plain, found: Changes) -> None:
-    """Refuse to make a run shorter than it is, or longer than early stopping lets it be.
-
-    Raises:
-        InputError: naming the setting, and for early stopping the command that works.
-    """
+    """Refuse to make a run shorter than it is, or longer than early stopping lets it be."""
     done = {"trainer.max_epochs": epochs_done(content), "trainer.max_steps": _steps(content)}
     for key, count in done.items():
         limit = settings["trainer"][key.removeprefix("trainer.")]
