@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src.kindling.cli import arguments, composition, run_question, sweep
+from src.kindling.cli import arguments, composition, sweep
 from src.kindling.config import masking
 from src.kindling.config.hydra_calls import BASE
 from src.kindling.errors import InputError, first_line, printable
@@ -71,7 +71,10 @@ class Command:
                 if not ranks.is_launched():  # Lightning adds Hydra settings for these ranks
                     arguments.check_settings(self.name, words)
                 arguments.strip_completion_line(self.name, self.words)
-                words = run_question.shown(self.name, words) if self.asks else words
+                if self.asks:
+                    from src.kindling.cli import run_question  # pydantic, for these commands alone
+
+                    words = run_question.shown(self.name, words)
                 if not sweep.is_asked_for(self.name, words):
                     words, self.of_run = arguments.split_resumed(self.name, words)
                 self.compose(words)

@@ -40,6 +40,7 @@ def curves(histories: dict[int, dict[str, Any]]) -> list[Picture]:
 
 
 def of_chart(chart: "Chart") -> Picture:
+    """Return a chart as a picture."""
     address = _address("image/svg+xml", chart.svg)
     return Picture(chart.title, chart.text, address, chart.is_wide)
 
