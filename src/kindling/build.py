@@ -22,7 +22,6 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from src.kindling import factories
 from src.kindling.callbacks.epoch_logs import EpochLogs
-from src.kindling.callbacks.loop import skip_empty_hooks
 from src.kindling.callbacks.monitors import Monitors
 from src.kindling.callbacks.own_checkpoints import OwnCheckpoints
 from src.kindling.config import masking
@@ -181,8 +180,6 @@ def build_trainer(settings: Plain, run: Path, callbacks: Sequence[Callback] = ()
             print(f"warning: {', '.join(finders)}: {FOUND}", file=sys.stderr)
     elif settings["steps_per_execution"] > 1 or settings["compile"]:
         _speed_up(trainer, settings)
-    else:
-        skip_empty_hooks(trainer)
     return trainer
 
 

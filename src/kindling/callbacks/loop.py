@@ -14,17 +14,6 @@ from lightning.pytorch.callbacks import Callback
 HOOKS = [name for name in vars(Callback) if name.startswith("on_") and "checkpoint" not in name]
 
 
-def skip_empty_hooks(trainer: Any) -> None:
-    """Replace the hooks that a callback does not define by None, which Lightning does not call.
-
-    Calling them, each inside a context of the profiler, took a tenth of a small step.
-    """
-    for callback in trainer.callbacks:
-        for name in HOOKS:
-            if getattr(getattr(callback, name), "__func__", None) is getattr(Callback, name):
-                setattr(callback, name, None)
-
-
 def ignore_signals(trainer: Any) -> None:
     """Keep Lightning's own signal handlers out.
 
@@ -77,8 +66,21 @@ def call_after_hooks(trainer: Any) -> None:
         call("after_epoch")
         loop._batches_that_stepped -= 1
 
+    if type(loop).__module__.startswith("lightning."):  # that of speed/ looks hooks up by itself
+        _skip_empty_hooks(trainer)
     loop.on_advance_end, validation.on_run_end = on_advance_end, on_run_end
     connector.update_train_epoch_metrics = update_train_epoch_metrics
+
+
+def _skip_empty_hooks(trainer: Any) -> None:
+    """Replace the hooks that a callback does not define by None, which Lightning does not call.
+
+    Calling them, each inside a context of the profiler, took a tenth of a small step.
+    """
+    for callback in trainer.callbacks:
+        for name in HOOKS:
+            if getattr(getattr(callback, name), "__func__", None) is getattr(Callback, name):
+                setattr(callback, name, None)
 
 
 def count_an_ended_epoch_once(trainer: Any) -> None:

@@ -78,7 +78,7 @@ class StopOnSignal(Checkpoint):
         if number := self._pending_on_any(trainer):
             raise signals.Stopped(number, f"stopped after the last step, {trainer.global_step}")
 
-    def teardown(self, *_: Any) -> None:
+    def teardown(self, *_: Any, stage: str = "") -> None:
         """From now on a signal ends the process at once."""
         self._stepping.close()
 

@@ -71,7 +71,7 @@ class Seeding(Callback):
         if manual["total"]["completed"] > automatic["optimizer"]["step"]["total"]["completed"]:
             automatic["optimizer"]["step"] = manual
 
-    def teardown(self, *_: Any) -> None:
+    def teardown(self, *_: Any, stage: str = "") -> None:
         """Restore the default treatment of small numbers."""
         torch.set_flush_denormal(False)
 

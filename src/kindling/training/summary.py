@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import torch
 
 from src.kindling import layout
+from src.kindling.callbacks.training_metrics import NAMES
 from src.kindling.errors import printable
 from src.kindling.layout import Plain, flat
 
@@ -21,13 +22,7 @@ USUAL = (
     "trainer.max_epochs",
     "trainer.precision",
 )
-HEALTH = frozenset(  # of callbacks/training_metrics.py: in metrics.json and the charts, not here
-    f"train/{name}"
-    for name in (
-        *("lr", "momentum", "gradient_norm", "update_to_weight"),
-        *("samples_per_second", "memory_mb"),
-    )
-)
+HEALTH = {*NAMES} - {"train/loss"}  # in metrics.json and the charts, not in the final table
 UNIMPORTANT = ("log_dir", "resume", "logger")  # where a run is kept, and who keeps its history
 
 

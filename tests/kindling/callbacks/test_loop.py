@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Callback, LambdaCallback
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.profilers import SimpleProfiler
 
-from src.kindling.callbacks.loop import skip_empty_hooks
+from src.kindling.callbacks.loop import call_after_hooks
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -52,7 +52,7 @@ def test_only_the_hooks_that_a_callback_defines_are_called() -> None:
         profiler=profiler,
         callbacks=[inherits, on_lambda],
     )
-    skip_empty_hooks(trainer)
+    call_after_hooks(trainer)
     trainer.fit(BoringModel())
     assert inherits.called == ["batch"] * 3 + ["epoch"] + ["batch"] * 3 + ["epoch"]
     assert len(ends) == 6
