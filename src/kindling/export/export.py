@@ -13,7 +13,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from src.kindling import build, restore
-from src.kindling.config.settings import check_options
+from src.kindling.config.values import check_options
 from src.kindling.errors import InputError
 from src.kindling.export import formats
 from src.kindling.export.calls import Answers, Call, differences, names, record

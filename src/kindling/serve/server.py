@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, PositiveInt
 
-from src.kindling.config.settings import check_options
+from src.kindling.config.values import check_options
 from src.kindling.errors import InputError, printable
 from src.kindling.layout import Plain
 from src.kindling.process import signals

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from src.kindling import layout
 from src.kindling.config import targets
 
 YAMLS = {
@@ -24,7 +25,7 @@ def _conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    monkeypatch.setattr(targets, "conf_folders", lambda: [tmp_path])
+    monkeypatch.setattr(layout, "conf_folders", lambda: [tmp_path])
 
 
 @pytest.mark.parametrize("name", ["Flat", "Nested", "Tried", "ForNet", "Always"])
