@@ -73,8 +73,6 @@ MUTATIONS = [
         ("if value is None or math.isnan(value):", "if value is None:"),
         ('value if mode == "min" else -value', "value"),
         ("if d.significant]", "]"),
-        ('recorded.get("metric") or ', ""),
-        ('recorded.get("mode") or ', ""),
         ('"trainer.devices": int(found[2])', '"trainer.devices": 1'),
         ('settings.get("trainer.num_nodes") in (None, 1)', "True"),
         ("k in shared or k.rpartition", "k.rpartition"),
@@ -82,6 +80,12 @@ MUTATIONS = [
         ('("log_dir", "resume", "seed", FOLD)', '("log_dir", "seed", FOLD)'),
         ('("log_dir", "resume", "seed", FOLD)', '("log_dir", "resume", "seed")'),
         ("min(runs, key=lambda run", "max(runs, key=lambda run"),
+    ),
+    *_of(
+        f"{R}/runs.py",
+        f"{T}/test_comparison.py",
+        ('recorded.get("metric") or ', ""),
+        ('recorded.get("mode") or ', ""),
     ),
     *_of(
         f"{R}/runs.py",
