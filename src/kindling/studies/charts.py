@@ -12,10 +12,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from src.kindling.chart import Chart, new_axes, set_legend, set_scale
 from src.kindling.colors import BLUE, GRAY, VERMILION
-from src.kindling.studies import space, trials
+from src.kindling.studies import trials
 from src.kindling.studies.definition import Definition
 from src.kindling.studies.space import Dimension
-from src.kindling.studies.summary import importances, ranked
+from src.kindling.studies.summary import importances, ranked, shown
 
 BEST = 5  # trials that parallel coordinates highlight
 Numbered = dict[int, FrozenTrial]
@@ -111,23 +111,19 @@ def _slice(numbered: Numbered, best: list[int], dimension: Dimension, metric: st
         set_scale(axes, [value for _, value in points.values()])
     text = f"{metric} by {dimension.key}, {len(points)} trials."
     if best[0] in points:
-        text += f" The best has {_shown(numbered[best[0]].params[dimension.key])}."
+        text += f" The best has {shown(numbered[best[0]].params[dimension.key])}."
     return Chart(f"{metric} by {dimension.key}", figure, text)
 
 
 def _ticks(axes: Axes, dimension: Dimension) -> None:
     found: Any = dimension.distribution
     if isinstance(found, CategoricalDistribution):
-        names = [_shown(choice)[:16] for choice in found.choices]
+        names = [shown(choice)[:16] for choice in found.choices]
         axes.set_xticks(range(len(names)), names, rotation=30 if len(names) > 4 else 0)
         axes.set_xlim(-0.5, len(names) - 0.5)
     elif found.log:
         axes.set_xscale("log")
         axes.tick_params(axis="x", which="both", rotation=30, labelsize=8)
-
-
-def _shown(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else space.text(value)
 
 
 def _parallel(numbered: Numbered, best: list[int], definition: Definition) -> Iterator[Chart]:
@@ -151,7 +147,7 @@ def _parallel(numbered: Numbered, best: list[int], definition: Definition) -> It
     names += [f"{metric}\n{low:.3g} to {max(values):.3g}"]
     axes.set_xticks(range(len(names)), names, fontsize=8)
     axes.set_yticks([0, 1], ["low", "high"])
-    told = [f"trial {n}: " + ", ".join(f"{k} {_shown(v)}" for k, v in complete[n].params.items())
+    told = [f"trial {n}: " + ", ".join(f"{k} {shown(v)}" for k, v in complete[n].params.items())
             for n in best if n in complete]  # fmt: skip
     title = f"the best {len(told)} among all complete trials"
     yield Chart(title, figure, f"Settings of the best, of {len(complete)}: {'; '.join(told)}.")
@@ -171,4 +167,4 @@ def _height(dimension: Dimension, trial: FrozenTrial) -> float:
 
 def _range(dimension: Dimension) -> str:
     first, *_, last = [*dimension.samples, dimension.samples[-1]]
-    return f"{_shown(first)} to {_shown(last)}"
+    return f"{shown(first)} to {shown(last)}"

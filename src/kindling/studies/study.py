@@ -64,24 +64,10 @@ def open_study(settings: StudySettings, recipe: Recipe, log_dir: str) -> OpenStu
     url = storage.url_of(settings.storage, folder)
     study = existing(name, url, folder, settings.heartbeat)
     if study is None:
-        return _start(name, url, folder, settings, recipe)
-    if settings.allow_changes and recipe.dimensions:
+        study = _start(name, url, folder, settings, recipe)
+    elif settings.allow_changes and recipe.dimensions:
         metric.chosen(definition.of(study).metrics, [], recipe)
     known = definition.joined(study, _given(settings, recipe), settings.allow_changes)
-    return _opened(study, known, url, folder, settings)
-
-
-def quiet_optuna() -> None:
-    """Leave to this project's own lines what Optuna says of trials."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    # Of a report that a resumed trial repeats.
-    warnings.filterwarnings("ignore", message="The reported value is ignored")
-
-
-def _opened(
-    study: Study, known: Definition, url: str, folder: Path, settings: StudySettings
-) -> OpenStudy:
     recipe = Recipe(known.overrides, known.dimensions)
     _check_seeds(settings, known.seeds, recipe)
     guesses = [recipe.completed(guess) for guess in settings.guesses]
@@ -92,6 +78,14 @@ def _opened(
     sampler = _sampler(settings, known.seed, recipe, known.metrics)
     study.pruner = settings.pruner
     return OpenStudy(settings, study, known, recipe, url, folder, sampler)
+
+
+def quiet_optuna() -> None:
+    """Leave to this project's own lines what Optuna says of trials."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    # Of a report that a resumed trial repeats.
+    warnings.filterwarnings("ignore", message="The reported value is ignored")
 
 
 def existing(name: str, url: str, folder: Path, heartbeat: int = 10) -> Study | None:
@@ -140,7 +134,7 @@ def _given(settings: StudySettings, recipe: Recipe) -> Plain:
     return given
 
 
-def _start(name: str, url: str, folder: Path, settings: StudySettings, recipe: Recipe) -> OpenStudy:
+def _start(name: str, url: str, folder: Path, settings: StudySettings, recipe: Recipe) -> Study:
     """Make a study, unless another worker has just made it."""
     if settings.trials == 0:
         raise unknown("study.name", folder)
@@ -176,8 +170,7 @@ def _start(name: str, url: str, folder: Path, settings: StudySettings, recipe: R
             f" only; for several, study.storage={storage.EXAMPLE}",
             file=sys.stderr,
         )
-    known = definition.joined(study, _given(settings, recipe), settings.allow_changes)
-    return _opened(study, known, url, folder, settings)
+    return study
 
 
 def _check_seeds(settings: StudySettings, seeds: int, recipe: Recipe) -> None:

@@ -3,7 +3,6 @@
 import math
 import shlex
 import warnings
-from typing import Any
 
 import optuna
 from optuna import Study
@@ -13,6 +12,7 @@ from src.kindling import layout
 from src.kindling.studies import space, trials
 from src.kindling.studies.definition import Definition
 from src.kindling.studies.recipe import Recipe
+from src.kindling.studies.space import Value
 from src.kindling.studies.study import OpenStudy
 
 SHOWN = 5  # of the best trials
@@ -75,16 +75,15 @@ def table(entries: list[tuple[int, FrozenTrial]], definition: Definition) -> lis
     rows = [["trial", *definition.metrics, *keys]]
     for number, trial in entries:
         values = [f"{value:.6g}" for value in trial.values]
-        recipe = "recipe" if number == 0 else "-"
-        rows.append([str(number), *values, *(_shown(trial.params, key, recipe) for key in keys)])
+        absent = "recipe" if number == 0 else "-"
+        drawn = [shown(trial.params[key]) if key in trial.params else absent for key in keys]
+        rows.append([str(number), *values, *drawn])
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     return ["  " + "  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
 
 
-def _shown(drawn: dict[str, Any], key: str, without: str) -> str:
-    if key not in drawn:
-        return without
-    value = drawn[key]
+def shown(value: Value) -> str:
+    """Return a drawn value with four digits."""
     return f"{value:.4g}" if isinstance(value, float) else space.text(value)
 
 
