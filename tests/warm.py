@@ -148,9 +148,9 @@ def skip_waits() -> None:
 
     composed = Hydra.get_mode
 
-    def get_mode(self, config_name, overrides, *more):  # Hydra 1.4 passes more
+    def get_mode(self, config_name, overrides, **more):  # Hydra 1.4 passes more
         named = any("hydra.mode" in word for word in overrides)
-        return composed(self, config_name, overrides, *more) if named else None
+        return composed(self, config_name, overrides, **more) if named else None
 
     Hydra.get_mode = get_mode
     os.fsync = os.fstat  # it refuses a closed file too

@@ -22,6 +22,8 @@ OPTIONS = {
     "port": Annotated[int, Field(ge=0, lt=2**16)],
 }
 LOOK = 0.05  # seconds between two looks for a signal
+HEAD_SECONDS, HEAD_BYTES = 10, 2**16  # for the headers of a request
+DRAIN_SECONDS = 60  # after a signal, for answers; a client may never read its own
 LEAVE = 0.5  # seconds for clients to be told that their connection closes
 
 
@@ -57,9 +59,10 @@ def serve(find: Callable[[], Path], settings: Plain) -> None:
         service = Service(find, {key: settings[key] for key in LIMITS})
         config = uvicorn.Config(
             create_app(service),
-            log_level="error",  # a warning per refused client would fill a disk
+            log_level="critical",  # a line per client that misbehaves would fill a disk
             access_log=False,
             limit_concurrency=settings["max_connections"],
+            http=bounded_protocol(),
         )
         address = f"http://{HOSTS[0]}:{port.getsockname()[1]}"
         line = f"{service.served.checkpoint}: {address}/predict, /health, /docs"
@@ -68,6 +71,44 @@ def serve(find: Callable[[], Path], settings: Plain) -> None:
             runner.run(_until_signal(Server(config), port, service))
         number = signals.pending_signal()
     raise signals.Stopped(number, f"stopped after {service.answered} answers")
+
+
+def bounded_protocol() -> Any:
+    """Return uvicorn's protocol, extended to close a connection whose headers do not end.
+
+    httptools collects headers of any size, and uvicorn waits for them for ever.
+    """
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    class Bounded(HttpToolsProtocol):
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self.await_headers()
+
+        def await_headers(self) -> None:
+            self.size, self.timer = 0, self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+        def data_received(self, data: bytes) -> None:
+            self.size += len(data)
+            super().data_received(data)
+            if self.size > HEAD_BYTES and not self.timer.cancelled():
+                self.transport.close()
+
+        def on_headers_complete(self) -> None:
+            self.timer.cancel()
+            super().on_headers_complete()
+
+        def on_response_complete(self) -> None:
+            is_last = not self.pipeline  # else the headers of the next request are here
+            super().on_response_complete()
+            if is_last and not self.transport.is_closing():
+                self.await_headers()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.timer.cancel()
+            super().connection_lost(exc)
+
+    return Bounded
 
 
 def listening(port: int) -> socket.socket:
@@ -113,4 +154,7 @@ async def _until_signal(server: Any, listener: socket.socket, service: Service) 
     await asyncio.gather(*accepted)
     await asyncio.sleep(LEAVE)
     server.should_exit = True
+    await asyncio.wait([running], timeout=DRAIN_SECONDS)
+    for connection in list(server.server_state.connections):
+        connection.transport.abort()
     await running

@@ -1,10 +1,12 @@
 """The server under load: a reload and a SIGTERM in it lose no answer."""
 
+import contextlib
 import http.client
 import json
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -32,13 +34,22 @@ pytest.importorskip("uvicorn")
 SECONDS = 6  # under load; a reload and a SIGTERM are in it
 CLIENTS = 16  # that keep their connection
 FRESH = 100  # that open one per question: most of them wait to be accepted
+# The server, with less patience for its last clients.
+IMPATIENT = """
+import runpy
+from src.kindling.serve import server
+server.DRAIN_SECONDS = 1
+runpy.run_module("src.serve", run_name="__main__", alter_sys=True)
+"""
 
 
 class Server:
     """`python -m src.serve` on a free port."""
 
-    def __init__(self, command: Command, *arguments: str) -> None:
-        words = [*PYTHON, "-W", "error", "-m", "src.serve", "port=0", "threads=1", *arguments]
+    def __init__(
+        self, command: Command, *arguments: str, start: tuple[str, ...] = ("-m", "src.serve")
+    ) -> None:
+        words = [*PYTHON, "-W", "error", *start, "port=0", "threads=1", *arguments]
         self.process = subprocess.Popen(
             [*words, f"log_dir={command.log_dir}"],
             env=environment(),
@@ -112,6 +123,34 @@ def test_it_answers_as_predict_does_and_refuses_in_one_line(
 def test_a_taken_port_is_one_line(server: Server, command: Command) -> None:
     refused = command("serve", f"port={server.port}", status=2).stderr
     assert refused.startswith(f"error: port={server.port}: Address already in use")
+
+
+def test_headers_that_do_not_end_close_their_connection(server: Server) -> None:
+    start = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+    with (
+        socket.create_connection(("127.0.0.1", server.port), timeout=30) as slow,
+        socket.create_connection(("127.0.0.1", server.port), timeout=30) as large,
+    ):
+        for client, words in ((slow, start), (large, start + b"x: " + b"a" * 100_000)):
+            client.sendall(words)
+            with contextlib.suppress(ConnectionResetError):
+                assert client.recv(1) == b""
+    assert server.predict("{}")[0] == 200
+
+
+def test_a_client_that_reads_no_answer_does_not_prevent_the_end(command: Command) -> None:
+    server = Server(command, start=("-c", IMPATIENT))
+    body = b'{"numbers": "1..1000"}'
+    head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(5)
+        client.connect(("127.0.0.1", server.port))
+        with contextlib.suppress(TimeoutError):  # it waits for its answers to be read
+            client.sendall((head.encode() + body) * 400)
+        server.process.send_signal(signal.SIGTERM)
+        printed, _ = server.process.communicate(timeout=60)
+    assert (server.process.returncode, "Traceback" in printed) == (143, False)
 
 
 def test_a_reload_takes_the_new_checkpoint_or_keeps_the_old(
