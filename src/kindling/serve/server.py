@@ -145,7 +145,7 @@ def accept_waiting(server: Any, listener: socket.socket) -> list[Any]:
 async def _until_signal(server: Any, listener: socket.socket, service: Service) -> None:
     """Serve until a signal; then close each connection after the answer that it waits for."""
     running = asyncio.create_task(server.serve(sockets=[listener]))
-    while not signals.pending_signal() and not running.done():
+    while not (server.started and signals.pending_signal()) and not running.done():
         await asyncio.sleep(LOOK)
     service.stopping = True
     accepted = accept_waiting(server, listener)

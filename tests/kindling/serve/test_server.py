@@ -85,12 +85,7 @@ def command(command: Command) -> Command:
 @pytest.fixture
 def server(command: Command) -> Iterator[Server]:
     one = Server(command, "max_bytes=10000", "max_rows=500")
-    for _ in range(100):
-        try:
-            one.ask("GET", "/health")
-            break
-        except OSError:
-            time.sleep(0.1)
+    one.ask("GET", "/health")  # the kernel accepts its connection before the server does
     yield one
     one.process.kill()
     one.process.communicate()
@@ -140,6 +135,7 @@ def test_headers_that_do_not_end_close_their_connection(server: Server) -> None:
 
 def test_a_client_that_reads_no_answer_does_not_prevent_the_end(command: Command) -> None:
     server = Server(command, start=("-c", IMPATIENT))
+    server.ask("GET", "/health")
     body = b'{"numbers": "1..1000"}'
     head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
     with socket.socket() as client:
@@ -151,6 +147,13 @@ def test_a_client_that_reads_no_answer_does_not_prevent_the_end(command: Command
         server.process.send_signal(signal.SIGTERM)
         printed, _ = server.process.communicate(timeout=60)
     assert (server.process.returncode, "Traceback" in printed) == (143, False)
+
+
+def test_a_signal_before_the_first_question_ends_it(command: Command) -> None:
+    server = Server(command)
+    server.process.send_signal(signal.SIGTERM)
+    server.process.communicate(timeout=60)
+    assert server.process.returncode == 143
 
 
 def test_a_reload_takes_the_new_checkpoint_or_keeps_the_old(
