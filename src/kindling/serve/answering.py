@@ -67,17 +67,12 @@ class Served:
             except Exception:  # one of them: each by itself then
                 parts = None
             if parts is not None:
-                return [self._rows(*pair) for pair in zip(inputs, parts, strict=True)]
-        return [self._alone(one) for one in inputs]
+                return [self._rows(one, part) for one, part in zip(inputs, parts, strict=True)]
+        return [self._rows(one) for one in inputs]
 
-    def _alone(self, inputs: Any) -> prediction.Rows | Exception:
+    def _rows(self, inputs: Any, outputs: Any = None) -> prediction.Rows | Exception:
         try:
-            return self._rows(inputs, prediction.ask(self.model, inputs))
-        except Exception as error:
-            return error
-
-    def _rows(self, inputs: Any, outputs: Any) -> prediction.Rows | Exception:
-        try:
+            outputs = prediction.ask(self.model, inputs) if outputs is None else outputs
             return prediction.as_rows(self.data, self.model, inputs, outputs)
         except Exception as error:
             return error
