@@ -15,6 +15,8 @@ from tests.warm import PYTHON
 
 FRONT = ROOT / "README.md"
 READMES = [FRONT, *sorted(ROOT.glob("conf/**/README.md")), *sorted(ROOT.glob("src/**/README.md"))]
+PAGES = sorted({*READMES, *ROOT.glob("src/**/*.md")})
+ALTERNATIVES = ROOT / "src" / "kindling" / "ALTERNATIVES.md"
 SCRATCH = ("src", "conf", "tests", "pyproject.toml", "Makefile", "README.md")
 
 
@@ -115,13 +117,26 @@ def test_an_error_reads_as_the_text_says(readme: Path, tmp_path: Path) -> None:
             assert run(shlex.join(words), ROOT, status=2).stderr.splitlines() == printed
 
 
-@pytest.mark.parametrize("readme", READMES, ids=shown)
+@pytest.mark.parametrize("readme", PAGES, ids=shown)
 def test_links_and_pictures_are_there(readme: Path) -> None:
-    targets = re.findall(r"\]\((?!https?://|#)([^)#]+)(?:#[^)]*)?\)", text_of(readme))
+    link = r"(?:\]\(|^\[[^\]]+\]: )(?!https?://|#)([^)#\s]+)"
+    targets = re.findall(link, text_of(readme), re.MULTILINE)
     places = [(readme.parent / target).resolve() for target in targets]
     rooms = [ROOT / path for path in DELETED]  # by the owner, who may have left a link to them
     kept = [place for place in places if not any(place.is_relative_to(room) for room in rooms)]
     assert [place for place in kept if not place.exists()] == []
+
+
+def test_each_cell_about_alternatives_has_a_source() -> None:
+    sources = re.findall(r"^\[([^\]]+)\]: (\S+)$", text_of(ALTERNATIVES), re.MULTILINE)
+    lines = [line for line in text_of(ALTERNATIVES).splitlines() if line.startswith("| ")]
+    header, *rows = [line.removesuffix("|").split("|")[2:] for line in lines]
+    assert {len(row) for row in rows} == {len(header)}
+    cells = [re.findall(r"\]\[([^\]]+)\]", cell) for row in rows for cell in row if cell.strip()]
+    assert all(cells)
+    assert sorted({name for cell in cells for name in cell}) == sorted(name for name, _ in sources)
+    own = set(re.findall(r"\]\[([^\]]+)\]", lines[1]))
+    assert all((Path(to).name.startswith("test_")) == (name in own) for name, to in sources)
 
 
 def test_pictures_are_small() -> None:
