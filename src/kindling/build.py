@@ -154,8 +154,8 @@ def check_shapes(data: Any, model: Any) -> None:
 
 def build_trainer(settings: Plain, run: Path, callbacks: Sequence[Callback] = ()) -> pl.Trainer:
     """Build the Trainer, with its loggers and callbacks."""
-    options = dict(settings["trainer"])
-    profiler = options.pop("profiler", None) or Unprofiled()
+    options = settings["trainer"]
+    profiler = {} if options.get("profiler") else {"profiler": Unprofiled()}
     with errors_from("logger"):
         loggers = [build_logger(node, run) for node in _nodes(settings, "logger").values()]
     with errors_from("callbacks"):
@@ -169,7 +169,7 @@ def build_trainer(settings: Plain, run: Path, callbacks: Sequence[Callback] = ()
             options,
             default_root_dir=os.path.join(".", run),  # not the home of a leading `~`
             logger=loggers or False,
-            profiler=profiler,
+            **profiler,
             callbacks=[*callbacks, Monitors(named), *named.values(), *installed],
             plugins=[ConfiguredCheckpointIO(masking.masked(settings))],
             enable_progress_bar="progress" in named,

@@ -1,15 +1,18 @@
 """Call Hydra so that 1.3 and 1.4 do the same, without a warning."""
 
 import inspect
+import warnings
 from typing import Any
 
 import hydra.utils
 
-from src.kindling.config.targets import nodes
 from src.kindling.layout import Plain
 
-LISTED = "_execution_whitelist_"  # the `_target_`s that may be built: an argument since Hydra 1.4
-IS_NEW = LISTED in inspect.signature(hydra.utils.instantiate).parameters
+# Without a list of the targets that may be built, Hydra 1.4 refuses what its blocklist names, as
+# 1.3.8 does, and says that 1.5 will want the list. With a list it refuses less of the blocklist,
+# and a function that returns a module, of which only the function is listed.
+UNLISTED = r"hydra\.utils\.instantiate\(\) resolved _target_="
+IS_NEW = "_execution_whitelist_" in inspect.signature(hydra.utils.instantiate).parameters
 BASE: Plain = {} if IS_NEW else {"version_base": "1.3"}  # 1.4 deprecates the argument
 
 
@@ -20,9 +23,10 @@ def instantiate(node: Plain, **known: Any) -> Any:
         node: the configuration of one object, and of the objects that it is built from.
         known: arguments that the configuration lacks.
     """
-    listed = {}
     if IS_NEW:
-        found = [value for place, value in nodes(node) if place and place[-1] == "_target_"]
-        listed = {LISTED: found}
-    # Pass one node: merging keyword arguments into it takes Hydra half of the time.
-    return hydra.utils.instantiate({**node, **known, "_convert_": "all"}, **listed)
+        warnings.filterwarnings("ignore", message=rf"\s*{UNLISTED}")
+    if not known:
+        return hydra.utils.instantiate({**node, "_convert_": "all"})
+    # Hydra 1.4 refuses a node with objects in it, and merging arguments of `instantiate` into it
+    # takes 1.3 half of the time; those of a partial are passed as they are.
+    return hydra.utils.instantiate({**node, "_convert_": "all", "_partial_": True})(**known)
