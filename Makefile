@@ -95,7 +95,7 @@ test-all: $(VENV)/.dev ## run all tests, the engine's too (minutes): ARGS="-k re
 test-gpu: $(VENV)/.dev # run the tests that need a GPU, on a machine that has one
 	@$(RUN) pytest -n 0 -m gpu $(ARGS)
 
-test-services: $(VENV)/.services $(VENV)/slurm # run the tests that need W&B, MLflow, SLURM, PostgreSQL
+test-services: $(VENV)/.services $(VENV)/slurm # run the tests of W&B, MLflow, SLURM, PostgreSQL, the next Hydra
 	@$(RUN) pytest -n 0 -m services $(ARGS)
 
 test-browser: $(VENV)/.browser # the dashboards and a report in a real Chromium or Chrome, which must be there
