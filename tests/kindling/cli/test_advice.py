@@ -330,7 +330,7 @@ OTHERS = [
     (f"compare {RUN} runs={RUN}", r"use (runs=) for all of them", f"{{1}}{RUN}"),
     (f"compare {RUN} metric=train/los", r"mean '(\S+)'", f"{RUN} metric={{1}}"),
     (f"report run={RUN} output=OUT/x.pdf", r"ends in (\.html)", f"run={RUN} output=OUT/x{{1}}"),
-    (f"export run={RUN} format=pt", r"mean '(\w+)'", f"run={RUN} format={{1}}"),
+    (f"export run={RUN} format=pt", r"'(pt2)'", f"run={RUN} format={{1}}"),
     (f"export run={RUN} format=pt2 output=OUT/x", r"ends in (\.pt2)", "{0}{1}"),
     (f"export run={RUN} opset=99", r"use (opset=\d+)", f"run={RUN} {{1}}"),
     (f"export run={RUN} opset=18 format=pt2", r"only (format=onnx) takes", f"run={RUN} {{1}}"),
