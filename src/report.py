@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from src.kindling.cli import command, composition
 from src.kindling.errors import InputError, printable
 from src.kindling.files.output import checked_output, write_output
-from src.kindling.layout import Plain
+from src.kindling.layout import Plain, install_extra
 from src.kindling.results import runs
 from src.kindling.results.page import RUNS, page, study_page
 
@@ -40,7 +40,7 @@ def _of_study(settings: Plain) -> tuple[str, Path, str]:
     """Return the page about a study, where to put it, and what it is about."""
     for needed in ("src.kindling.studies", "optuna"):
         if importlib.util.find_spec(needed) is None:
-            raise InputError(f"study: {needed} is missing; pip install -e '.[study]' brings Optuna")
+            raise InputError(f"study: {needed} is missing; {install_extra('study')} brings Optuna")
     from src.kindling.studies import report
 
     study = report.read(str(settings["study"]), str(settings["log_dir"]), settings["storage"])

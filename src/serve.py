@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from src.kindling.cli import command, composition
 from src.kindling.errors import InputError
 from src.kindling.files import run_directory
+from src.kindling.layout import install_extra
 
 
 @command.command("serve")
@@ -15,7 +16,7 @@ def main(config: DictConfig) -> None:
     """Serve the checkpoint that `run=` names until a signal comes."""
     settings = composition.resolved(config)
     if not all(importlib.util.find_spec(name) for name in ("fastapi_offline", "uvicorn")):
-        raise InputError("src.serve needs FastAPI and uvicorn; pip install -e '.[serve]'")
+        raise InputError(f"src.serve needs FastAPI and uvicorn; {install_extra('serve')}")
     run, log_dir = str(settings["run"]), settings["log_dir"]
     if not run.endswith(".ckpt"):
         run = str(run_directory.find(run, log_dir))  # a reload stays with this run

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from src.kindling.cli import arguments, command, composition
 from src.kindling.errors import InputError
-from src.kindling.layout import Plain
+from src.kindling.layout import Plain, install_extra
 from src.kindling.studies import command_line
 
 _arguments: list[str] = []  # of this command line
@@ -19,7 +19,7 @@ _training: list[str] = []  # those of src.train, with search words
 def _study(config: DictConfig) -> None:
     """Start a study, join it, or show it; compare the settings that it confirms."""
     if importlib.util.find_spec("optuna") is None:
-        raise InputError("src.study needs Optuna; pip install -e '.[study]' installs it")
+        raise InputError(f"src.study needs Optuna; {install_extra('study')} installs it")
     from src.kindling.studies import start
 
     confirmed = start.run(composition.resolved(config), list(_training), list(_arguments))

@@ -29,7 +29,7 @@ from src.kindling.config.hydra_calls import instantiate
 from src.kindling.errors import InputError, first_line
 from src.kindling.files.checkpoint import on_meta_device
 from src.kindling.files.stored_config import ConfiguredCheckpointIO
-from src.kindling.layout import Plain
+from src.kindling.layout import Plain, install_extra
 from src.kindling.process import garbage, ranks
 from src.kindling.process.devices import check_device
 from src.kindling.process.memory import keep_freed_memory, total_memory
@@ -233,7 +233,7 @@ def _missing_package(error: ModuleNotFoundError) -> str:
     extra = next((name for name in ("wandb", "mlflow", "dvclive") if name in str(error)), None)
     if extra is None:
         return str(error)
-    return f"{extra} is not installed; pip install -e '.[{extra}]' installs it"
+    return f"{extra} is not installed; {install_extra(extra)} installs it"
 
 
 def stem(module: Any) -> str:

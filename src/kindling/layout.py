@@ -137,6 +137,13 @@ def program(name: str) -> list[str]:
     return ["python", "-m", f"src.{name}"]
 
 
+def install_extra(extra: str) -> str:
+    """Return the command that installs an extra, for a clone or for the installed project."""
+    script, *module = program("train")
+    project = "-e '.{}'" if module else f"'{script.removesuffix('-train')}{{}}'"
+    return f"pip install {project.format(f'[{extra}]')}"
+
+
 def as_started(text: str) -> str:
     """Return a text with its commands in the form in which the user started this one."""
     return re.sub(r"python -m src\.(\w+)", lambda found: " ".join(program(found[1])), text)

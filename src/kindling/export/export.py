@@ -19,7 +19,7 @@ from src.kindling.export import formats
 from src.kindling.export.calls import Answers, Call, differences, names, record
 from src.kindling.export.program import Flat, explained, fits, shapes, trace
 from src.kindling.files.output import write_output
-from src.kindling.layout import Plain
+from src.kindling.layout import Plain, install_extra
 from src.kindling.training import summary
 from src.kindling.training.stages import has_stage
 
@@ -66,7 +66,7 @@ def check(options: Plain) -> None:
         if options[key] is not None and kind != "onnx":
             raise InputError(f"{key}={options[key]}: only format=onnx takes it")
     if missing := [name for name in PACKAGES[kind] if importlib.util.find_spec(name) is None]:
-        raise InputError(f"format={kind}: needs {missing[0]}; pip install -e '.[export]'")
+        raise InputError(f"format={kind}: needs {missing[0]}; {install_extra('export')}")
 
 
 def export(checkpoint: Path, output: Path, options: Plain) -> list[str]:

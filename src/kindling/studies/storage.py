@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 
 from src.kindling.errors import InputError, first_line
 from src.kindling.files import bounded
+from src.kindling.layout import install_extra
 
 FILE = "study.db"
 EXAMPLE = "postgresql://user@host/database"
@@ -123,7 +124,7 @@ def _connected(engine: Any) -> Iterator[Any]:
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, ImportError):
-        return "PostgreSQL needs psycopg; pip install -e '.[study]' installs it"
+        return f"PostgreSQL needs psycopg; {install_extra('study')} installs it"
     cause = getattr(error, "orig", None) or error
     return f"the server cannot be reached: {first_line(cause)}"
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 
-from src.kindling import restore
+from src.kindling import layout, restore
 from tests.conftest import ROOT, environment
 from tests.kindling import examples
 from tests.kindling.conftest import Command, compose
@@ -429,3 +429,18 @@ def test_what_a_gpu_trained_in_half_precision_is_tested_on_the_cpu(tmp_path: Pat
     settings = compose("trainer.precision=16-mixed")
     trainer = restore.build_tester(settings, "auto", tmp_path)
     assert trainer.precision == "32-true"
+
+
+@pytest.mark.parametrize(
+    ("started", "installs"),
+    [
+        ("src/train.py", "pip install -e '.[study]'"),
+        ("/venv/bin/kindling-train", "pip install 'kindling[study]'"),
+        ("/venv/bin/my-own-report", "pip install 'my-own[study]'"),
+    ],
+)
+def test_an_extra_is_installed_for_a_clone_or_for_the_installed_project(
+    started: str, installs: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [started])
+    assert layout.install_extra("study") == installs
