@@ -70,7 +70,9 @@ def serve(find: Callable[[], Path], settings: Plain) -> None:
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(_until_signal(Server(config), port, service))
         number = signals.pending_signal()
-    raise signals.Stopped(number, f"stopped after {service.answered} answers")
+    how = f"stopped after {service.answered} answers"
+    print(how, flush=True)
+    raise signals.Stopped(number, how)
 
 
 def bounded_protocol() -> Any:

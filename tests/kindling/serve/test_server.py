@@ -223,3 +223,5 @@ def test_nothing_is_lost_under_load_with_a_reload_and_a_sigterm(
     print(total)
     assert total["answered"] > 100
     assert (total["lost"], total["wrong"]) == (0, 0)
+    assert server.process.stdout is not None
+    assert server.process.stdout.read() == f"stopped after {total['answered']} answers\n"
