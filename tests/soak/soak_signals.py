@@ -19,11 +19,11 @@ from tests.kindling.process.test_signals import LINES, STATUS, listens
 SIGNALS = [number for number, _ in STATUS]
 RUNS = {
     "fizzbuzz": ("train", "trainer.max_epochs=300", "trainer.accelerator=cpu", *LINES),
-    "one_step_an_execution": (
+    "one_step_per_call": (
         *("train", "trainer.max_epochs=150", "trainer.accelerator=cpu", *LINES),
         *("steps_per_execution=1", "trainer.accumulate_grad_batches=2", "scheduler=plateau"),
     ),
-    "validations_amid_epochs": (
+    "validations_inside_epochs": (
         *("train", "model=two_layer_net", "trainer.accelerator=cpu", "data.rows=2000"),
         *("trainer.max_epochs=40", "trainer.val_check_interval=0.25", LINES[0]),
     ),

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import time
+import weakref
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -162,6 +163,7 @@ def opened(url: str, folder: Path, heartbeat: int) -> Storage:
             cause = getattr(error, "orig", None) or error
             raise InputError(f"{folder / FILE} cannot be opened: {first_line(cause)}") from None
         raise InputError(f"study.storage: {_reason(error)}") from None
+    weakref.finalize(storage, storage.engine.dispose)  # Optuna leaves the connections open
     if not sqlite:
         sqlalchemy.event.listen(storage.engine, "do_connect", _connect_patiently)
     return storage

@@ -10,6 +10,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from src.kindling.studies import charts, definition, report, trials
 from src.kindling.studies.definition import Definition
 from src.kindling.studies.report import read
+from src.kindling.studies.storage import opened
 from src.kindling.studies.study import quiet_optuna
 from tests.kindling.conftest import Command
 
@@ -33,7 +34,7 @@ def log_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     log_dir = tmp_path_factory.mktemp("logs")
     folder = log_dir / "study" / "kinds"
     folder.mkdir(parents=True)
-    storage = optuna.storages.RDBStorage(f"sqlite:///{folder}/study.db")
+    storage = opened(f"sqlite:///{folder}/study.db", folder, 60)
     found = Definition(["model=line"], SPACE, ["val/loss"], ["min"], 0, {})
     study = definition.create("kinds", storage, found)
     for number in range(6):
