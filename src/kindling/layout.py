@@ -140,8 +140,9 @@ def program(name: str) -> list[str]:
 def install_extra(extra: str) -> str:
     """Return the command that installs an extra, for a clone or for the installed project."""
     script, *module = program("train")
-    project = "-e '.{}'" if module else f"'{script.removesuffix('-train')}{{}}'"
-    return f"pip install {project.format(f'[{extra}]')}"
+    if module:
+        return f"pip install -e '.[{extra}]'"
+    return f"pip install '{script.removesuffix('-train')}[{extra}]'"
 
 
 def as_started(text: str) -> str:

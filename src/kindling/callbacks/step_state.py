@@ -1,4 +1,4 @@
-"""What the next step depends on besides Lightning's content of a checkpoint."""
+"""Save and restore what the next step needs in addition to Lightning's own checkpoint."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,9 +10,9 @@ from src.kindling.callbacks.loop import has_ended
 
 
 def saved(trainer: Any, model: nn.Module) -> dict[str, Any]:
-    """Return the latest metrics, gradients that wait for their step, and what is frozen.
+    """Return the latest metrics, the gradients of an unfinished step, and the frozen parts' names.
 
-    Frozen are parameters that are not trained, and modules that track no statistics.
+    A frozen part is a parameter that is not trained, or a module that tracks no statistics.
     """
     metrics = {name: _plain(value) for name, value in trainer.callback_metrics.items()}
     state = {
@@ -32,7 +32,7 @@ def restore_metrics(trainer: Any, state: dict[str, Any]) -> None:
 
 
 def restore(model: nn.Module, state: dict[str, Any]) -> None:
-    """Restore gradients, and freeze and unfreeze what was; older checkpoints do not say that."""
+    """Restore the gradients, and which parts are frozen if the checkpoint holds their names."""
     for name, part, flag in _flags(model) if state.get("frozen") is not None else ():
         setattr(part, flag, name not in state["frozen"])
     gradients = state.get("gradients", {})
@@ -64,7 +64,7 @@ def _plain(value: torch.Tensor) -> float | torch.Tensor:
 
 
 def _tensor(value: float | torch.Tensor) -> torch.Tensor:
-    """Return what `_plain` was given: of numbers, those that single precision holds are of it."""
+    """Undo `_plain`: a number becomes a float32 tensor if that is exact, else a float64 one."""
     if isinstance(value, torch.Tensor):
         return value
     double = torch.tensor(value, dtype=torch.float64)

@@ -34,10 +34,9 @@ def opened(path: Path) -> Iterator[TextIO]:
 
 
 def _log_failure(log: TextIO, failed: Any) -> None:
-    """Write the traceback of a failed thread to the log, and mostly to the console.
+    """Write the traceback of a failed thread to the log and, unless it is an OSError, the console.
 
-    Except an OSError: TensorBoard's writer passes it to the main thread, which reports it in one
-    line.
+    TensorBoard's writer passes an OSError to the main thread, which reports it in one line.
     """
     with contextlib.suppress(OSError, ValueError):  # a full disk; a thread that outlives the run
         log.write(masking.redacted("".join(traceback.format_exception(failed.exc_value))))

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def variable(name: str, value: str | None) -> Iterator[None]:
-    """Set a variable in this block, or with None unset it; then restore what was."""
+    """Set a variable within the block, or unset it if `value` is None; restore it afterwards."""
     before = os.environ.get(name)
     try:
         _set(name, value)

@@ -9,7 +9,7 @@ from src.kindling.config.source import Definition, UnreadableError, looked_up, r
 from src.kindling.layout import Plain
 
 ENGINE = "src.kindling."
-# Signs that a class logs by itself, or changes in a hook what is logged.
+# Matches code that logs by itself, or a hook that may change what is logged.
 LOGS = re.compile(r"\blog(_dict)?\(|callback_metrics|def configure_model\b")
 
 

@@ -120,8 +120,8 @@ def reports(study: Study, number: int) -> dict[int, float]:
 def next_waiting(study: Study, attempts: dict[int, FrozenTrial]) -> tuple[int, dict[str, Any]]:
     """Return number and notes of the trial that Optuna starts next: the first that waits.
 
-    If there is none, one is queued. A trial that runs from its creation on, as Optuna's own do, is
-    lost with a worker that dies before the trial's first heartbeat.
+    If none waits, queue one: a trial that Optuna creates as running would be lost if its worker
+    died before the first heartbeat.
 
     Args:
         study: the study.
