@@ -5,6 +5,7 @@ Each problem is reported once, with the YAML that causes it, however many compos
 
 import argparse
 import functools
+import importlib.util
 import itertools
 import re
 import sys
@@ -21,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from src.kindling.config.hydra_calls import BASE
 from src.kindling.config.settings import node_problems, problems
 from src.kindling.errors import InputError, first_line
-from src.kindling.layout import CONF, Plain
+from src.kindling.layout import CONF, Plain, install_extra
 
 ABSENT = object()  # null is a value
 GLOBAL = "# @package _global_"  # a YAML whose keys are those of the whole run
@@ -38,6 +39,8 @@ def main() -> None:
     print(f"checked {count} compositions")
     if not options("model"):
         print("no training run was checked: there are no models yet; `make new` writes one")
+    if lacks_optuna() and (CONF / "study").is_dir():
+        print(f"conf/study was not checked: it needs Optuna; {install_extra('study')}")
     sys.exit(2 if problems else 0)
 
 
@@ -49,6 +52,8 @@ def check() -> tuple[int, list[str]]:
     found: dict[tuple[Path | None, str], str] = {}
     with hydra.initialize_config_dir(str(CONF), **BASE):
         for path in yaml_files():
+            if command_of(path) == "study" and lacks_optuna():
+                continue
             tried = [list(problems_of(path, overrides)) for overrides in compositions(path)]
             count += len(tried)
             if path.parent.name == "data" and not all(tried):
@@ -58,6 +63,11 @@ def check() -> tuple[int, list[str]]:
             for where, text in itertools.chain(*tried):
                 found.setdefault((where, text), f"{shown(where or path)}: {text}")
     return count, list(found.values())
+
+
+def lacks_optuna() -> bool:
+    """Return whether the package of samplers and pruners, an extra, is not installed."""
+    return importlib.util.find_spec("optuna") is None
 
 
 def yaml_files() -> list[Path]:

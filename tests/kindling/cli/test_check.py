@@ -136,3 +136,16 @@ def test_finding_no_yaml_is_an_error(scratch: Path, monkeypatch: pytest.MonkeyPa
     shutil.rmtree(scratch / "conf")
     with pytest.raises(InputError, match="there is no YAML in "):
         check.check()
+
+
+def test_without_optuna_the_yamls_of_studies_are_left_out_and_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(check, "lacks_optuna", lambda: True)
+    monkeypatch.setattr(check, "check", lambda: (0, []))
+    monkeypatch.setattr("sys.argv", ["check"])
+    with pytest.raises(SystemExit) as end:
+        check.main()
+    assert end.value.code == 0
+    studies = (check.CONF / "study").is_dir()
+    assert ("conf/study was not checked" in capsys.readouterr().out) == studies
