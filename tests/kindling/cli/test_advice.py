@@ -22,6 +22,7 @@ from unittest import mock
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
+from src.kindling import build
 from src.kindling.cli import new
 from src.kindling.errors import InputError
 from src.kindling.training import run as running
@@ -447,8 +448,12 @@ def test_a_name_that_is_advised_is_a_right_one(name: str) -> None:
 
 
 def test_each_extra_that_a_line_names_is_one_of_this_project() -> None:
-    held = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    paths = (ROOT / "src").rglob("*.py")
-    named = {extra for path in paths for extra in re.findall(r"-e '\.\[(\w+)\]'", path.read_text())}
-    assert named
-    assert named <= held["optional-dependencies"].keys()
+    texts = [path.read_text() for path in (ROOT / "src").rglob("*.py")]
+    named = {name for text in texts for name in re.findall(r"install_extra\(['\"](\w+)", text)}
+    assert "study" in named
+    for tracker in ("wandb", "mlflow", "dvclive"):
+        with pytest.raises(InputError, match=rf"'\.\[{tracker}\]'"), build.errors_from("logger"):
+            raise ModuleNotFoundError(f"No module named '{tracker}'")
+        named.add(tracker)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert named <= project["optional-dependencies"].keys()
