@@ -141,7 +141,7 @@ lock: # renew requirements.lock: ARGS="torch==2.13.0" holds a version
 		| sed 's/+.*//' | grep -v -i -E '^(nvidia|triton|cuda)'; } > $(VENV)-lock/requirements.lock
 	@mv $(VENV)-lock/requirements.lock . && rm -rf $(VENV)-lock
 
-# What users run, and what developers run on top. Made anew when the dependencies change.
+# What users run, and what developers run on top. Remade when the dependencies change.
 $(VENV)/.base: pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer\
 	 is needed, and $(PYTHON) is not; name one with make PYTHON=python3.12" >&2; exit 2; }

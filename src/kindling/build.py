@@ -41,9 +41,9 @@ from src.kindling.tracking import forgiven
 
 LOADERS = [f"{stage}_dataloader" for stage in ("train", "val", "test", "predict")]
 SPEED = f"{__package__}.speed"
-FINDERS = (BatchSizeFinder, LearningRateFinder)  # which call `fit` inside of the fit
+FINDERS = (BatchSizeFinder, LearningRateFinder)  # which call `fit` inside the fit
 FOUND = "config.yaml does not show the value it finds, and a resumed run searches again and differs"
-LARGE = 10_000  # the size of a layer from which on a model's memory is reckoned before it is made
+LARGE = 10_000  # layers at least this wide trigger a memory estimate
 
 
 @dataclass
@@ -77,11 +77,11 @@ def build(settings: Plain, run: Path, callbacks: Sequence[Callback] = ()) -> Exp
 
 
 def _check_memory(settings: Plain) -> None:
-    """Refuse, before it is made, a model whose weights and gradients do not fit into memory."""
+    """Refuse a model whose weights and gradients do not fit in memory, before it is built."""
     sizes = {key: value for key, value in settings["model"].items() if isinstance(value, int)}
     for key, value in sizes.items():
         if abs(value) >= 2**63:
-            raise InputError(f"model.{key}={value}: no tensor has such a size")
+            raise InputError(f"model.{key}={value}: too large for any tensor")
     if max(sizes.values(), default=0) < LARGE:
         return
     outline = on_meta_device(lambda: build_model(settings))
@@ -90,7 +90,7 @@ def _check_memory(settings: Plain) -> None:
     if needed > there:
         raise InputError(
             f"model: its weights and their gradients take {needed / 1e9:,.0f} GB of memory;"
-            f" there are {there / 1e9:,.0f}"
+            f" this machine has {there / 1e9:,.0f}"
         )
 
 

@@ -1,6 +1,6 @@
 """A chart on a page: a figure of matplotlib as SVG, with a description in words.
 
-SVG rather than a script: a chart takes some kilobytes where Plotly takes four megabytes, can be
+SVG rather than a script: a chart takes a few kilobytes where Plotly takes four megabytes, can be
 printed, and shows in any browser.
 """
 

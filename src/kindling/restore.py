@@ -82,7 +82,7 @@ def _content(checkpoint: Path) -> dict[str, Any]:
     """Return what a checkpoint holds.
 
     Raises:
-        InputError: it is damaged or none; the line names one of the same run that is whole.
+        InputError: it is damaged or not a checkpoint; the line names a whole one of the same run.
     """
     try:
         return load_checkpoint(checkpoint)
@@ -92,7 +92,7 @@ def _content(checkpoint: Path) -> dict[str, Any]:
         with suppress(OSError, ValueError):
             load_checkpoint(checkpoint.with_name(name))
             other = layout.setting("run", str(checkpoint.with_name(name)))
-            line += f"; whole is {shlex.quote(other)}"
+            line += f"; use {shlex.quote(other)}"
             break
     raise InputError(line)
 

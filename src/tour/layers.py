@@ -96,7 +96,7 @@ def main(output: Path | None = None) -> None:
     by_hand = linear_algebra(x, weights)
     show("10 inputs, 20 and 20 hidden, 4 outputs, by three matrix products:", by_hand)
     show("The same weights in a module, the same but for rounding:", net_with(weights)(x).detach())
-    show("A module draws its own start, small and centred on zero:", Net()(x))
+    show("A module draws its own start, small and centered on zero:", Net()(x))
     product = torch.linalg.multi_dot(weights)
     collapsed = torch.allclose(x @ product, by_hand)
     show("Linear layers alone collapse into one matrix; does it give the same?", collapsed)

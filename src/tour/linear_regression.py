@@ -112,7 +112,7 @@ def draw_path(axis: Axes, X: Tensor, y: Tensor, betas: Tensor) -> None:
 
 
 def draw(X: Tensor, y: Tensor, history: list[Step], output: Path) -> None:
-    """Draw the fit and the way to it."""
+    """Draw the fit and the path to it."""
     figure, (fit, path) = blank_figure(panels=2)
     draw_fit(fit, y, X @ history[-1].beta)
     draw_path(path, X, y, torch.stack([torch.tensor(START_BETA), *(step.beta for step in history)]))

@@ -81,7 +81,7 @@ def show_reshaping() -> None:
     )
     same = row.resize_(2, 2) is row
     show("resize_ changes the tensor itself; fewer elements hide the rest.", same, row)
-    show("Hidden ones come back; more than there were would be uninitialised.", row.resize_(2, 3))
+    show("Hidden ones come back; more than there were would be uninitialized.", row.resize_(2, 3))
 
 
 def main(output: Path | None = None) -> None:

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveragi
 def ends_with_average(trainer: Any) -> bool:
     """Return, in `on_train_end`, whether StochasticWeightAveraging has just set the weights.
 
-    It does so after the last epoch, when the checkpoints of that epoch are written already.
+    It does so after the last epoch, when the checkpoints of that epoch are already written.
     """
     swa = [c for c in trainer.callbacks if isinstance(c, StochasticWeightAveraging)]
     endless = trainer.max_epochs == -1

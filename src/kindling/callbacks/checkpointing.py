@@ -215,7 +215,7 @@ def _save_as(trainer: Any, names: list[str], lost: list[str]) -> None:
 
 
 def _announce_inexact(trainer: Any, resumed: bool) -> None:
-    """Say, when a run starts, that a stop would change it; and say it of one that was stopped."""
+    """Warn, at the start, that an interruption would change the run, or has changed it."""
     loaders = CombinedLoader(trainer.train_dataloader).flattened
     exact = all(hasattr(loader, "load_state_dict") for loader in loaders)
     if exact or not trainer.is_global_zero or trainer.fast_dev_run:

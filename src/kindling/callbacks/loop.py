@@ -1,8 +1,8 @@
 """Extend Lightning's training loop where it has no public hook: all of it is in this file.
 
-What is saved after a batch, a validation or an epoch is saved here after its last hook, whoever
-wrote that. Lightning's own hook for saving is followed by those of other callbacks and the module,
-steps of schedules, and the means of the epoch: a resumed run would lack them.
+Checkpoints after a batch, a validation or an epoch are written after its last hook, whoever
+defined that. Lightning's own hook for saving comes before those of other callbacks and the module,
+the steps of schedules and the means of the epoch: a resumed run would lack these.
 """
 
 import functools

@@ -38,7 +38,7 @@ class RangeTest(Callback):
     Args:
         min_lr: rate of the first step.
         max_lr: rate of the last step.
-        diverged: factor over its minimum from which on the smoothed loss counts as diverged.
+        diverged: the smoothed loss counts as diverged above this multiple of its minimum.
 
     Raises:
         InputError: several optimizers, manual optimization, or too few steps.

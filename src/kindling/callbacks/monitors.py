@@ -27,8 +27,8 @@ Monitor = tuple[str, str, Any]  # key of the configuration, metric, the callback
 class Monitors(Callback):
     """Check, once per fit, that each metric that is waited for is logged; installed in every run.
 
-    A wrong name would otherwise be ignored, or end the run much later. Metrics of validation are
-    checked at the first one, that of `num_sanity_val_steps` included; others when its epoch ends.
+    A wrong name would otherwise be ignored, or end the run much later. Validation metrics are
+    checked at the first validation, the sanity check included; others at the end of its epoch.
 
     Args:
         callbacks: the callbacks of the configuration by their names in it.

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-LARGE = 2**14  # values of a gradient from which on it is summed up by itself, not copied
+LARGE = 2**14  # gradients with at least this many values are summed separately, not copied
 STEPS = 32  # between two checks of what a GPU has computed: each check waits for it
 
 

@@ -46,7 +46,7 @@ class StopOnSignal(Checkpoint):
         call_after_hooks(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """From now on a signal waits for the end of the step."""
+        """Let a signal wait for the end of the step from now on."""
         self._countdown, self._apart, self._asked = 1, 1, time.monotonic()
         self._stepping.enter_context(signals.defer_signals())
 
@@ -64,7 +64,7 @@ class StopOnSignal(Checkpoint):
         self._stop_if_pending(trainer)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Abandon a long validation. Rank 0 decides alone: ranks differ in batches."""
+        """Abandon a long validation. Only rank 0 decides: ranks have different batches."""
         if not (signals.pending_signal() and trainer.is_global_zero):
             return
         self._seen = self._seen or time.monotonic()
@@ -79,7 +79,7 @@ class StopOnSignal(Checkpoint):
             raise signals.Stopped(number, f"stopped after the last step, {trainer.global_step}")
 
     def teardown(self, *_: Any, stage: str = "") -> None:
-        """From now on a signal ends the process at once."""
+        """Let a signal end the process at once from now on."""
         self._stepping.close()
 
     on_exception = teardown  # type: ignore[assignment]

@@ -163,8 +163,10 @@ def option_problems(name: str, argument: str) -> list[str]:
     if group not in group_names():
         return []
     default, options = default_options(name).get(group), option_names(group)
+    if default and value.lower() in {"", "null", "none"} - {*options}:  # not a misspelled option
+        return [f"{argument}: an option is needed{nearest('', options)}"]
     if value in ("", "null"):
-        return [f"{argument}: an option is needed{nearest('', options)}"] if default else []
+        return []
     if value.startswith("[") and not isinstance(default, list):
         return [f"{argument}: one option is needed, not a list{nearest('', options)}"]
     missing = [option for option in value.strip("[]").split(",") if option not in options]

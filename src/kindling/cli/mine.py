@@ -1,7 +1,7 @@
 """Make a copy of the template your own project: `make mine NAME=my-project KEEP=fizzbuzz`.
 
-The examples are deleted, but for those to keep, and the project gets its name. Git has all of it
-still, since nothing is done where something is not committed.
+The examples are deleted, except for those to keep, and the project gets its name. Git can restore
+them: the command refuses to run while a file has changes that are not committed.
 """
 
 import ast
@@ -53,7 +53,7 @@ def check_name(name: str, root: Path) -> None:
 
 
 def check_kept(kept: list[str], root: Path) -> None:
-    """Refuse to keep a model that is not there."""
+    """Refuse to keep a model that does not exist."""
     there = models(root)
     for name in kept:
         if name not in there:

@@ -1,7 +1,7 @@
 """The question of a run on a command line: its keys in `--help`, completed, and checked early.
 
 What a question asks is read from the source of the classes that the run's config.yaml names, before
-torch is imported. Where the source does not show it, or a checkpoint lies outside of its run, help
+torch is imported. Where the source does not show it, or a checkpoint lies outside its run, help
 and completion lack these keys, and they are checked once the model is there.
 """
 
@@ -57,7 +57,7 @@ def shown(name: str, arguments: list[str]) -> list[str]:
     text = "\n".join([f"The keys of the question of run={run}:", "", *lines])
     if not lines:
         return arguments
-    # Beside the other settings: argparse takes those in one place alone.
+    # Next to the other settings: argparse takes them in only one place.
     place = next((i for i, a in enumerate(arguments) if a in parsed.overrides), len(arguments))
     footer = f"hydra.help.footer={_quoted(text)}"
     return [*arguments[:place], footer, *arguments[place:]]

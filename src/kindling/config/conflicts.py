@@ -1,7 +1,7 @@
-"""Find settings of the Trainer that another one keeps from having any effect.
+"""Find settings of the Trainer that another one overrules.
 
-Lightning ignores them without a word. A recipe may hold such a setting, but one that is typed must
-have its effect. Only a fast development run ignores most others on purpose.
+Lightning ignores them silently. A recipe may hold such a setting, but one that is typed must have
+an effect. Only a fast development run ignores most others on purpose.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ IGNORED = {  # by each of these
 
 
 def check(trainer: Plain, overrides: Sequence[str]) -> None:
-    """Refuse what the command line sets for nothing.
+    """Refuse settings of the command line that have no effect.
 
     Args:
         trainer: the settings of the Trainer.

@@ -90,7 +90,7 @@ def problems(config: Plain, quick: bool = False) -> list[str]:
 
 
 def _targetless(config: Plain, group: str) -> Iterator[str]:
-    """Yield a line per node that says not what to build, where others do: a misspelled name."""
+    """Yield a line per node without a `_target_` where others have one: a misspelled name."""
     nodes = config[group].items()
     built = [key for key, node in nodes if isinstance(node, dict) and "_target_" in node]
     for key, node in nodes:
@@ -105,7 +105,7 @@ def _constructor_problems(config: Plain, signature: Signature) -> list[str]:
 
 
 def node_problems(where: str, node: Plain) -> list[str]:
-    """Return what is wrong with a node outside of a training configuration, one line per key."""
+    """Return what is wrong with a node outside a training configuration, one line per key."""
     for signature in (signatures.from_source, _imported):
         found = list(_problems(where, node, signature))
         if known := [line for line in found if line != UNKNOWN]:

@@ -39,7 +39,7 @@ def write_onnx(program: ExportedProgram, path: Path, signature: Signature, optio
     """Write an ONNX file; `options` are its opset, and int8 or None to quantize.
 
     Raises:
-        InputError: the model is too large for ONNX, or torch has not that opset.
+        InputError: the model is too large for ONNX, or torch lacks that opset.
     """
     import onnx
 

@@ -129,7 +129,7 @@ def fits(tensors: list[Tensor], shapes: list[list[int | str]]) -> bool:
 
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
-    """Run exporters, and what runs their files, quietly.
+    """Run exporters and the runtimes of their files quietly; explain their errors in one line.
 
     Raises:
         InputError: naming the operation that cannot be exported, and the line of the model.

@@ -81,7 +81,7 @@ def _temporary(target: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def naming(path: Path | str) -> Iterator[None]:
-    """Let an error of writing name the file: that of a full disk does not.
+    """Add the file to an error of writing that names none, such as that of a full disk.
 
     Raises:
         OSError: the error of the block, with the file.

@@ -22,7 +22,7 @@ LARGEST = 2**20  # bytes of config.yaml, run.json, and metrics.json; this projec
 # libyaml is several times as fast, and as safe.
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-# What run.json holds; a value of another kind is not what a run has written, and is left out.
+# Types of values in run.json; a value of another type was not written by a run, and is left out.
 KINDS: dict[str, type] = {
     **dict.fromkeys(("git", "versions", "monitor"), dict),
     **dict.fromkeys(("command", "earlier", "config_dirs"), list),

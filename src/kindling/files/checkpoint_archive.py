@@ -44,7 +44,7 @@ def _check_members(members: list[zipfile.ZipInfo], whole: int) -> None:
             raise ValueError(f"its member {member.filename!r} is a folder")
         name = PurePosixPath(member.filename)
         if name.is_absolute() or ".." in name.parts:
-            raise ValueError(f"its member {member.filename!r} lies outside of it")
+            raise ValueError(f"its member {member.filename!r} lies outside it")
     if sum(member.file_size for member in members) > whole:
         raise ValueError("its members overlap")
 

@@ -26,7 +26,7 @@ UNHELPFUL = (  # the beginnings of warnings, as regular expressions
     "Using `DistributedSampler` with the dataloaders.*",
     # `accelerator=cpu` says so.
     "GPU available but not used.*",
-    # A SLURM login node has srun; training there outside of a job is intended.
+    # A SLURM login node has srun; training there outside a job is intended.
     "The `srun` command is available on your system.*",
     # The rows are in memory: there is nothing that a worker process could do.
     ".*does not have many workers.*",

@@ -177,7 +177,7 @@ def commands(run: Run) -> Iterator[tuple[str, str]]:
     yield "query it", layout.command_line("predict", run=path)
     yield "see its dashboards", f"tensorboard --logdir {shlex.quote(path)}"
     if not layout.own_folders() and (words := run_record.folder_words(run.path)):
-        yield "use the folder that it was trained with, if that is yours, add to each", words
+        yield "to use the folder that it was trained with, if that is yours, add to each", words
 
 
 def _reproducing(record: Plain) -> str | None:

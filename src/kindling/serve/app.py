@@ -55,7 +55,7 @@ class Service:
         return await future
 
     async def run(self) -> None:
-        """Answer what waits, for ever."""
+        """Answer the questions that wait, forever."""
         while True:
             await self.arrived.wait()
             self.arrived.clear()

@@ -78,7 +78,7 @@ def serve(find: Callable[[], Path], settings: Plain) -> None:
 def bounded_protocol() -> Any:
     """Return uvicorn's protocol, extended to close a connection whose headers do not end.
 
-    httptools collects headers of any size, and uvicorn waits for them for ever.
+    httptools collects headers of any size, and uvicorn waits for them forever.
     """
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 

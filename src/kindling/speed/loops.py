@@ -1,7 +1,7 @@
 """Lightning's loop over the batches of an epoch, with several optimizer steps per call.
 
 Around each batch Lightning spends a fixed time on callbacks, results and counters; for a small
-network that is several times the step itself. Here a call trains on several batches, at times of
+network that is several times the step itself. Here a call trains on several batches, sometimes of
 several epochs (call_plan.py), and calls the callbacks' batch hooks once. Weights, counters, results
 of `self.log` and random numbers are those of Lightning's own loop at each step.
 
@@ -90,7 +90,7 @@ class EpochLoop(_TrainingEpochLoop):
 
     @property
     def global_step(self) -> int:
-        """Optimizer steps so far; Lightning looks them up on a longer way, 3 us at each step."""
+        """Optimizer steps so far; Lightning's own property takes 3 us per step."""
         if self._plan is None:
             return super().global_step
         return int(self._eager.progress.step.total.completed)

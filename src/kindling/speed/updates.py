@@ -1,8 +1,8 @@
 """The optimizers' updates as functions of tensors, so that a compiler sees the whole step.
 
 Each computes what `torch.optim` does, on the state that `torch.optim` keeps. The scalars that
-follow from settings, schedule and step count are worked out outside, in double precision as torch
-does, and come in as tensors: a schedule that moves them needs no new compilation.
+follow from settings, schedule and step count are computed outside, in double precision as in
+torch, and passed as tensors: a schedule that moves them needs no new compilation.
 Letters: P values of a block of parameters, S tensors of state.
 """
 
@@ -20,8 +20,8 @@ State = Sequence[Tensor]  # S tensors, each [P]
 class Update:
     """The update rule of one param group.
 
-    A subclass keeps of the group what changes the formula; what changes its numbers alone is
-    looked up again for each step.
+    A subclass stores the settings that change the formula; those that only change its numbers are
+    read again for each step.
 
     Args:
         group: the optimizer's settings for these parameters.
@@ -190,7 +190,7 @@ UPDATES: dict[type[Optimizer], type[Update]] = {
 def empty_state(optimizer: Optimizer, group: ParamGroup, p: Tensor) -> dict[str, Tensor]:
     """Return a parameter's state before its first step, in the optimizer's own format.
 
-    A twin of the optimizer makes it: by a step of nothing from nothing.
+    A second optimizer creates it, by a step from zero with a zero gradient.
     """
     zero = nn.Parameter(torch.zeros_like(p))
     zero.grad = torch.zeros_like(p)

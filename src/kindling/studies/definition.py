@@ -105,7 +105,7 @@ def joined(study: Study, given: dict[str, Any], allow_changes: bool) -> Definiti
         return old
     differing = [f.name for f in fields(old) if getattr(old, f.name) != getattr(new, f.name)]
     lines = [line for name in differing for line in _differences(name, old, new)]
-    told = f"{'; '.join(lines)}: study {study.study_name} was started otherwise"
+    told = f"{'; '.join(lines)}: study {study.study_name} was started with other settings"
     if differing != ["space"]:
         raise InputError(f"{told}; leave it out to join, or choose another study.name")
     _check_compatible(old, new)

@@ -108,7 +108,7 @@ class Crew:
         return all(process.poll() == 0 for process in self.processes.values())
 
     def last_line(self, place: int) -> str:
-        """Return what a worker said last."""
+        """Return the last line of a worker."""
         text = (self.logs / f"{place}.log").read_text(encoding="utf-8", errors="replace")
         return text.strip().rpartition("\n")[2].removeprefix("error: ") or "a worker has failed"
 

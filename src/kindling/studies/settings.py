@@ -55,7 +55,7 @@ def check_name(key: str, name: str) -> None:
     """
     if not re.fullmatch(r"\w[\w.-]{0,99}", name):
         raise InputError(
-            f"{key}={name}: letters, digits, '-', '_' and '.' make a name, a letter or digit first"
+            f"{key}={name}: use letters, digits, '-', '_' and '.', a letter or digit first"
         )
 
 

@@ -1,4 +1,4 @@
-"""Know which metrics a run can log from the sources alone, without importing torch."""
+"""Determine which metrics a run can log from the sources alone, without importing torch."""
 
 import ast
 import re

@@ -23,7 +23,7 @@ MOST_LOST = 3  # times in a row that a server may be lost
 
 
 class TrialFailedError(Exception):
-    """A trial has failed, and the study goes to the next."""
+    """A trial has failed; the study continues with the next one."""
 
 
 class StudyFailedError(Exception):

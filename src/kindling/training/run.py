@@ -61,7 +61,7 @@ def run(
     Args:
         settings: a configuration as conf/train.yaml composes it, all interpolations resolved.
         overrides: what the command line changed: ["optimizer=adam", ...].
-        job: its number in a sweep, if it is of one.
+        job: its number in a sweep, if it is part of one.
         assignment: the run to train, if the caller chooses it.
 
     Returns:

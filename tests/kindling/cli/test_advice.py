@@ -370,7 +370,7 @@ def test_a_damaged_checkpoint_names_a_whole_one(
     best.write_bytes(content)
     status, _, err = called("evaluate", command.words("evaluate", f"run={run}"))
     assert status == 2
-    whole = shlex.split(err.partition("whole is ")[2])
+    whole = shlex.split(err.partition("; use ")[2])
     status, out, err = called("evaluate", command.words("evaluate", *whole))
     assert status == 0, f"{out}\n{err}"
 

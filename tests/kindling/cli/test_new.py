@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from src.kindling.cli import new
 from src.kindling.errors import InputError
@@ -44,6 +45,15 @@ def test_every_kind_has_all_templates() -> None:
     assert {path.name for path in new.TEMPLATES.iterdir()} == set(new.KINDS)
     for kind in new.KINDS:
         assert {path.name for path in (new.TEMPLATES / kind).iterdir()} == set(new.FILES)
+
+
+def test_a_recipe_sets_only_what_every_optimizer_has() -> None:
+    # `make check` composes each model with each optimizer, and `make update` runs it.
+    options = [yaml.safe_load(path.read_text()) for path in ROOT.glob("conf/optimizer/*.yaml")]
+    common = set.intersection(*map(set, options))
+    for kind in new.KINDS:
+        recipe = yaml.safe_load((new.TEMPLATES / kind / "model.yaml").read_text())
+        assert set(recipe.get("optimizer", {})) <= common, kind
 
 
 @pytest.fixture(scope="module")

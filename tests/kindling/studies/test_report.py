@@ -129,7 +129,7 @@ def load(url: str, name: str) -> Any:
     ("words", "line"),
     [
         (["study=kind"], "study=kind: there is no such study in {}/study: did you mean 'kinds'?"),
-        (["study=../../etc"], "study=../../etc: letters, digits, '-', '_' and '.' make a name"),
+        (["study=../../etc"], "study=../../etc: use letters, digits, '-', '_' and '.'"),
         (["study=kinds", "storage=mysql://x"], "storage=mysql://x: choose null (SQLite) or"),
     ],
 )

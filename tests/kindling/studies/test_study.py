@@ -472,7 +472,7 @@ WRONG = {
     "study/sampler=cma_es study.metric=[train/loss,val/loss]": "cma_es: it optimizes one metric",
     "study.trails=3": "study.trails: there is no such key: did you mean 'study.trials'?",
     "study.trials=x": "study.trials=x: must be a valid integer",
-    "study.name=a/b": "study.name=a/b: letters, digits",
+    "study.name=a/b": "study.name=a/b: use letters, digits",
     "study.metric=test/loss": "study.metric=test/loss: choose settings by a metric of train/",
     "study.metric=val/los": "study.metric=val/los: no run logs it: did you mean 'val/loss'?",
     "study.sampler.n_startup=3": "did you mean 'study.sampler.n_startup_trials'?",

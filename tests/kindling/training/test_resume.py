@@ -241,7 +241,7 @@ def test_a_damaged_best_checkpoint_is_refused_with_another_that_is_whole(
     damage(run / "checkpoints" / "best.ckpt")
     said = refused(command, capsys, name)
     assert "best.ckpt" in said
-    assert f"whole is run={run}/checkpoints/last.ckpt" in said
+    assert f"; use run={run}/checkpoints/last.ckpt" in said
 
 
 @pytest.mark.parametrize("links", [True, False], ids=["hard links", "none"])
