@@ -93,7 +93,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.markexpr != "gpu":  # the others expect what a CPU computes
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of commands would each compile src/
-    warm.skip_waits()
+    warm.skip_fsync()
     yaml.load = parsed_once(yaml.load)
     server = warm.server()
     server.__enter__()

@@ -6,8 +6,8 @@ hands over its streams, folder and environment, passes signals on, and ends as t
 
 The command is real: a process of its own, with its arguments, streams, exit status, and every
 import of this project's code. Not real are the import of packages, the limits and masks that a
-process inherits (ulimit, SIGSTOP), fsync, Hydra's composition to learn `hydra.mode`, and the
-interpreter's clean-up after the last exit handler.
+process inherits (ulimit, SIGSTOP), fsync, and the interpreter's clean-up after the last exit
+handler.
 Where they matter, start `sys.executable`. Without a server, or with one that cannot fork, this
 becomes the plain interpreter; so it does with options other than -m and -W error.
 """
@@ -138,21 +138,8 @@ def serve(address: str) -> list[str]:
                     pass
 
 
-def skip_waits() -> None:
-    """Leave out what takes a tenth of a second of each command and changes nothing that it does.
-
-    Hydra composes a configuration once more, only to learn `hydra.mode`: None, unless a word sets
-    it. And a disk need not have written a file before the next step: no test cuts the power.
-    """
-    from hydra._internal.hydra import Hydra
-
-    composed = Hydra.get_mode
-
-    def get_mode(self, config_name, overrides, **more):  # Hydra 1.4 passes more
-        named = any("hydra.mode" in word for word in overrides)
-        return composed(self, config_name, overrides, **more) if named else None
-
-    Hydra.get_mode = get_mode
+def skip_fsync() -> None:
+    """Do not wait for the disk, a tenth of a second per command: no test cuts the power."""
     os.fsync = os.fstat  # it refuses a closed file too
 
 
@@ -166,7 +153,7 @@ def prepare() -> bool:
     if "torch" not in sys.modules:
         for name in PACKAGES:
             importlib.import_module(name)
-        skip_waits()
+        skip_fsync()
         gc.freeze()
     return len(os.listdir("/proc/self/task")) == 1
 

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -42,6 +43,13 @@ def is_asked_for(name: str, arguments: list[str]) -> bool:
         return False
     with composition.initialized():
         return bool(_configuration(name, parsed.overrides).hydra.mode == RunMode.MULTIRUN)
+
+
+def _mode(_: Hydra, config_name: str, overrides: list[str], **more: Any) -> RunMode | None:
+    return RunMode.MULTIRUN if is_asked_for(config_name, overrides) else None
+
+
+Hydra.get_mode = _mode  # type: ignore[assignment, method-assign] # Hydra composes once more to learn it
 
 
 def _configuration(name: str, overrides: list[str]) -> DictConfig:

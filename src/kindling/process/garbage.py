@@ -21,7 +21,7 @@ def gc_paused() -> Iterator[None]:
     try:
         yield
     finally:
-        gc.enable()
+        resume_gc()
 
 
 def resume_gc() -> None:

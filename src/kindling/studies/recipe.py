@@ -41,8 +41,8 @@ class Recipe:
         self.fixes_seed = any(
             override.partition("=")[0] == "seed" for override in overrides
         ) or any(d.key == "seed" for d in dimensions)
-        self._composed: dict[tuple[tuple[str, Value], ...], DictConfig] = {}
-        self._chosen: dict[tuple[tuple[str, Value], ...], Plain] = {}  # options of groups
+        # By options of groups: the configuration, and all options that it is composed of.
+        self._composed: dict[tuple[tuple[str, Value], ...], tuple[DictConfig, Plain]] = {}
 
     @property
     def dimensions(self) -> list[Dimension]:
@@ -55,6 +55,11 @@ class Recipe:
         Raises:
             InputError: it does not compose.
         """
+        return self._composition(options)[0]
+
+    def _composition(self, options: dict[str, Value]) -> tuple[DictConfig, Plain]:
+        if options and options.items() <= self._composition({})[1].items():
+            options = {}  # the recipe's own
         key = tuple(sorted(options.items()))
         if key not in self._composed:
             groups = self._model | options
@@ -66,7 +71,7 @@ class Recipe:
             chosen: Any = OmegaConf.to_container(composed.hydra.runtime.choices)
             OmegaConf.set_struct(composed, False)
             composed.pop("hydra")  # large, and copied for each trial
-            self._composed[key], self._chosen[key] = composed, chosen
+            self._composed[key] = composed, chosen
         return self._composed[key]
 
     def present(self, options: dict[str, Value]) -> list[Dimension]:
@@ -97,8 +102,8 @@ class Recipe:
             options: of groups, where another than the recipe's is chosen.
         """
         options = options or {}
-        config, key = self.config(options), tuple(sorted(options.items()))
-        own = {d.key: self._chosen[key].get(d.key) for d in self.groups}
+        config, chosen = self._composition(options)
+        own = {d.key: chosen.get(d.key) for d in self.groups}
         own |= {d.key: OmegaConf.select(config, d.key) for d in self.present(options)}
         return {
             d.key: own[d.key] for d in self.dimensions if d.key in own and d.contains(own[d.key])

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hydra._internal.hydra import Hydra
 from hydra.types import RunMode
 
 from src.kindling.cli import sweep
@@ -99,6 +100,12 @@ def test_a_sweep_that_would_train_nothing_or_less_than_it_says_is_refused(typed:
 )
 def test_a_sweep_is_recognized_however_it_is_asked_for(words: list[str], several: bool) -> None:
     assert sweep.is_asked_for("train", words) is several
+
+
+def test_hydra_composes_a_configuration_only_for_a_mode_that_is_named() -> None:
+    several = Hydra.get_mode(None, config_name="train", overrides=["hydra.mode=MULTIRUN"])
+    assert several == RunMode.MULTIRUN
+    assert Hydra.get_mode(None, config_name="there_is_none", overrides=["seed=1"]) is None
 
 
 def die_in_the_second_run() -> None:

@@ -23,10 +23,13 @@ def test_garbage_is_left_alone_until_the_imports_are_done():
     assert gc.isenabled()
 
 
-def test_a_command_that_ends_early_leaves_the_collector_on():
+def test_a_command_that_ends_early_leaves_the_collector_on_and_nothing_to_collect():
+    garbage._freeze_once.cache_clear()
+    gc.unfreeze()
     with pytest.raises(SystemExit), garbage.gc_paused():
         raise SystemExit(2)
     assert gc.isenabled()
+    assert gc.get_freeze_count() > 0
 
 
 def test_a_run_is_built_with_the_collector_on(build):

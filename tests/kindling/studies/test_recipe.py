@@ -30,6 +30,22 @@ def test_a_trial_is_composed_as_the_command_line_would() -> None:
     assert made.settings(drawn)["data"]["seed"] == 2  # follows by interpolation
 
 
+def test_each_configuration_is_composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import hydra
+
+    composed = []
+    compose = hydra.compose
+    monkeypatch.setattr(hydra, "compose", lambda *a, **k: composed.append(a[1]) or compose(*a, **k))
+    made = Recipe(*space.split(["optimizer=choice(sgd,adam)", "model=choice(line,teacher)"]))
+    made.check()
+    own = made.own_values()
+    assert own == {"model": "line", "optimizer": "sgd"}
+    assert made.config(own) is made.config({})
+    other = made.settings({"model": "teacher", "optimizer": "sgd"})  # that of the first model
+    assert other["optimizer"]["_target_"] == "torch.optim.SGD"
+    assert len(composed) == 4
+
+
 def test_a_key_is_searched_only_with_the_options_that_have_it() -> None:
     made = recipe("optimizer=choice(sgd,momentum)", "optimizer.momentum=interval(0,0.9)")
     assert [d.key for d in made.present({"optimizer": "sgd"})] == []
