@@ -23,6 +23,7 @@ from typing import Any
 from lightning.pytorch.loggers.logger import DummyExperiment
 
 from src.kindling.errors import first_line, printable
+from src.kindling.files import run_record
 from src.kindling.files.atomic_write import naming
 from src.kindling.files.bounded import read_json
 from src.kindling.process import signals
@@ -51,16 +52,12 @@ def tracked(
 
     for logger in loggers:
         logger.log_hyperparams(hyperparameters)
-    status = "failed"
     try:
         with signals.at_exit(end_abruptly):
             yield
         status = "finished"
-    except SystemExit:
-        status = "stopped"
-        raise
-    except Exception as error:
-        status = "pruned" if type(error).__name__ == "TrialPruned" else "failed"
+    except BaseException as error:
+        status = run_record.status_after(error)
         raise
     finally:
         _end(loggers, status, metrics)

@@ -60,8 +60,8 @@ def test_a_tracker_is_checked_before_anything_is_made(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-class TrialPruned(Exception):  # noqa: N818 # as Optuna calls it
-    pass
+class PrunedError(Exception):
+    run_status = "pruned"
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ class TrialPruned(Exception):  # noqa: N818 # as Optuna calls it
         (Stopped(15, "stopped"), "stopped"),
         (ValueError("nan"), "failed"),
         (KeyboardInterrupt(), "failed"),
-        (TrialPruned(), "pruned"),
+        (PrunedError(), "pruned"),
     ],
 )
 def test_a_logger_is_told_how_a_run_began_and_ended(how: Any, status: str) -> None:

@@ -165,7 +165,8 @@ def find(run: str, log_dir: str) -> Path:
         raise InputError(f"{run}: only runs and checkpoints on this machine are read")
     path = latest(Path(log_dir)) if run == "latest" else Path(run)
     if not exists(path):
-        raise InputError(f"{run}: there is no such run directory{nearest_path(Path(run))}")
+        near = nearest_path(Path(log_dir, run)) or nearest_path(Path(run))
+        raise InputError(f"{run}: there is no such run directory{near}")
     if path.is_symlink():  # later messages should name the run itself
         path = target(path)
     if not (path / "config.yaml").exists():

@@ -64,8 +64,7 @@ def record_run(run: Path, device: str, **facts: Any) -> Iterator[dict[str, Any]]
                 yield record
             record["status"] = "finished"
         except BaseException as error:
-            stopped = "stopped" if isinstance(error, SystemExit) else "failed"
-            record["status"] = getattr(error, "run_status", stopped)  # a pruned trial's, say
+            record["status"] = status_after(error)
             if record["status"] == "failed":
                 error.run_log = run / "run.log"  # type: ignore[attr-defined]
                 with contextlib.suppress(OSError):
@@ -77,6 +76,12 @@ def record_run(run: Path, device: str, **facts: Any) -> Iterator[dict[str, Any]]
             # A full disk must not hide the first error, and a signal must not print a line.
             with contextlib.suppress(OSError), signals.at_exit(signals.silent):
                 write_json(run / "run.json", record)
+
+
+def status_after(error: BaseException) -> str:
+    """Return the status of a run that an exception ends: its `run_status`, if it has one."""
+    stopped = "stopped" if isinstance(error, SystemExit) else "failed"
+    return str(getattr(error, "run_status", stopped))
 
 
 def _begun(device: str) -> dict[str, Any]:

@@ -150,6 +150,9 @@ def test_says_that_latest_leads_nowhere(search, tmp_path):
 def test_names_the_directory_that_is_not_there(search, tmp_path):
     missing = str(tmp_path / "missing")
     assert missing in refusal_of(search, missing, tmp_path)
+    latest = tmp_path / "latest"
+    latest.mkdir()
+    assert refusal_of(search, "lates", tmp_path).endswith(f": did you mean {str(latest)!r}?")
 
 
 @pytest.mark.parametrize("search", FINDERS)
