@@ -18,7 +18,7 @@ def main(config: DictConfig) -> None:
     ending = f".{options['format']}"
     output = checked_output(options["output"], [ending])
     checkpoint = run_directory.find_checkpoint(str(options["run"]), options["log_dir"])
-    run = checkpoint.absolute().parent.parent
+    run = checkpoint.parent.parent
     folder = run if (run / "config.yaml").exists() else checkpoint.parent
     path = output or folder / f"model{ending}"
     for line in export(checkpoint, path, options):

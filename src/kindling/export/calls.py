@@ -13,6 +13,7 @@ from src.kindling.errors import InputError, first_line
 from src.kindling.training import prediction
 
 MOST = 50  # calls that are recorded
+FIXED = "an operation fixes a size (len(x) does, x.shape[0] does not)"
 Answers = list[Tensor]
 
 
@@ -33,6 +34,11 @@ class Call:
         """The tensors among the arguments, in the order of `names`."""
         return tensors(self.inputs)
 
+    @property
+    def settings(self) -> str:
+        """The arguments that are not tensors, as text."""
+        return str(pytree.tree_map_only(Tensor, type, self.inputs))
+
 
 def tensors(tree: Any) -> Answers:
     """Return the tensors in a nested structure."""
@@ -52,8 +58,8 @@ def record(data: Any, model: Any) -> list[Call]:
     found: list[Any] = []
 
     def keep(module: Any, args: Any, kwargs: Any) -> None:
-        if len(found) < MOST:
-            open_dataclasses((args, kwargs))
+        open_dataclasses((args, kwargs))
+        if len(found) < MOST and any(tensor.numel() for tensor in tensors((args, kwargs))):
             found.append(pytree.tree_map(_copy, (args, kwargs)))
 
     hook = model.register_forward_pre_hook(keep, with_kwargs=True)
@@ -61,12 +67,12 @@ def record(data: Any, model: Any) -> list[Call]:
         _answer(data, model)
     finally:
         hook.remove()
-    if not found or not tensors(found[0]):
+    if not found:
         raise InputError("model: its predict_step passes no tensor to forward, which is exported")
     batch = rows(tensors(found[0]))
-    double = resized(found[0], batch, lambda tensor: torch.cat([tensor, tensor]))
-    first = resized(found[0], batch, lambda tensor: tensor[:1])
     try:
+        double = resized(found[0], batch, lambda tensor: torch.cat([tensor, tensor]))
+        first = resized(found[0], batch, lambda tensor: tensor[:1])
         calls = [Call(inputs, answer(model, inputs)) for inputs in [double, first, *found]]
     except Exception as error:  # it answered `found` once
         raise InputError(
@@ -160,6 +166,12 @@ def _key(part: Any) -> Any:
     return next(getattr(part, name) for name in ("key", "idx", "name") if hasattr(part, name))
 
 
+def several_ways(calls: list[Call]) -> str:
+    """Return why a file cannot answer each call, if settings of `forward` differ between them."""
+    several = len({call.settings for call in calls}) > 1
+    return "forward is called in several ways, and a file holds one" if several else ""
+
+
 def differences(calls: list[Call], run: Callable[[Any], Answers]) -> Iterator[tuple[float, float]]:
     """Yield, for each call, the largest difference of a file's answers, and the largest answer.
 
@@ -168,17 +180,18 @@ def differences(calls: list[Call], run: Callable[[Any], Answers]) -> Iterator[tu
         run: the file, as a function of (args, kwargs).
 
     Raises:
-        InputError: an answer has another shape.
+        InputError: the answers have other shapes.
     """
     for call in calls:
-        for expected, found in zip(tensors(call.answer), run(call.inputs), strict=True):
+        answers, others = tensors(call.answer), run(call.inputs)
+        sizes = [[list(tensor.shape) for tensor in found] for found in (answers, others)]
+        if sizes[0] != sizes[1]:
+            why = several_ways(calls) or FIXED
+            line = f"model: its answers are {sizes[0]}, and those of the file {sizes[1]}"
+            raise InputError(f"{line}: {why}; nothing was written")
+        for expected, found in zip(answers, others, strict=True):
             wide = torch.complex128 if expected.is_complex() else torch.float64
             one, other = expected.to(wide), found.to(wide)
-            if one.shape != other.shape:
-                raise InputError(
-                    f"model: answers {list(one.shape)}, and the file {list(other.shape)}: an "
-                    "operation fixes a size (len(x) does, x.shape[0] does not); nothing was written"
-                )
             if one.numel():
                 same = (one == other) | (one.isnan() & other.isnan())
                 off = torch.where(same, 0.0, (one - other).abs()).nan_to_num(nan=torch.inf)

@@ -16,11 +16,20 @@ from src.kindling import build, restore
 from src.kindling.config.values import check_options
 from src.kindling.errors import InputError
 from src.kindling.export import formats
-from src.kindling.export.calls import Answers, Call, differences, names, record
-from src.kindling.export.program import Flat, explained, fits, shapes, trace
+from src.kindling.export.calls import (
+    Answers,
+    Call,
+    answer,
+    differences,
+    names,
+    record,
+    several_ways,
+    tensors,
+)
+from src.kindling.export.program import explained, fits, shapes, trace
 from src.kindling.files.output import write_output
 from src.kindling.layout import Plain, install_extra
-from src.kindling.training import summary
+from src.kindling.training import prediction, summary
 from src.kindling.training.stages import has_stage
 
 PACKAGES = {
@@ -29,7 +38,7 @@ PACKAGES = {
     "safetensors": ["safetensors"],
 }
 PRECISIONS: dict[Any, torch.dtype] = {32: torch.float32, 16: torch.float16, "bf16": torch.bfloat16}
-TOLERANCES = {None: 1e-4, 32: 1e-4, 16: 1e-2, "bf16": 5e-2}  # times the largest answer
+TOLERANCES = {torch.float16: 1e-2, torch.bfloat16: 5e-2}  # times the largest answer; else 1e-4
 OPTIONS = {
     "format": Literal["onnx", "pt2", "safetensors"],
     "precision": Literal[32, 16, "bf16"] | None,
@@ -89,7 +98,7 @@ def export(checkpoint: Path, output: Path, options: Plain) -> list[str]:
         before = _metrics(settings, data, model, path.parent) if changes else {}
         with explained():
             written = _write(settings, data, exported, calls, path, options)
-            lines = [*written.lines, _compare(written, options)]
+            lines = [*written.lines, _compare(written, _tolerance(options, model, exported))]
         model.forward = _in_place_of_forward(calls[0], written.run)
         after = _metrics(settings, data, model, path.parent) if changes else {}
         lines += [f"{name}: {before[name]:.6g} -> {value:.6g}" for name, value in after.items()]
@@ -106,6 +115,12 @@ def _write(
         metadata["class_names"] = json.dumps(list(words))
     if options["format"] == "safetensors":
         return _write_weights(settings, model, calls, path, metadata)
+    real = not any(t.is_complex() for t in [*calls[0].tensors, *tensors(calls[0].answer)])
+    if options["format"] == "onnx" and not real:
+        raise InputError(
+            "format=onnx: onnxruntime takes and returns no complex numbers; use torch.view_as_real "
+            "in forward, or format=pt2"
+        )
     flat, program = trace(model, calls)
     every, outputs = names(calls[0], model.forward)
     inputs = [every[i] for i in flat.kept]
@@ -138,30 +153,35 @@ def _write_weights(
     fresh.configure_model()
     fresh.to(next(model.parameters()).dtype).eval()
     load_model(fresh, str(path))
-    flat = Flat(fresh, calls[0], list(range(len(calls[0].tensors))))
 
     def run(inputs: Any) -> Answers:
-        with torch.no_grad():
-            return list(flat(*flat.selected(inputs)))
+        return tensors(answer(fresh, prediction.cast(inputs, fresh)))
 
     weights = sum(parameter.numel() for parameter in model.parameters())
     return Written(run, calls, [f"{weights} weights, for a model of the same configuration"])
 
 
-def _compare(written: Written, options: Plain) -> str:
+def _tolerance(options: Plain, *models: Any) -> float | None:
+    """Return the relative difference that is allowed; None where a quantized model may differ."""
+    given: float | None = options["tolerance"]
+    if given is not None or options["quantize"] is not None:
+        return given
+    dtypes = {parameter.dtype for model in models for parameter in model.parameters()}
+    return max((TOLERANCES.get(dtype, 1e-4) for dtype in dtypes), default=1e-4)
+
+
+def _compare(written: Written, tolerance: float | None) -> str:
     """Compare the file's answers with those of the checkpoint.
 
     Raises:
-        InputError: they differ by more than allowed; a quantized model may unless told otherwise.
+        InputError: they differ by more than allowed.
     """
     found = list(differences(written.calls, written.run))
     largest, difference = max(size for _, size in found), max(off for off, _ in found)
-    tolerance = options["tolerance"]
-    if tolerance is None and options["quantize"] is None:
-        tolerance = TOLERANCES[options["precision"]]
     line = f"largest difference from the checkpoint: {difference:.3g} (largest answer {largest:.3g}"
     if tolerance is not None and not difference <= tolerance * (largest or 1.0):
-        raise InputError(f"{line}); tolerance={tolerance}: nothing was written")
+        why = several_ways(written.calls) or f"tolerance={tolerance}"
+        raise InputError(f"{line}); {why}: nothing was written")
     return f"{line}, {len(written.calls)} calls of forward)"
 
 

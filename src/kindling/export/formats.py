@@ -39,7 +39,7 @@ def write_onnx(program: ExportedProgram, path: Path, signature: Signature, optio
     """Write an ONNX file; `options` are its opset, and int8 or None to quantize.
 
     Raises:
-        InputError: the model is too large for ONNX, or torch lacks that opset.
+        InputError: the model is too large, torch lacks that opset, or nothing is quantized.
     """
     import onnx
 
@@ -68,6 +68,8 @@ def write_onnx(program: ExportedProgram, path: Path, signature: Signature, optio
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
         quantize_dynamic(str(path), str(path), weight_type=QuantType.QInt8)
+        if not any("Quant" in node.op_type for node in onnx.load(str(path)).graph.node):
+            raise InputError("quantize=int8: this model has no product of 32-bit matrices")
 
 
 def _name_batch(model: Any) -> None:

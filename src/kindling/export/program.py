@@ -1,6 +1,7 @@
 """Trace a model with torch.export: as a function of tensors alone, for any batch size."""
 
 import contextlib
+import io
 import logging
 import re
 import traceback
@@ -72,6 +73,8 @@ def trace(model: nn.Module, calls: list[Call]) -> tuple[Flat, ExportedProgram]:
     flat, program = _traced(model, calls, kept)
     if left := unused(program):
         kept = [place for place in kept if place not in left]
+        if not kept:
+            raise InputError("model: its forward answers the same whatever its inputs are")
         flat, program = _traced(model, calls, kept)
     return flat, program
 
@@ -134,9 +137,9 @@ def explained() -> Iterator[None]:
     Raises:
         InputError: naming the operation that cannot be exported, and the line of the model.
     """
-    logging.disable()  # they log their own progress, and whole graphs
+    logging.disable()  # they log their own progress, and whole graphs, which they also print
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     except (InputError, OSError):
@@ -154,6 +157,9 @@ def _reason(error: Exception) -> str:
         return f"ONNX has no {found[1]}"
     if found := re.search(r"specialized it to be a constant \((\d+)\)", text):
         return f"an operation fixes the batch size at {found[1]}"
+    if found := re.search(r"the generated guard (.+)", text):
+        guard = re.sub(r"L\['given'\]\[\d+\]\.size\(\)\[0\]", "batch", found[1])
+        return f"an operation depends on the batch size: {guard}"
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not any(part in frame.filename for part in LIBRARIES)]
     where = f" ({own[-1].filename}:{own[-1].lineno}: {own[-1].line})" if own else ""

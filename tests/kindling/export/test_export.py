@@ -1,6 +1,7 @@
 """An export answers as its checkpoint does, in whatever runs the file."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from src.kindling import restore
 from src.kindling.errors import InputError
 from src.kindling.export import export, formats
 from src.kindling.export.calls import Call, differences, names, record, rows
@@ -109,8 +111,12 @@ def test_a_difference_is_seen_in_values_shapes_and_nans() -> None:
     assert list(differences([call], lambda _: [torch.tensor([1.0, 1.0])])) == [(torch.inf, 1.0)]
     turned = Call(((torch.ones(2),), {}), torch.tensor([1j]))
     assert list(differences([turned], lambda _: [torch.tensor([2j])])) == [(1.0, 1.0)]
-    with pytest.raises(InputError, match=r"answers \[2\], and the file \[3\]: an operation fixes"):
+    fixed = r"its answers are \[\[2\]\], and those of the file \[\[3\]\]: an operation fixes"
+    with pytest.raises(InputError, match=fixed):
         list(differences([call], lambda _: [torch.ones(3)]))
+    another = Call(((torch.ones(2),), {"both": True}), (call.answer, call.answer))
+    with pytest.raises(InputError, match=r"those of the file \[\[2\]\]: forward is called in sev"):
+        list(differences([call, another], lambda _: [call.answer]))
 
 
 class Branches(nn.Module):
@@ -164,6 +170,16 @@ class OneRow(Branches):
         return x.reshape(3, 2)
 
 
+class Distances(Branches):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cdist(x, x)  # another algorithm above 25 rows
+
+
+class Constant(Branches):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ones(3)
+
+
 class Counts(Branches):
     def forward(self, x: Tensor) -> Any:
         return x.shape[0]
@@ -181,13 +197,39 @@ class Silent(Branches):
         (FixedBatch(), "an operation fixes the batch size at 6"),
         (Noisy(), "answers the same input differently each time: it draws random numbers"),
         (OneRow(), r"its forward takes 3 rows, and neither 1 nor 6: shape '\[3, 2\]' is invalid"),
+        (Distances(), "an operation depends on the batch size: 2 <= batch and batch <= 25"),
+        (Constant(), "answers the same whatever its inputs"),
         (Counts(), "its forward answers no tensor"),
         (Silent(), "passes no tensor to forward"),
     ],
 )
-def test_a_model_that_cannot_be_exported_gets_one_line(model: Any, line: str) -> None:
+def test_a_model_that_cannot_be_exported_gets_one_line(
+    model: Any, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(InputError, match=line), explained():
         trace(model.eval(), record(Asked(1), model))
+    assert capsys.readouterr().err == ""
+
+
+class Turns(Branches):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fft.fft(x)
+
+
+def test_complex_answers_are_refused_where_onnxruntime_has_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(restore, "load", lambda _: ({}, Asked(1), Turns().eval()))
+    with pytest.raises(InputError, match="onnxruntime takes and returns no complex numbers"):
+        export.export(tmp_path, tmp_path / "model.onnx", OPTIONS | {"format": "onnx"})
+    export.export(tmp_path, tmp_path / "model.pt2", OPTIONS)
+
+
+def test_the_tolerance_is_that_of_the_coarser_weights() -> None:
+    half, single = nn.Linear(1, 1).half(), nn.Linear(1, 1)
+    assert export._tolerance(OPTIONS, single, single) == 1e-4
+    assert export._tolerance(OPTIONS | {"precision": 32}, half, single) == 1e-2
+    assert export._tolerance(OPTIONS | {"quantize": "int8"}, single) is None
 
 
 class Doubles(Branches):
@@ -228,10 +270,11 @@ def own(own_models: None, command: Command) -> Command:
 
 
 def test_a_run_is_exported_to_its_directory_and_answers_the_same(own: Command) -> None:
-    printed = own.here("export", "format=pt2")
     path = own.latest / "model.pt2"
+    relative = os.path.relpath(own.latest)
+    printed = own.here("export", "format=pt2", f"run={relative}")
     assert re.search(r"^largest difference from the checkpoint: 0 ", printed, re.MULTILINE)
-    assert f"exported to {path}" in printed
+    assert f"exported to {relative}/model.pt2" in printed
     extra = {"kindling.json": ""}
     function = torch.export.load(path, extra_files=extra).module()
     held = json.loads(extra["kindling.json"])
@@ -327,6 +370,12 @@ def test_onnx_takes_nested_inputs(nested: tuple[Any, list[Call]], tmp_path: Path
     run = formats.load_onnx(tmp_path / "model.onnx")
     off = [d for d, _ in differences(calls, lambda inputs: run(flat.selected(inputs)))]
     assert max(off) < 1e-5
+    wide = Doubles().eval()
+    _, program = trace(wide, record(Asked(1), wide))
+    with pytest.raises(InputError, match="quantize=int8: this model has no product"), explained():
+        formats.write_onnx(
+            program, tmp_path / "wide.onnx", signature, OPTIONS | {"quantize": "int8"}
+        )
 
 
 @pytest.mark.services
