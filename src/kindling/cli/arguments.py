@@ -48,6 +48,20 @@ def check_flags(arguments: list[str]) -> None:
         raise InputError("--experimental-rerun loads a pickle, which can run code: use resume=RUN")
 
 
+def flags_first(arguments: list[str]) -> list[str]:
+    """Return a command line with its flags before its settings, so that settings can be appended.
+
+    argparse takes settings in one place alone, and Lightning appends its own for each rank.
+    """
+    parsed = get_args_parser().parse_args(arguments)
+    count = len(parsed.overrides)
+    for place in range(len(arguments) - count + 1):
+        # --info would take the first setting for its value.
+        if arguments[place : place + count] == parsed.overrides and parsed.info is None:
+            return [*arguments[:place], *arguments[place + count :], *parsed.overrides]
+    return arguments
+
+
 def _check_spaces(arguments: list[str]) -> None:
     """Refuse what a shell or a script's line ends have made of `key=value`."""
     for place, argument in enumerate(arguments):
@@ -87,9 +101,7 @@ def split_resumed(name: str, arguments: list[str]) -> tuple[list[str], list[str]
     own = [w for w in words if w.lstrip("+~").partition("=")[0] not in COMMAND_KEYS]
     own = [word for word in own if not word.startswith(("hydra", "+hydra", "~hydra"))]
     _store_resumed_model()
-    at = arguments.index(resume[0])  # settings stand together, flags before or after them
-    rest = [*arguments[:at], RESUMED_MODEL, *arguments[at:]]
-    return [word for word in rest if word not in own], own
+    return [*(word for word in arguments if word not in own), RESUMED_MODEL], own
 
 
 @functools.cache  # Hydra 1.4 refuses to store it twice

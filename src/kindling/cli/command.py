@@ -63,6 +63,7 @@ class Command:
         self.typed = sys.argv[1:]
         with garbage.gc_paused(), one_line_errors(self.name):
             arguments.check_flags(self.typed)
+            self.typed = arguments.flags_first(self.typed)
             words, self.values = arguments.split(self.name, self.words, self.typed)
             words = arguments.quoted(words)
             words = arguments.added(self.name, words) if self.asks else words

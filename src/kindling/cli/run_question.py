@@ -57,10 +57,7 @@ def shown(name: str, arguments: list[str]) -> list[str]:
     text = "\n".join([f"The keys of the question of run={run}:", "", *lines])
     if not lines:
         return arguments
-    # Next to the other settings: argparse takes them in only one place.
-    place = next((i for i, a in enumerate(arguments) if a in parsed.overrides), len(arguments))
-    footer = f"hydra.help.footer={_quoted(text)}"
-    return [*arguments[:place], footer, *arguments[place:]]
+    return [*arguments, f"hydra.help.footer={_quoted(text)}"]
 
 
 def _asked(name: str, typed: list[str]) -> tuple[str, Path]:

@@ -1,5 +1,6 @@
 """A folder given by --config-dir or hydra.searchpath counts as the user's own conf/."""
 
+import importlib
 import json
 import re
 import shlex
@@ -99,8 +100,12 @@ def test_a_strangers_run_does_not_get_its_own_folder_named(
     assert "--config-dir" not in capfd.readouterr().err
 
 
-def test_every_job_of_a_sweep_finds_it(own: Path, command: Command) -> None:
-    command.here("train", "-m", f"--config-dir={own}", "optimizer=adam,nesterov", *QUICK)
+def test_every_job_of_a_sweep_finds_it(
+    own: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = command.words("train", "optimizer=adam,nesterov", *QUICK)
+    monkeypatch.setattr("sys.argv", ["src/train.py", *settings, "-m", f"--config-dir={own}"])
+    importlib.import_module("src.train").main()
     runs = (command.log_dir / "train" / "line").iterdir()
     texts = [(run / "config.yaml").read_text() for run in runs]
     assert sorted("NAdam" in text for text in texts) == [False, True]

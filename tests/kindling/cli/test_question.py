@@ -158,7 +158,7 @@ def test_help_and_completion_know_the_keys_of_the_run(
     saved(tmp_path, Asked)
     words = run_question.shown("predict", ["--help", f"run={tmp_path}"])
     assert words[0] == "--help"
-    footer = OverridesParser.create().parse_override(words[1]).value()
+    footer = OverridesParser.create().parse_override(words[-1]).value()
     assert footer.splitlines()[0] == f"The keys of the question of run={tmp_path}:"
     assert footer.splitlines()[-2] == "length=80     PositiveInt"
     monkeypatch.setenv("COMP_LINE", f"predict.py run={tmp_path} prompt='a b' le")

@@ -15,7 +15,7 @@ import pytest
 from hydra._internal.hydra import Hydra
 from hydra.types import RunMode
 
-from src.kindling.cli import sweep
+from src.kindling.cli import arguments, sweep
 from src.kindling.errors import InputError
 from src.kindling.files import run_directory, sweep_links
 from src.kindling.process import signals
@@ -106,6 +106,25 @@ def test_hydra_composes_a_configuration_only_for_a_mode_that_is_named() -> None:
     several = Hydra.get_mode(None, config_name="train", overrides=["hydra.mode=MULTIRUN"])
     assert several == RunMode.MULTIRUN
     assert Hydra.get_mode(None, config_name="there_is_none", overrides=["seed=1"]) is None
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (
+            ["seed=1,2", "model=line", "-m", "--config-dir=x"],
+            "-m --config-dir=x seed=1,2 model=line",
+        ),
+        (["-m", "--config-dir", "x", "seed=1"], "-m --config-dir x seed=1"),
+        (["-m", "seed=1", "--config-dir", "x"], "-m --config-dir x seed=1"),
+        (["seed=1", "--info"], "seed=1 --info"),  # `--info seed=1` is another command
+        (["-m"], "-m"),
+    ],
+)
+def test_flags_come_before_the_settings_to_which_others_are_appended(
+    typed: list[str], words: str
+) -> None:
+    assert arguments.flags_first(typed) == words.split()
 
 
 def die_in_the_second_run() -> None:
