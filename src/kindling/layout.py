@@ -13,6 +13,7 @@ import yaml
 CONF = Path(__file__).resolve().parents[2] / "conf"
 Plain = dict[str, Any]
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
+LOWER_IS_BETTER = {"loss", "error", "mse", "mae", "rmse", "nll", "perplexity", "seconds", "memory"}
 _own_folders: list[Path] = []
 
 # Renamed `_target_`s in checkpoints and run directories of older versions; None: removed.
@@ -118,6 +119,12 @@ def folder_arguments(folders: list[str]) -> list[str]:
 def model_stem(config: Plain) -> str:
     """Return the name of the configured model in conf/model/ and src/models/: `fizzbuzz`."""
     return str(config["model"]["_target_"]).split(".")[-2]
+
+
+def mode_of(metric: str) -> str:
+    """Infer from a metric's name whether lower ("min") or higher ("max") values are better."""
+    words = metric.rpartition("/")[2].split("_")
+    return "min" if LOWER_IS_BETTER & {*words} else "max"
 
 
 def flat(node: Plain, prefix: str = "") -> Plain:

@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from src.kindling.layout import Plain
+from src.kindling.layout import Plain, mode_of
 from src.kindling.results.runs import Run
 from src.kindling.results.significance import Difference, Summary, differences, summary
 from src.kindling.results.tables import shown
 
 FOLD = "data.fold"
 IGNORED = ("log_dir", "resume", "seed", FOLD)  # these do not distinguish settings
-LOWER_IS_BETTER = ("loss", "error", "mse", "mae", "rmse", "perplexity", "seconds")
 DEVICE = re.compile(r"(\w+)(?:: .*)?, (\d+) process\(es\)")  # in run.json
 
 
@@ -237,9 +236,3 @@ def _criterion(runs: Sequence[Run], metric: str | None, mode: str | None) -> tup
         metric = next((n for n in ("val/loss", "train/loss") if n in names), names[0])
     inferred = monitor_mode if metric == monitored else mode_of(metric)
     return metric, mode or inferred
-
-
-def mode_of(metric: str) -> str:
-    """Infer from a metric's name whether lower ("min") or higher ("max") values are better."""
-    words = metric.rpartition("/")[2].split("_")
-    return "min" if set(words) & set(LOWER_IS_BETTER) else "max"

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from src.kindling.errors import InputError
+from src.kindling.layout import mode_of
 
 Mode = Literal["min", "max"]
-HIGHER_IS_BETTER = ("accuracy", "auroc", "f1", "precision", "r2", "recall", "score", "per_second")
 
 
 @dataclass(kw_only=True)
@@ -90,8 +90,13 @@ def limits(constraints: list[str]) -> dict[str, float]:
     return found
 
 
-def directions(metrics: list[str], mode: Any) -> list[str]:
-    """Return "min" or "max" per metric, as given or as the metric's name suggests.
+def directions(metrics: list[str], mode: Any, checkpointing: Any) -> list[str]:
+    """Return "min" or "max" per metric: as given, as for its checkpoints, or as its name suggests.
+
+    Args:
+        metrics: those that are optimized.
+        mode: the setting.
+        checkpointing: the callback of this name in the configuration, if there is one.
 
     Raises:
         InputError: there are more or fewer modes than metrics.
@@ -100,8 +105,5 @@ def directions(metrics: list[str], mode: Any) -> list[str]:
         if len(mode) != len(metrics):
             raise InputError(f"study.mode: {len(mode)} for {len(metrics)} metrics; one per metric")
         return mode
-    return [mode or ("max" if _is_a_score(name) else "min") for name in metrics]
-
-
-def _is_a_score(metric: str) -> bool:
-    return re.sub(r"^.*/", "", metric).endswith(HIGHER_IS_BETTER)
+    known = {checkpointing.get("monitor"): checkpointing.get("mode")} if checkpointing else {}
+    return [mode or known.get(name) or mode_of(name) for name in metrics]

@@ -142,14 +142,15 @@ def _start(name: str, url: str, folder: Path, settings: StudySettings, recipe: R
     _check_seeds(settings, settings.seeds, recipe)
     for guess in settings.guesses:
         recipe.completed(guess)
-    validate(masking.with_variables(recipe.settings({})))
+    config = recipe.settings({})
+    validate(masking.with_variables(config))
     allowed = limits(settings.constraints)
     metrics = metric.chosen(settings.metrics, list(allowed), recipe)
     new = Definition(
         recipe.overrides,
         {d.key: d.word for d in recipe.dimensions},
         metrics,
-        directions(metrics, settings.mode),
+        directions(metrics, settings.mode, config["callbacks"].get("checkpointing")),
         settings.seed,
         allowed,
         settings.seeds,

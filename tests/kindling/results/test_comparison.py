@@ -170,20 +170,6 @@ def test_the_metric_is_the_one_that_the_checkpoints_went_by(tmp_path, changes, m
     assert (one.metric, one.mode) == expected
 
 
-@pytest.mark.parametrize(
-    ("name", "mode"),
-    [
-        ("val/loss", "min"),
-        ("test/coefficient_error", "min"),
-        ("test/accuracy", "max"),
-        ("test/r2", "max"),
-        ("train/samples_per_second", "max"),
-    ],
-)
-def test_what_is_best_follows_from_a_name(name, mode):
-    assert comparison.mode_of(name) == mode
-
-
 def test_the_monitor_of_most_runs_ranks(tmp_path):
     monitored = [{"metric": "val/r2", "mode": "max"}] + 2 * [{"metric": "val/mse", "mode": "min"}]
     found = []
