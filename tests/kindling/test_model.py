@@ -80,7 +80,7 @@ def test_a_batch_that_is_not_a_pair_names_the_method_to_define(batch: Any, what:
         model.test_step(batch, 0)
 
 
-def test_a_metric_that_is_no_number_is_refused_by_name(
+def test_a_metric_that_is_not_a_number_is_refused_by_name(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     several = lambda self: {"of_each_class": torch.ones(4)}  # noqa: E731

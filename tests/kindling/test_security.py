@@ -440,7 +440,7 @@ TENSORS = {
 
 @pytest.mark.parametrize("kind", TENSORS)
 @pytest.mark.parametrize("key", ["state_dict", "callbacks"])
-def test_a_tensor_is_no_larger_than_its_file(stranger, key, kind):
+def test_a_tensor_is_not_larger_than_its_file(stranger, key, kind):
     content = honest()
     content.setdefault(key, {})["net.hidden.weight"] = TENSORS[kind]()
     stranger.plant(content)
@@ -504,7 +504,7 @@ def test_a_run_that_is_elsewhere_is_none(stranger, name):
         assert stranger.refused(command, f"{key}={name}")
 
 
-def test_a_link_to_elsewhere_is_no_run(stranger):
+def test_a_link_to_elsewhere_is_not_a_run(stranger):
     (stranger.folder / "logs").mkdir()
     (stranger.folder / "logs" / "latest").symlink_to("../../../../etc")
     for command, key in (("train", "resume"), ("evaluate", "run"), ("predict", "run")):

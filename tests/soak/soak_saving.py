@@ -38,14 +38,14 @@ def kills(where: str, folder: Path) -> None:
         random.Random(where),
         0,
     )
-    contents = serialised(range(1, SAVES + 1))
+    contents = serialized(range(1, SAVES + 1))
     start = time.monotonic()
     save(folder, contents)
     a_save = (time.monotonic() - start) / SAVES
     for _ in range(KILLS):
         before = number(last)
         # Serialised before, in memory, so that it is the writing that is killed.
-        contents = serialised(range(before + 1, before + SAVES + 1))
+        contents = serialized(range(before + 1, before + SAVES + 1))
         reader, writer = os.pipe()
         if (child := os.fork()) == 0:
             remove_leftovers(folder)  # as a run does when it starts
@@ -73,7 +73,7 @@ def kills(where: str, folder: Path) -> None:
     assert left_over > KILLS // 10
 
 
-def serialised(numbers: range) -> dict[int, bytes]:
+def serialized(numbers: range) -> dict[int, bytes]:
     """Return checkpoints of eight megabytes that all say the same number."""
     contents = {}
     for count in numbers:

@@ -22,9 +22,7 @@ from src.kindling.process import ranks, signals
 
 LAUNCHER = "KINDLING_LAUNCHER"  # the process that started a rank
 POLL = 0.2  # seconds between two checks of the ranks
-GRACE = (
-    2.0  # seconds in which a rank may end by itself before it is ended; rank 0 has twice as many
-)
+GRACE = 2.0  # seconds for a rank to end by itself before it is killed; rank 0 has twice as many
 
 
 class DDP(DDPStrategy):

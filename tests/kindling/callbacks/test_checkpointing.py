@@ -123,13 +123,13 @@ def saved_as(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 def test_the_best_is_written_once_and_before_the_last_that_counts_on_it(
     build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    serialised, save = [], torch.save
-    monkeypatch.setattr(torch, "save", lambda *args: (serialised.append(1), save(*args)))
+    serialized, save = [], torch.save
+    monkeypatch.setattr(torch, "save", lambda *args: (serialized.append(1), save(*args)))
     named = saved_as(monkeypatch)
     assert epochs_kept(build, tmp_path, [3.0, 2.0, 2.5]) == [1, 2]
     steps = [4, 4, 8, 8, 12]
     assert named == list(zip(["best.ckpt", "last.ckpt"] * 2 + ["last.ckpt"], steps, strict=True))
-    assert len(serialised) == 3
+    assert len(serialized) == 3
     best, last, previous = (
         tmp_path / "checkpoints" / f"{name}.ckpt" for name in ("best", "last", "previous")
     )

@@ -20,7 +20,7 @@ NAN = float("nan")
 
 
 def poisoned(build: Build, step: int, kind: str, *overrides: str) -> Experiment:
-    """Return an experiment of nine steps an epoch whose loss, or gradient, is bad at one step."""
+    """Return an experiment of nine steps per epoch whose loss, or gradient, is bad at one step."""
     experiment = build(
         "model.hidden_features=16",
         "data.batch_size=100",

@@ -543,7 +543,7 @@ def test_refuses_what_is_still_to_interpolate(place, text):
 
 
 @pytest.mark.parametrize("content", [None, [], [{"model": 1}], "text", 3, b"bytes"])
-def test_refuses_what_is_no_configuration(content):
+def test_refuses_what_is_not_a_configuration(content):
     assert "holds no configuration" in refusal_of(content)
 
 

@@ -174,7 +174,7 @@ def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path):
     assert os.listdir(path.parent) == ["best.ckpt"]
 
 
-def test_what_cannot_be_serialised_leaves_the_old_file(target):
+def test_what_cannot_be_serialized_leaves_the_old_file(target):
     with pytest.raises((pickle.PicklingError, AttributeError)):
         AtomicCheckpointIO().save_checkpoint({"state_dict": {}, "loss": lambda: 0}, target)
     assert target.read_bytes() == b"old"
@@ -238,7 +238,7 @@ def test_a_failure_drops_the_rest_and_is_raised_by_the_next_call(tmp_path, monke
     writer.teardown()  # it is raised once
 
 
-def test_removing_a_checkpoint_twice_is_no_error(target):
+def test_removing_a_checkpoint_twice_is_not_an_error(target):
     AtomicCheckpointIO().remove_checkpoint(target)
     assert not target.exists()
     AtomicCheckpointIO().remove_checkpoint(target)
@@ -275,7 +275,7 @@ NO_CHECKPOINTS = {
 
 
 @pytest.mark.parametrize("kind", NO_CHECKPOINTS)
-def test_refuses_what_is_no_checkpoint_and_names_it(tmp_path, kind):
+def test_refuses_what_is_not_a_checkpoint_and_names_it(tmp_path, kind):
     path = tmp_path / "file.ckpt"
     NO_CHECKPOINTS[kind](path)
     with pytest.raises(ValueError, match=r"file\.ckpt") as refusal:

@@ -63,7 +63,7 @@ def test_a_run_with_dropout_resumes_inside_an_epoch_to_the_same_bits(
         experiment = build(
             "model.hidden_features=16",
             "model.dropout=0.5",
-            "data.batch_size=100",  # nine steps an epoch
+            "data.batch_size=100",  # nine steps per epoch
             "trainer.max_epochs=4",
             "logger=none",
             f"steps_per_execution={steps}",

@@ -66,7 +66,7 @@ def test_debug_options_run(debug: str, build: Build, capsys: pytest.CaptureFixtu
 def test_overfitting_one_batch_drives_its_loss_to_nothing(build: Build) -> None:
     experiment = build("debug=overfit", "scheduler=constant", "optimizer.lr=0.1")
     experiment.trainer.fit(experiment.model, datamodule=experiment.data)
-    assert experiment.trainer.global_step == 100  # one batch an epoch
+    assert experiment.trainer.global_step == 100  # one batch per epoch
     assert float(experiment.trainer.callback_metrics["train/loss"]) < 1e-2
 
 

@@ -115,7 +115,7 @@ def test_rows_are_shown_and_written_as_tensors() -> None:
     assert content["c"] == [str(i) for i in range(12)]
 
 
-def test_answers_that_are_no_tensors_are_a_row_per_batch() -> None:
+def test_answers_other_than_tensors_are_a_row_per_batch() -> None:
     assert prediction.rows_of(["one", {"x": torch.tensor(1.0)}]) == [{"answer": "one"}, {"x": 1.0}]
     assert prediction.rows_of([{"x": [1, 2]}, {"x": [1, 2, 3], "y": torch.zeros(2)}]) == [
         {"x": [1, 2]}, {"x": [1, 2, 3], "y": [0.0, 0.0]},
