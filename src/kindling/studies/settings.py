@@ -55,7 +55,8 @@ def check_name(key: str, name: str) -> None:
     """
     if not re.fullmatch(r"\w[\w.-]{0,99}", name):
         raise InputError(
-            f"{key}={name}: use letters, digits, '-', '_' and '.', a letter or digit first"
+            f"{key}={name}: use letters, digits, '-', '_' and '.', at most 100, a letter or digit"
+            " first"
         )
 
 

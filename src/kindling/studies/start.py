@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hydra.errors import InstantiationException
+
 from src.kindling.config import masking
 from src.kindling.config.settings import node_problems
-from src.kindling.errors import InputError, printable
+from src.kindling.errors import InputError, first_line, printable
 from src.kindling.layout import Plain, command_line
 from src.kindling.studies import metric, sources, space
 from src.kindling.studies.recipe import Recipe
@@ -80,16 +82,20 @@ def _opened(settings: Plain, words: list[str]) -> "OpenStudy":
     from src.kindling.studies.study import open_study, quiet_optuna
 
     quiet_optuna()  # the pruner that is made here may say that it is experimental
+    try:
+        made = instantiate(told)
+    except InstantiationException as error:  # of a pruner; samplers are made per trial
+        raise InputError(f"study.pruner: {first_line(error.__cause__ or error)}") from error
     with storage.explained():
-        return open_study(instantiate(told), recipe, str(settings["log_dir"]))
+        return open_study(made, recipe, str(settings["log_dir"]))
 
 
 def _continuing(opened: "OpenStudy", settings: Plain) -> str:
-    """Return the command that joins the study."""
+    """Return the command that joins the study, without a password."""
     told = {"study.name": opened.study.study_name, "study.trials": str(opened.settings.trials)}
     if (address := opened.settings.storage) is not None:
         told["study.storage"] = address
-    return command_line("study", **told, log_dir=str(settings["log_dir"]))
+    return masking.redacted(command_line("study", **told, log_dir=str(settings["log_dir"])))
 
 
 def checked_recipe(told: Plain, words: list[str]) -> Recipe:

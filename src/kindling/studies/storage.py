@@ -82,10 +82,10 @@ def url_of(storage: str | None, folder: Path, key: str = "study.storage") -> str
         return f"sqlite:///{folder.resolve() / FILE}"
     try:
         url = sqlalchemy.make_url(storage)
-    except sqlalchemy.exc.ArgumentError:
-        raise InputError(f"{key}={storage}: not an address such as {EXAMPLE}") from None
+    except (sqlalchemy.exc.ArgumentError, ValueError):  # not shown: it may hold a password
+        raise InputError(f"{key}: not an address such as {EXAMPLE}") from None
     if url.get_backend_name() != "postgresql":
-        raise InputError(f"{key}={storage}: choose null (SQLite) or {EXAMPLE}")
+        raise InputError(f"{key}={url}: choose null (SQLite) or {EXAMPLE}")
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
     return url.render_as_string(hide_password=False)

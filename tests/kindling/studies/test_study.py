@@ -21,7 +21,7 @@ import torch
 import yaml
 
 from src.kindling.files.run_lock import HeldError
-from src.kindling.studies import storage, trial_run, trials
+from src.kindling.studies import start, storage, trial_run, trials
 from tests.conftest import has_command
 from tests.kindling.cli.test_command import Typed, typed  # noqa: F401 - a fixture
 from tests.kindling.conftest import Command
@@ -457,6 +457,14 @@ def test_a_study_in_which_no_trial_is_complete_has_failed(
     assert printed == "study f: 1 trial: 1 failed\nno trial is complete yet\n"
 
 
+def test_the_command_that_continues_a_study_names_no_password() -> None:
+    settings = SimpleNamespace(trials=3, storage="postgresql://me:word@host/db")
+    opened: Any = SimpleNamespace(settings=settings, study=SimpleNamespace(study_name="s"))
+    command = start._continuing(opened, {"log_dir": "logs"})
+    assert "me:***@host" in command
+    assert "word" not in command
+
+
 WRONG = {
     "optimizer.lr=interval(1,0)": "optimizer.lr=interval(1,0): an interval goes from",
     "optimizer.momentum=interval(0,1)": "optimizer.momentum: there is no such key",
@@ -473,6 +481,9 @@ WRONG = {
     "study.trails=3": "study.trails: there is no such key: did you mean 'study.trials'?",
     "study.trials=x": "study.trials=x: must be a valid integer",
     "study.name=a/b": "study.name=a/b: use letters, digits",
+    f"study.name={'a' * 101}": "at most 100",
+    "study.pruner.n_warmup_steps=-1": "study.pruner: Number of warmup steps cannot be negative",
+    "study.storage=postgresql://me:word@host:port/db": "study.storage: not an address such as",
     "study.metric=test/loss": "study.metric=test/loss: choose settings by a metric of train/",
     "study.metric=val/los": "study.metric=val/los: no run logs it: did you mean 'val/loss'?",
     "study.sampler.n_startup=3": "did you mean 'study.sampler.n_startup_trials'?",
