@@ -13,7 +13,12 @@ import yaml
 CONF = Path(__file__).resolve().parents[2] / "conf"
 Plain = dict[str, Any]
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
-LOWER_IS_BETTER = {"loss", "error", "mse", "mae", "rmse", "nll", "perplexity", "seconds", "memory"}
+MODES = {  # of metrics, by a word of their names
+    **dict.fromkeys(("loss", "error", "mse", "mae", "rmse", "nll", "perplexity", "cost"), "min"),
+    **dict.fromkeys(("distance", "wer", "seconds", "memory"), "min"),
+    **dict.fromkeys(("accuracy", "acc", "auc", "auroc", "f1", "precision", "recall"), "max"),
+    **dict.fromkeys(("r2", "score", "iou", "dice", "second"), "max"),
+}
 _own_folders: list[Path] = []
 
 # Renamed `_target_`s in checkpoints and run directories of older versions; None: removed.
@@ -121,10 +126,10 @@ def model_stem(config: Plain) -> str:
     return str(config["model"]["_target_"]).split(".")[-2]
 
 
-def mode_of(metric: str) -> str:
+def mode_of(metric: str) -> str | None:
     """Infer from a metric's name whether lower ("min") or higher ("max") values are better."""
-    words = metric.rpartition("/")[2].split("_")
-    return "min" if LOWER_IS_BETTER & {*words} else "max"
+    words = reversed(metric.rpartition("/")[2].split("_"))
+    return next((MODES[word] for word in words if word in MODES), None)
 
 
 def flat(node: Plain, prefix: str = "") -> Plain:

@@ -12,6 +12,7 @@ NAMES = {
     "test/r2": "max",
     "val/auc": "max",
     "train/samples_per_second": "max",
+    "val/gap": None,
 }
 
 

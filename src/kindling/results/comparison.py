@@ -235,4 +235,4 @@ def _criterion(runs: Sequence[Run], metric: str | None, mode: str | None) -> tup
     elif metric is None:  # a metric that only the callback logged
         metric = next((n for n in ("val/loss", "train/loss") if n in names), names[0])
     inferred = monitor_mode if metric == monitored else mode_of(metric)
-    return metric, mode or inferred
+    return metric, mode or inferred or "max"

@@ -91,20 +91,24 @@ def limits(constraints: list[str]) -> dict[str, float]:
     return found
 
 
-def directions(metrics: list[str], mode: Any, checkpointing: Any) -> list[str]:
-    """Return "min" or "max" per metric: as given, as for its checkpoints, or as its name suggests.
+def directions(metrics: list[str], mode: Any, known: dict[str, str | None]) -> list[str]:
+    """Return "min" or "max" per metric: as given, as known, or as its name suggests.
 
     Args:
         metrics: those that are optimized.
         mode: the setting.
-        checkpointing: the callback of this name in the configuration, if there is one.
+        known: the mode of the metric that ranks checkpoints, by its name.
 
     Raises:
-        InputError: there are more or fewer modes than metrics.
+        InputError: there are more or fewer modes than metrics, or the mode of one is unclear.
     """
     if isinstance(mode, list):
         if len(mode) != len(metrics):
             raise InputError(f"study.mode: {len(mode)} for {len(metrics)} metrics; one per metric")
         return mode
-    known = {checkpointing.get("monitor"): checkpointing.get("mode")} if checkpointing else {}
-    return [mode or known.get(name) or mode_of(name) for name in metrics]
+    found = []
+    for name in metrics:
+        if not (one := mode or known.get(name) or mode_of(name)):
+            raise InputError(f"study.mode: is {name} better when lower (min) or higher (max)?")
+        found.append(one)
+    return found

@@ -146,11 +146,13 @@ def _start(name: str, url: str, folder: Path, settings: StudySettings, recipe: R
     validate(masking.with_variables(config))
     allowed = limits(settings.constraints)
     metrics = metric.chosen(settings.metrics, list(allowed), recipe)
+    kept = config["callbacks"].get("checkpointing", {})
+    ranked = kept.get("monitor") or (metrics[0] if not settings.metrics else "")
     new = Definition(
         recipe.overrides,
         {d.key: d.word for d in recipe.dimensions},
         metrics,
-        directions(metrics, settings.mode, config["callbacks"].get("checkpointing")),
+        directions(metrics, settings.mode, {ranked: kept.get("mode")}),
         settings.seed,
         allowed,
         settings.seeds,
