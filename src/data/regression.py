@@ -42,10 +42,11 @@ class RegressionData(BaseData):
         """Return the given features [N, D], columns `x1 .. xD` of a CSV file, or the test rows.
 
         Raises:
-            ValueError: the features are not a table of D columns, or the file does not match.
+            ValueError: the features are not a table of D columns of finite numbers, or the file
+                does not match.
         """
         if file is not None:
-            return torch.tensor(columns(file, [f"x{i + 1}" for i in range(self.in_features)]))
+            features = columns(file, [f"x{i + 1}" for i in range(self.in_features)])
         if features is not None:
             return self._table(features)
         split = self.split("test") or self.split("train")
@@ -64,6 +65,8 @@ class RegressionData(BaseData):
             raise ValueError(
                 f"features= has rows of {width} numbers; this model needs {self.in_features}"
             )
+        if not table.isfinite().all():
+            raise ValueError("features= has a number that is not finite, or too large for a float")
         return table
 
     def prediction_rows(self, inputs: Tensor, answers: Tensor) -> list[dict[str, Any]]:

@@ -77,6 +77,8 @@ def test_takes_the_training_rows_where_there_are_no_test_rows():
         ({"x1": 1.0}, "must be a table"),
         ([[[1.0, 2.0]]], "features="),
         ([10**400, 1], "features="),
+        ([[0.0, 1.0], [float("inf"), 1.0]], "not finite"),
+        ([1e39, 1.0], "too large"),
     ],
 )
 def test_refuses_features_of_another_form_and_says_why(data, features, reason):

@@ -1,4 +1,4 @@
-"""Ranges that torch and Lightning enforce beyond their annotations, checked before they load.
+"""Ranges that torch, Lightning and Optuna want beyond their annotations, checked before they load.
 
 A test compares every line with the library, which must refuse the same values or accept them with
 an effect that nobody can want.
@@ -80,7 +80,20 @@ TRAINER = {
     "gradient_clip_algorithm": Literal["norm", "value"],
     "profiler": Literal["simple", "advanced", "pytorch", "xla"],
 }
-
+OPTUNA = {  # samplers and pruners; they accept more, and a trial fails or nothing is pruned
+    "n_startup_trials": NonNegativeInt,
+    "n_ei_candidates": PositiveInt,
+    "population_size": Annotated[int, Field(ge=2)],
+    "n_warmup_steps": NonNegativeInt,
+    "interval_steps": PositiveInt,
+    "n_min_trials": PositiveInt,
+    "n_startup_steps": NonNegativeInt,
+    "p_threshold": Share,
+    "min_resource": PositiveInt | Literal["auto"],
+    "max_resource": PositiveInt | Literal["auto"],
+    "reduction_factor": Annotated[int, Field(ge=2)],
+    "min_early_stopping_rate": NonNegativeInt,
+}
 
 # Trainer arguments that build.py sets itself -> the settings to use instead.
 SET_BY_RUN = {
@@ -103,4 +116,6 @@ def tighter_annotation(target: str, argument: str) -> Any:
     """Return an annotation that an argument must also match; Any if there is none."""
     if target.startswith("torch.optim."):
         return OPTIMIZER.get(argument, Any)
+    if target.startswith("optuna."):
+        return OPTUNA.get(argument, Any)
     return TRAINER.get(argument, Any) if target == "lightning.pytorch.Trainer" else Any
