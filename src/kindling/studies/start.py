@@ -1,7 +1,10 @@
 """Run src.study: start or join a study, train its trials, and show the results."""
 
 import os
+import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +13,7 @@ from hydra.errors import InstantiationException
 from src.kindling.config import masking
 from src.kindling.config.settings import node_problems
 from src.kindling.errors import InputError, first_line, printable
-from src.kindling.layout import Plain, command_line
+from src.kindling.layout import Plain, program
 from src.kindling.studies import metric, sources, space
 from src.kindling.studies.recipe import Recipe
 from src.kindling.studies.settings import check_name, limits, need_scipy
@@ -39,7 +42,7 @@ def run(settings: Plain, words: list[str], arguments: list[str]) -> tuple[Path, 
     from src.kindling.studies import processes, storage
     from src.kindling.studies.confirm import confirm
 
-    with storage.explained():
+    with storage.explained(), _continuable(arguments):
         _work(opened, settings, arguments)
         if processes.WORKER in os.environ or not opened.settings.confirm:
             return None
@@ -61,15 +64,24 @@ def _work(opened: "OpenStudy", settings: Plain, arguments: list[str]) -> None:
             from src.kindling.studies.worker import Worker  # imports Lightning
 
             Worker(opened).work()
-    except SystemExit:
-        if not is_one_of_several:
-            command = printable(_continuing(opened, settings))
-            print(f"stopped; to continue:\n  {command}", flush=True)
-        raise
     finally:
         if not is_one_of_several:
             for line in summary.lines(opened, str(settings["log_dir"])):
                 print(printable(line), flush=True)
+
+
+@contextmanager
+def _continuable(arguments: list[str]) -> Iterator[None]:
+    """Print the command that continues the study, without its secrets, if a signal stops it."""
+    from src.kindling.studies import processes
+
+    try:
+        yield
+    except SystemExit:
+        if processes.WORKER not in os.environ:
+            command = shlex.join([*program("study"), *masking.masked_words(arguments)])
+            print(f"stopped; to continue:\n  {printable(command, 10_000)}", flush=True)
+        raise
 
 
 def _opened(settings: Plain, words: list[str]) -> "OpenStudy":
@@ -88,14 +100,6 @@ def _opened(settings: Plain, words: list[str]) -> "OpenStudy":
         raise InputError(f"study.pruner: {first_line(error.__cause__ or error)}") from error
     with storage.explained():
         return open_study(made, recipe, str(settings["log_dir"]))
-
-
-def _continuing(opened: "OpenStudy", settings: Plain) -> str:
-    """Return the command that joins the study, without a password."""
-    told = {"study.name": opened.study.study_name, "study.trials": str(opened.settings.trials)}
-    if (address := opened.settings.storage) is not None:
-        told["study.storage"] = address
-    return masking.redacted(command_line("study", **told, log_dir=str(settings["log_dir"])))
 
 
 def checked_recipe(told: Plain, words: list[str]) -> Recipe:

@@ -21,6 +21,7 @@ import torch
 import yaml
 
 from src.kindling.files.run_lock import HeldError
+from src.kindling.process import signals
 from src.kindling.studies import start, storage, trial_run, trials
 from tests.conftest import has_command
 from tests.kindling.cli.test_command import Typed, typed  # noqa: F401 - a fixture
@@ -457,12 +458,14 @@ def test_a_study_in_which_no_trial_is_complete_has_failed(
     assert printed == "study f: 1 trial: 1 failed\nno trial is complete yet\n"
 
 
-def test_the_command_that_continues_a_study_names_no_password() -> None:
-    settings = SimpleNamespace(trials=3, storage="postgresql://me:word@host/db")
-    opened: Any = SimpleNamespace(settings=settings, study=SimpleNamespace(study_name="s"))
-    command = start._continuing(opened, {"log_dir": "logs"})
-    assert "me:***@host" in command
-    assert "word" not in command
+def test_a_stopped_study_prints_its_own_command_without_a_password(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["study.storage=postgresql://me:word@host/db", "study/sampler=random", "x=choice(1, 2)"]
+    with pytest.raises(SystemExit), start._continuable(words):
+        raise signals.Stopped(2, "stopped")
+    told = capsys.readouterr().out
+    assert told.endswith("src.study 'study.storage=***' study/sampler=random 'x=choice(1, 2)'\n")
 
 
 WRONG = {
