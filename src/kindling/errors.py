@@ -30,6 +30,7 @@ def printable(text: str, most: int = 1000) -> str:
 
 def nearest(word: str, choices: list[str]) -> str:
     """Return `: did you mean 'x'?`, or the choices if none is close, or an empty string."""
+    choices = [choice for choice in choices if not word.startswith(f"{choice}.")]  # its own group
     close = [choice for choice in choices if choice.startswith(f"{word}/")]  # of several loaders
     close = close or difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
     if not close:  # max_epoch instead of trainer.max_epochs
