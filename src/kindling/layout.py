@@ -127,7 +127,11 @@ def model_stem(config: Plain) -> str:
 
 
 def mode_of(metric: str) -> str | None:
-    """Infer from a metric's name whether lower ("min") or higher ("max") values are better."""
+    """Infer from a metric's name whether lower ("min") or higher ("max") values are better.
+
+    Returns:
+        None if the name does not tell.
+    """
     words = reversed(metric.rpartition("/")[2].split("_"))
     return next((MODES[word] for word in words if word in MODES), None)
 

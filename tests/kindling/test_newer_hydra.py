@@ -2,7 +2,7 @@
 
 Of Hydra 1.4 there are release candidates, which pyproject.toml excludes. These tests install the
 newest of them, or the release, with the OmegaConf that it needs, and run the commands. They fail if
-anything but the listed breaks, and if what is listed no longer does.
+anything else than what is listed breaks, or if something listed works again.
 """
 
 import json

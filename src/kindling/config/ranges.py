@@ -80,7 +80,7 @@ TRAINER = {
     "gradient_clip_algorithm": Literal["norm", "value"],
     "profiler": Literal["simple", "advanced", "pytorch", "xla"],
 }
-OPTUNA = {  # samplers and pruners; they accept more, and a trial fails or nothing is pruned
+OPTUNA = {  # samplers and pruners; some accept more, and a trial then fails, or none is pruned
     "n_startup_trials": NonNegativeInt,
     "n_ei_candidates": PositiveInt,
     "population_size": Annotated[int, Field(ge=2)],

@@ -105,7 +105,7 @@ def _constructor_problems(config: Plain, signature: Signature) -> list[str]:
 
 
 def node_problems(where: str, node: Plain) -> list[str]:
-    """Return what is wrong with a node outside a training configuration, one line per key."""
+    """Return a line per wrong key of a node that is not part of a training configuration."""
     for signature in (signatures.from_source, _imported):
         found = list(_problems(where, node, signature))
         if known := [line for line in found if line != UNKNOWN]:

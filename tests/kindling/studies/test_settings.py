@@ -1,4 +1,4 @@
-"""Which way a metric is optimized, and which values a sampler or a pruner cannot use."""
+"""The direction of a metric, and the ranges of the options of samplers and pruners."""
 
 import inspect
 
